@@ -1,0 +1,72 @@
+"""The renderer's distortions, the captions and the axis targets of `tiny`'s training."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from tools.distortions import DISTORTIONS, KINDS, LEVELS, UNSEEN_KINDS, apply, distort
+from tools.tiny.captions import AXES, HELD_OUT, axis_targets, draw_caption
+from tools.tiny.photos import dead_leaves
+
+SCENE = dead_leaves(np.random.default_rng(3), 96)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_distortion_keeps_shape_and_input(kind: str) -> None:
+    """A distorted image is new, of the same shape, repeatable, and further off at level 5."""
+    before = SCENE.copy()
+    slight, severe = (apply(SCENE, kind, level, seed=1).astype(float) for level in (1, 5))
+    assert np.array_equal(SCENE, before)
+    assert slight.shape == severe.shape == SCENE.shape
+    assert np.array_equal(apply(SCENE, kind, 5, seed=1), severe)
+    assert np.abs(severe - SCENE).mean() > np.abs(slight - SCENE).mean()
+
+
+def test_levels_map_to_severities() -> None:
+    """Level 0 is clean; levels 1 to 5 are severities 0 to 1."""
+    assert np.array_equal(apply(SCENE, "jpeg", 0), SCENE)
+    for level in LEVELS:
+        expected = distort(SCENE, "jpeg", (level - 1) / 4, seed=0)
+        assert np.array_equal(apply(SCENE, "jpeg", level), expected)
+    assert set(UNSEEN_KINDS) < set(DISTORTIONS)
+
+
+@pytest.mark.parametrize(
+    ("image", "kind", "severity", "message"),
+    [
+        (SCENE.astype(float), "jpeg", 0.5, "give uint8 RGB"),
+        (SCENE[..., 0], "jpeg", 0.5, "give uint8 RGB"),
+        (SCENE, "jpg", 0.5, "kind 'jpg' is unknown"),
+        (SCENE, "jpeg", 1.5, "severity 1.5 is out of range"),
+    ],
+)
+def test_wrong_input_is_named(image: np.ndarray, kind: str, severity: float, message: str) -> None:
+    """Errors name the value and the fix."""
+    with pytest.raises(ValueError, match=message):
+        distort(image, kind, severity, seed=0)
+
+
+def test_no_caption_is_a_held_out_wording() -> None:
+    """The prompt pairs that the benchmark uses are spelled out by no caption."""
+    rng = random.Random(0)  # noqa: S311 - no cryptography
+    texts = [draw_caption(rng).text for _ in range(20_000)]
+    plain = {text.strip(" .!,").lower().removeprefix("a ") for text in texts}
+    assert not plain & HELD_OUT
+
+
+def test_axis_targets_name_the_distortion() -> None:
+    """A blurred image is less sharp than free of noise; a noisy one the other way round."""
+    rows = np.zeros((3, 12), np.float32)
+    rows[:, [0, 2]] = -1
+    rows[:, 4:8] = (1.0, 0.45, 0.2, 0.35)
+    rows[1, [0, 1, 4]] = (KINDS.index("gaussian_blur"), 0.8, 0.4)
+    rows[2, [0, 1, 4]] = (KINDS.index("gaussian_noise"), 0.8, 0.4)
+    targets = axis_targets(rows)
+    names = [axis.name for axis in AXES]
+    sharp, clean = names.index("sharpness"), names.index("noise")
+    assert targets[0, sharp] == targets[0, clean] == 1
+    assert targets[1, sharp] < targets[1, clean]
+    assert targets[2, clean] < targets[2, sharp]

@@ -1,0 +1,1 @@
+"""Training of the embedded model `tiny`: photos, rendering, captions, model."""
