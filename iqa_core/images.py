@@ -14,7 +14,7 @@ What differs from opening the file with Pillow alone, as open_clip's users do:
 * EXIF orientation is applied.
 * Transparency is shown on white; Pillow's ``convert("RGB")`` shows the hidden colour.
 * Grey of more than 8 bits is scaled to 8; Pillow's ``convert("RGB")`` clips it to white.
-* A file that is cut short is an error, also where its end was padded or closed by a marker.
+* A file that is cut short is an error; a JPEG also if its end was padded or closed by a marker.
 
 ICC profiles are ignored, as in CLIP's training pipelines and in open_clip's transform. A CMYK JPEG
 is read as inverted whether or not it has Adobe's marker, as Pillow, OpenCV and browsers do.
@@ -134,8 +134,9 @@ def decode_image(
     Raises:
         ImageError: With status ``empty`` (zero bytes), ``unsupported`` (no image, or not in a form
             that is read here), ``decode_error`` (damaged or cut short) or ``too_large``. Damage
-            that leaves no trace is no error: a JPEG changed in the middle, or a progressive JPEG
-            cut after its first scan and closed again, passes as an image.
+            that Pillow passes over is no error: a JPEG changed in the middle, a progressive JPEG
+            cut after its first scan and closed again, or a WebP, AVIF or HEIC whose end was filled
+            with zeros, passes as an image.
         ValueError: If ``mode`` is neither ``fast`` nor ``exact``.
     """
     _check_mode(mode)
@@ -370,6 +371,10 @@ def _reason(error: Exception) -> str:
 
 _END_OF_IMAGE = b"\xff\xd9"
 _MID_GREY = 128  # what libjpeg paints where the data ended
+_ANY_DATA = bytes(range(1, 255))  # no 0xFF, with which a marker begins
+#: Data for a block that has none. The restart markers are for files that use them: a decoder that
+#: waits for a certain one skips everything else.
+_FILLER = _ANY_DATA + b"".join(bytes([0xFF, 0xD0 + i]) + _ANY_DATA for i in range(8))
 
 
 def _jpeg_scan_start(image: ImageFile) -> int | None:
@@ -394,7 +399,7 @@ def _check_jpeg_end(image: ImageFile, data: bytes, scan: int, wanted: Size) -> N
     last = image.getpixel((image.width - 1, image.height - 1))
     if last not in (_MID_GREY, (_MID_GREY,) * 3):
         return
-    again = JpegImageFile(BytesIO(data[:end] + bytes(256) + data[end:]))
+    again = JpegImageFile(BytesIO(data[:end] + _FILLER + data[end:]))
     _draft(again, wanted)
     if again.tobytes() != image.tobytes():
         raise ImageError(Status.DECODE_ERROR, "JPEG image is cut short: the rest of it is grey")

@@ -31,7 +31,9 @@ def encode(image: Image.Image, fmt: str, **options) -> bytes:
     """Write an image as one file."""
     buffer = io.BytesIO()
     if fmt == "HEIC":
-        pillow_heif.from_pillow(image).save(buffer, **options)
+        # not through Pillow's own save, which would need the plugin registered
+        data = image.convert("RGB").tobytes()
+        pillow_heif.encode("RGB", image.size, data, buffer, **options)
     else:
         image.save(buffer, fmt, **options)
     return buffer.getvalue()
@@ -530,12 +532,8 @@ TURNS = {
     ids=lambda value: value if isinstance(value, str) else value.get("compression", ""),
 )
 def test_orientation(fmt, options, orientation):
-    image = corners(48, 32)
-    if fmt == "HEIC":
-        image.info["exif"] = exif(orientation).tobytes()
-    else:
-        options = {**options, "exif": exif(orientation)}
-    decoded = decode_image(encode(image, fmt, **options))
+    data = encode(corners(48, 32), fmt, **options, exif=exif(orientation).tobytes())
+    decoded = decode_image(data)
     expected = TURNS[orientation](np.asarray(corners(48, 32)))
     assert (decoded.height, decoded.width) == expected.shape[:2]
     assert difference(decoded.pixels, expected).mean() <= 2
@@ -709,7 +707,9 @@ def test_fast_knows_that_a_scaled_jpeg_ends_within_its_last_pixel(size, orientat
     image = Image.fromarray(np.rint(ramp).astype(np.uint8))
     data = encode(image, "JPEG", quality=100, subsampling=0, exif=exif(orientation))
     tower = preprocess(4, resize_mode="squash")
-    off = difference(decode_image(data, tower).pixels, decode_image(data, tower, mode="exact").pixels)
+    off = difference(
+        decode_image(data, tower).pixels, decode_image(data, tower, mode="exact").pixels
+    )
     assert off.max() <= 1
 
 
@@ -884,6 +884,7 @@ JPEGS = {
     "4:4:4": {"subsampling": 0},
     "optimised": {"optimize": True},
     "restarts": {"restart_marker_blocks": 4},
+    "restarts, each block": {"restart_marker_blocks": 1},
 }
 
 
@@ -893,10 +894,13 @@ def test_cut_jpeg_is_found_out_when_padded_or_closed(options, tower):
     options = dict(options)
     data = encode(photo().convert(options.pop("mode", "RGB")), "JPEG", quality=90, **options)
     start = data.index(b"\xff\xda") + 20
-    for share in (0.1, 0.5, 0.8, 0.95):
-        part = data[: start + int((len(data) - start) * share)]
+    cuts = [start + int((len(data) - start) * share) for share in (0.1, 0.5, 0.8, 0.95)]
+    restart = data.find(b"\xff\xd3", start)
+    cuts += [restart, restart + 2] if restart >= 0 else []  # in front of and behind a marker
+    for cut in cuts:
+        part = data[:cut]
         for tail in (bytes(len(data)), b"\xff\xd9", b"\xff\xd9" + bytes(500)):
-            assert failure(part + tail, tower).status == Status.DECODE_ERROR, (share, len(tail))
+            assert failure(part + tail, tower).status == Status.DECODE_ERROR, (cut, len(tail))
 
 
 def test_progressive_jpeg_cut_in_its_first_scan_is_found_out_when_closed():
@@ -926,7 +930,7 @@ def test_camera_trailers_and_thumbnails_do_not_hide_the_end():
     assert failure(cut).status == Status.DECODE_ERROR
 
 
-@pytest.mark.parametrize("name", ["PNG", "WebP, lossless", "AVIF", "HEIC", "TIFF, LZW"])
+@pytest.mark.parametrize("name", ["PNG", "PNG, palette", "TIFF, LZW", "JPEG 2000"])
 def test_other_files_padded_with_zeros(name):
     data = TO_CUT[name]
     part = data[: len(data) // 2] + bytes(len(data) - len(data) // 2)
