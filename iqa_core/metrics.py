@@ -45,9 +45,7 @@ def plcc(scores: ArrayLike, reference: ArrayLike) -> float:
     return _correlate(stats.pearsonr, scores, reference)
 
 
-def _correlate(
-    function: Callable[..., object], scores: ArrayLike, reference: ArrayLike
-) -> float:
+def _correlate(function: Callable[..., object], scores: ArrayLike, reference: ArrayLike) -> float:
     x = np.asarray(scores, dtype=np.float64)
     y = np.asarray(reference, dtype=np.float64)
     if x.ndim != 1 or x.shape != y.shape:

@@ -44,7 +44,7 @@ class PromptPair:
             if not isinstance(value, str) or not value.strip():
                 raise InputError(
                     f"{field} of a prompt pair is {value!r}, but must be a text that is not empty: "
-                    f"write {field} = \"...\" in the [[pair]] table"
+                    f'write {field} = "..." in the [[pair]] table'
                 )
         if self.positive == self.negative:
             raise InputError(

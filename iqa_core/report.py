@@ -57,6 +57,7 @@ _MAX_FILE_BYTES = 2**27  # a thumbnail is not worth reading more
 _MAX_GROUPS = 30
 _MAX_LEVELS = 8
 _EXAMPLES = 3
+_NONE = "\N{EN DASH}"
 _READERS = 8
 _BINS = 40
 _PAIR_BINS = 24
@@ -466,13 +467,13 @@ def _short_name(row: Mapping[str, Any]) -> str:
 
 
 def _number(value: float, digits: int = 3) -> str:
-    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else "–"
+    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else _NONE
 
 
 def _value(value: object) -> str:
     """Return a value of the run's JSON files for people."""
     if value is None or value == "":
-        return "–"
+        return _NONE
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -480,7 +481,7 @@ def _value(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
     if isinstance(value, list):
-        return ", ".join(_value(item) for item in value) or "–"
+        return ", ".join(_value(item) for item in value) or _NONE
     return str(value)
 
 
@@ -644,7 +645,8 @@ def _histogram(values: np.ndarray, axis: np.ndarray, name: str, bins: int, heigh
         f'<figure class="histogram"><figcaption><b>{_text(name)}</b> '
         f"<span>mean {_number(float(values.mean()))}, median {_number(median)}</span></figcaption>"
         f'<div class="plot"><svg role="img" height="{height + (44 if height > 100 else 22)}" '
-        f'aria-label="Histogram of {_text(name)}: {described}">{"".join(parts)}</svg></div></figure>'
+        f'aria-label="Histogram of {_text(name)}: {described}">{"".join(parts)}</svg></div>'
+        "</figure>"
     )
 
 
@@ -652,7 +654,8 @@ def _tick(value: float, low: float, high: float, digits: int, height: int) -> st
     at = 100 * (value - low) / (high - low)
     return (
         f'<line class="rule" x1="{at:.2f}%" x2="{at:.2f}%" y1="{height}" y2="{height + 4}"/>'
-        f'<text x="{at:.2f}%" y="{height + 17}" text-anchor="middle">{_number(value, digits)}</text>'
+        f'<text x="{at:.2f}%" y="{height + 17}" text-anchor="middle">'
+        f"{_number(value, digits)}</text>"
     )
 
 
@@ -782,7 +785,7 @@ def _group_table(score: np.ndarray, name: str, groups: Mapping[str, np.ndarray])
     for value, mask in groups.items():
         here = score[mask & np.isfinite(score)]
         if not len(here):
-            rows.append((_text(value, 80), "0", "–", "–", ""))
+            rows.append((_text(value, 80), "0", _NONE, _NONE, ""))
             continue
         mean, median = float(here.mean()), float(np.median(here))
         cells = (_text(value, 80), f"{len(here):,}", _number(mean), _number(median))
@@ -817,8 +820,10 @@ def _by_level(
     rows = []
     for value, mask in groups.items():
         here = mask & np.isfinite(score)
+        if not here.any():
+            continue
         means = [score[here & (level == step)] for step in shown]
-        cells = [_number(float(m.mean())) if len(m) else "–" for m in means]
+        cells = [_number(float(m.mean())) if len(m) else _NONE for m in means]
         agreement = srcc(score[here], level[here])
         rows.append((_text(value, 80), f"{int(here.sum()):,}", _number(agreement), *cells))
     steps = [f"Mean at {_text(level_name)} {step:g}" for step in shown]
@@ -955,6 +960,7 @@ figure{margin:0;min-width:0}
 .histogram figcaption{display:flex;flex-wrap:wrap;gap:0 10px;margin-bottom:8px;font-size:.9375rem;
 overflow-wrap:anywhere}
 .histogram figcaption span{font-size:.8125rem;align-self:center}
+.multiples figcaption{display:block}.multiples figcaption span{display:block}
 .plot{padding:0 18px 0 46px}
 svg{display:block;width:100%;overflow:visible}
 svg text{fill:var(--soft);font-size:12px}
@@ -990,7 +996,7 @@ tbody th{font-weight:500;overflow-wrap:anywhere}
 .facts td,.failures td{overflow-wrap:anywhere}
 .failures ul{margin:0;padding-left:1.1em;min-width:170px}
 .mark{color:var(--accent);font-size:.8125rem}
-code{font-size:.8125rem}
+code{font-size:.8125rem;white-space:nowrap}
 @media (max-width:600px){section{padding:14px 12px}.cards{grid-template-columns:repeat(3,1fr);
 gap:10px 8px}.picture{height:96px}.card{font-size:.75rem}.tiles{grid-template-columns:1fr 1fr}
 dd{font-size:1.0625rem}.facts th{width:42%}h1{font-size:1.5rem}}

@@ -247,7 +247,9 @@ class TextTower(nn.Module):
         """Return the position of end-of-text in each row of (N, L) token ids, as (N,) int64."""
         return tokens.argmax(dim=-1)  # it has the highest id of the vocabulary
 
-    def encode_embeddings(self, embeddings: torch.Tensor, end_of_text: torch.Tensor) -> torch.Tensor:
+    def encode_embeddings(
+        self, embeddings: torch.Tensor, end_of_text: torch.Tensor
+    ) -> torch.Tensor:
         """Encode prompts that are given as token embeddings; gradients flow to the embeddings.
 
         Only the tokens up to the last end-of-text are run: the causal mask makes what follows

@@ -51,7 +51,7 @@ def test_wrong_input_is_named(image: np.ndarray, kind: str, severity: float, mes
 
 def test_no_caption_is_a_held_out_wording() -> None:
     """The prompt pairs that the benchmark uses are spelled out by no caption."""
-    rng = random.Random(0)  # noqa: S311 - no cryptography
+    rng = random.Random(0)
     texts = [draw_caption(rng).text for _ in range(20_000)]
     plain = {text.strip(" .!,").lower().removeprefix("a ") for text in texts}
     assert not plain & HELD_OUT

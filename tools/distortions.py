@@ -65,7 +65,7 @@ def _convolve(image: ImageArray, kernel: NDArray[Any]) -> ImageArray:
     return _to_uint8(full[2 * pad :, 2 * pad :])
 
 
-def _codec(image: ImageArray, name: str, **options: Any) -> ImageArray:  # noqa: ANN401
+def _codec(image: ImageArray, name: str, **options: Any) -> ImageArray:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, name, **options)
     return np.asarray(Image.open(buffer).convert("RGB"))

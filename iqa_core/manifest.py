@@ -1,0 +1,422 @@
+"""Manifests: Parquet tables that name images, read in the forms that people have, and written.
+
+A manifest is a file, a glob or a directory of Parquet files with a ``uri`` column (string), or an
+``image`` column of encoded bytes or of struct<bytes, path> as Hugging Face ``datasets`` writes it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.csv
+import pyarrow.parquet as pq
+from pyroaring import BitMap
+
+from iqa_core.files import Folder, has_scheme
+from iqa_core.schema import (
+    IMAGE,
+    IMAGE_ID,
+    MANIFEST_FILE,
+    MANIFEST_ROW,
+    URI,
+    InputError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from iqa_core.rows import RowSet
+
+__all__ = [
+    "DATA",
+    "IMAGE_SUFFIXES",
+    "Manifest",
+    "ManifestFile",
+    "Unit",
+    "find_images",
+    "open_manifest",
+    "plan_units",
+    "read_unit",
+    "write_manifest",
+]
+
+#: Column of encoded bytes between the reading and the decoding stage.
+DATA = "_data"
+
+IMAGE_SUFFIXES = frozenset(
+    ".avif .bmp .gif .heic .heif .jfif .jp2 .jpe .jpeg .jpg .png .pbm .pgm .ppm .tif .tiff .webp".split()
+)
+_URI_COLUMNS = (URI, "path", "file", "filename", "image", "image_path", "url")
+_ROWS_PER_UNIT = 50_000
+
+
+@dataclass(frozen=True)
+class ManifestFile:
+    """One Parquet file of a manifest.
+
+    Attributes:
+        name: Its name relative to the manifest.
+        size: Bytes, to notice that a file has changed between two runs.
+        row_groups: Rows of each row group.
+    """
+
+    name: str
+    size: int
+    row_groups: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the file."""
+        return sum(self.row_groups)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An opened manifest: its files and columns; no row has been read yet.
+
+    Attributes:
+        uri: As the user gave it, made absolute.
+        folder: What its files' names, and relative image paths, are relative to.
+        files: Its files, by name.
+        schema: The columns of the first file; the others were checked against it.
+    """
+
+    uri: str
+    folder: Folder
+    files: tuple[ManifestFile, ...]
+    schema: pa.Schema
+
+    @property
+    def rows(self) -> int:
+        """Rows of all files."""
+        return sum(file.rows for file in self.files)
+
+    @property
+    def image_id_type(self) -> pa.DataType:
+        """Type of ``image_id``; string where there is none."""
+        names = self.schema.names
+        return self.schema.field(IMAGE_ID).type if IMAGE_ID in names else pa.string()
+
+    def plan(self) -> dict[str, Any]:
+        """Return what a run remembers of the manifest, as JSON holds it."""
+        files = [asdict(file) | {"rows": file.rows} for file in self.files]
+        return {"manifest": self.uri, "rows": self.rows, "files": files}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Rows of one row group that one task reads.
+
+    Attributes:
+        file: Name of the manifest file.
+        group: Row group.
+        first: Row number, in the file, of the group's first row.
+        wanted: Serialised bitmap of the row numbers to read.
+    """
+
+    file: str
+    group: int
+    first: int
+    wanted: bytes
+
+
+def open_manifest(uri: str, keep: Sequence[str] = ()) -> Manifest:
+    """Find a manifest's files, read their footers and check their columns.
+
+    Args:
+        uri: A Parquet file, a glob, or a directory (searched to any depth; names that begin with
+            an underscore or a dot are left out), local or on any fsspec filesystem.
+        keep: Further columns that every file must have.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        InputError: If there is none, or a file is not a manifest.
+    """
+    absolute = uri if has_scheme(uri) else str(Path(uri).absolute())
+    folder, names = _find_files(absolute)
+    with ThreadPoolExecutor(16) as pool:
+        opened = list(pool.map(lambda name: _open_file(folder, name), names))
+    schema = opened[0][1]
+    for file, columns in opened:
+        _check_columns(f"{folder.uri}/{file.name}", columns, keep)
+        for column in (IMAGE_ID, *keep):
+            if column in schema.names and (
+                column not in columns.names
+                or columns.field(column).type != schema.field(column).type
+            ):
+                found = columns.field(column).type if column in columns.names else "missing"
+                raise InputError(
+                    f"column {column!r} is {found} in {file.name} but {schema.field(column).type} in "
+                    f"{opened[0][0].name}: write the files of one manifest with equal types"
+                )
+    return Manifest(absolute, folder, tuple(file for file, _ in opened), schema)
+
+
+def _find_files(uri: str) -> tuple[Folder, list[str]]:
+    fs, path = fsspec.core.url_to_fs(uri)
+    path = path.rstrip("/")
+    try:
+        if "*" in path or "?" in path or "[" in path:
+            root = path[: min(path.index(c) for c in "*?[" if c in path)].rpartition("/")[0]
+            found = fs.glob(path)
+        elif fs.isdir(path):
+            root, found = path, fs.find(path)
+        elif fs.exists(path):
+            root, found = path.rpartition("/")[0], [path]
+        else:
+            raise InputError(f"--manifest {uri} does not exist: check the path")
+    except (OSError, ImportError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"--manifest {uri} can't be read: {error}") from error
+    names = [str(PurePosixPath(file).relative_to(root)) for file in sorted(found)]
+    names = [
+        name
+        for name in names
+        if name.endswith(".parquet") and not any(p.startswith(("_", ".")) for p in name.split("/"))
+    ]
+    if not names:
+        raise InputError(f"--manifest {uri} holds no *.parquet file: make one with `iqa manifest`")
+    protocol = uri.partition("://")[0] + "://" if "://" in uri else ""
+    return Folder(protocol + root, fs, root), names
+
+
+def _open_file(folder: Folder, name: str) -> tuple[ManifestFile, pa.Schema]:
+    path = folder.path(name)
+    try:
+        with folder.fs.open(path, "rb") as file:
+            metadata = pq.read_metadata(file)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"{path} is not a readable Parquet file ({error}): make one with `iqa manifest`"
+        ) from error
+    groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+    schema = metadata.schema.to_arrow_schema()
+    return ManifestFile(name, int(folder.fs.size(path) or 0), groups), schema
+
+
+def _check_columns(path: str, schema: pa.Schema, keep: Sequence[str]) -> None:
+    columns = {field.name: field.type for field in schema}
+    if URI not in columns and IMAGE not in columns:
+        raise InputError(
+            f"manifest {path} has the columns {', '.join(columns)}, but needs a uri column (string) or "
+            "an image column (bytes or struct<bytes, path>): rename yours or use `iqa manifest`"
+        )
+    if URI in columns and not _is_string(columns[URI]):
+        raise InputError(f"column uri of {path} is {columns[URI]}, but must be a string")
+    if IMAGE in columns and not (_is_binary(columns[IMAGE]) or _is_image_struct(columns[IMAGE])):
+        raise InputError(
+            f"column image of {path} is {columns[IMAGE]}, but must be binary or struct<bytes, path>; "
+            "paths belong into a column named uri"
+        )
+    missing = [column for column in keep if column not in columns]
+    if missing:
+        raise InputError(
+            f"--keep {missing[0]!r} is no column of {path}: it has {', '.join(columns)}"
+        )
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _is_image_struct(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_struct(kind)) and kind.get_field_index("bytes") >= 0
+
+
+def plan_units(manifest: Manifest, done: RowSet) -> Iterator[Unit]:
+    """Yield what is still to read: every row of the manifest that is not done, once."""
+    for file in manifest.files:
+        remaining = BitMap(range(file.rows)) - done.rows(file.name)
+        first = 0
+        for group, rows in enumerate(file.row_groups):
+            for start in range(first, first + rows, _ROWS_PER_UNIT):
+                stop = min(start + _ROWS_PER_UNIT, first + rows)
+                wanted = remaining & BitMap(range(start, stop))
+                if wanted:
+                    yield Unit(file.name, group, first, wanted.serialize())
+            first += rows
+
+
+def read_unit(
+    folder: Folder, unit: Unit, keep: Sequence[str], image_id_type: pa.DataType, batch_rows: int
+) -> Iterator[pa.Table]:
+    """Read the wanted rows of one unit.
+
+    Args:
+        folder: The manifest's folder.
+        unit: What to read.
+        keep: Columns to carry along.
+        image_id_type: Type of ``image_id``.
+        batch_rows: Rows of one table at most.
+
+    Yields:
+        Tables of the identity columns, ``image_id``, ``uri``, ``_data`` (encoded bytes, null where
+        the image is to be fetched) and the kept columns.
+    """
+    wanted = BitMap.deserialize(unit.wanted)
+    with folder.fs.open(folder.path(unit.file), "rb") as handle:
+        file = pq.ParquetFile(handle)
+        present = set(file.schema_arrow.names)
+        columns = [name for name in (URI, IMAGE, IMAGE_ID, *keep) if name in present]
+        row = unit.first
+        for batch in file.iter_batches(batch_rows, row_groups=[unit.group], columns=columns):
+            numbers = [n for n in range(row, row + len(batch)) if n in wanted]
+            if numbers:
+                table = pa.Table.from_batches([batch]).take([n - row for n in numbers])
+                yield _normalise(table, unit.file, numbers, keep, image_id_type)
+            row += len(batch)
+
+
+def _normalise(
+    table: pa.Table, file: str, numbers: list[int], keep: Sequence[str], image_id_type: pa.DataType
+) -> pa.Table:
+    count = len(table)
+    uri = pa.chunked_array([pa.nulls(count, pa.string())])
+    if URI in table.column_names:
+        uri = table.column(URI).cast(pa.string())
+    data = pa.chunked_array([pa.nulls(count, pa.large_binary())])
+    if IMAGE in table.column_names:
+        image = table.column(IMAGE)
+        if pa.types.is_struct(image.type):
+            fields = image.combine_chunks().flatten()
+            names = [image.type.field(i).name for i in range(image.type.num_fields)]
+            parts = dict(zip(names, fields, strict=True))
+            image = pa.chunked_array([parts["bytes"]])
+            if URI not in table.column_names and "path" in parts:
+                # `path` is only an image's address where the bytes are not embedded.
+                uri = pa.chunked_array(
+                    [pa.compute.if_else(parts["bytes"].is_null(), parts["path"], None)]
+                ).cast(pa.string())
+        data = image.cast(pa.large_binary())
+    image_id = pa.nulls(count, image_id_type)
+    arrays = {
+        MANIFEST_FILE: pa.array([file] * count, pa.string()),
+        MANIFEST_ROW: pa.array(numbers, pa.int64()),
+        IMAGE_ID: table.column(IMAGE_ID) if IMAGE_ID in table.column_names else image_id,
+        URI: uri,
+        DATA: data,
+    }
+    return pa.table(arrays | {name: table.column(name) for name in keep})
+
+
+def find_images(sources: Sequence[str], uri_column: str | None = None) -> tuple[pa.Table, int]:
+    """List images of folders, globs, single files and CSV files.
+
+    Args:
+        sources: Folders (searched to any depth), globs, image files, or CSV files with a column of
+            paths or URIs, whose other columns are taken along.
+        uri_column: The CSV column that holds them; by default the first of ``uri``, ``path``,
+            ``file``, ``filename``, ``image``, ``image_path``, ``url`` that there is.
+
+    Returns:
+        A table with ``uri``, ``image_id`` and what a CSV has besides, and the number of files that
+        were left out because their suffix is not that of an image.
+
+    Raises:
+        InputError: If a source does not exist or there is no image at all.
+    """
+    tables: list[pa.Table] = []
+    left_out = 0
+    for source in sources:
+        if source.lower().endswith((".csv", ".tsv")):
+            tables.append(_read_csv(source, uri_column))
+            continue
+        found, ids = _list_folder(source)
+        images = [i for i, path in enumerate(found) if _is_image_name(path)]
+        left_out += len(found) - len(images)
+        tables.append(
+            pa.table({URI: [found[i] for i in images], IMAGE_ID: [ids[i] for i in images]})
+        )
+    table = pa.concat_tables(tables, promote_options="default")
+    if not len(table):
+        raise InputError(
+            f"{', '.join(sources)}: no image among {left_out} files: images are known by their suffix "
+            f"({' '.join(sorted(IMAGE_SUFFIXES))}); others can be listed in a CSV file"
+        )
+    return table, left_out
+
+
+def _is_image_name(path: str) -> bool:
+    return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _list_folder(source: str) -> tuple[list[str], list[str]]:
+    absolute = source if has_scheme(source) else str(Path(source).absolute())
+    fs, path = fsspec.core.url_to_fs(absolute)
+    is_glob = any(c in path for c in "*?[") and not fs.exists(path)
+    if not is_glob and not fs.exists(path):
+        raise InputError(f"{source} does not exist: give a folder, a glob, an image or a CSV file")
+    found = sorted(fs.glob(path)) if is_glob else sorted(fs.find(path))
+    found = [file for file in found if fs.isfile(file)] if is_glob else found
+    root = os.path.commonpath(found) if len(found) > 1 else str(PurePosixPath(path).parent)
+    root = path if not is_glob and fs.isdir(path) else root
+    ids = [os.path.relpath(file, root).replace(os.sep, "/") for file in found]
+    return [fs.unstrip_protocol(f) if has_scheme(source) else f for f in found], ids
+
+
+def _read_csv(source: str, uri_column: str | None) -> pa.Table:
+    try:
+        with fsspec.open(source, "rb") as file:
+            delimiter = "\t" if source.lower().endswith(".tsv") else ","
+            options = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+            table = pa.csv.read_csv(io.BytesIO(file.read()), parse_options=options)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{source} can't be read as CSV: {error}") from error
+    candidates = [uri_column] if uri_column else _URI_COLUMNS
+    column = next((name for name in candidates if name in table.column_names), None)
+    if column is None:
+        raise InputError(
+            f"{source} has the columns {', '.join(table.column_names)}, but none of "
+            f"{', '.join(candidates)}: name the column of paths with --uri-column"
+        )
+    folder = source.rpartition("/")[0] or "."
+    uris = [
+        uri if uri is None or has_scheme(uri) or uri.startswith("/") else f"{folder}/{uri}"
+        for uri in table.column(column).cast(pa.string()).to_pylist()
+    ]
+    local = not has_scheme(source)
+    uris = [str(Path(u).absolute()) if local and u and not has_scheme(u) else u for u in uris]
+    rest = table.drop_columns([column])
+    return rest.add_column(0, URI, pa.array(uris, pa.string()))
+
+
+def write_manifest(table: pa.Table, output: str) -> None:
+    """Write a manifest, whole or not at all.
+
+    Local images below the manifest's own folder are named relative to it, so that the folder can be
+    moved; others by their absolute path.
+
+    Raises:
+        InputError: If the output's folder can't be written.
+    """
+    folder, _, name = output.rpartition("/")
+    target = Folder.of(folder or ".")
+    if target.is_local:
+        root = target.root + "/"
+        uris = [
+            u[len(root) :] if u and u.startswith(root) else u for u in table.column(URI).to_pylist()
+        ]
+        table = table.set_column(table.column_names.index(URI), URI, pa.array(uris, pa.string()))
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, row_group_size=_ROWS_PER_UNIT, compression="zstd")
+    try:
+        target.write(name, buffer.getvalue())
+    except OSError as error:
+        raise InputError(f"--output {output} can't be written: {error}") from error

@@ -1,0 +1,40 @@
+"""What tests share: photographs that come with packages, and one local Ray."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"  # read when Ray Data is imported
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+
+@pytest.fixture(scope="session")
+def photos() -> dict[str, np.ndarray]:
+    """Held-out photographs by name, (H, W, 3) uint8, of five different sizes; nothing is fetched."""
+    import skimage.data
+    import sklearn.datasets
+    from PIL import Image
+
+    folder = Path(sklearn.datasets.__file__).parent / "images"
+    read = {name: np.asarray(Image.open(folder / f"{name}.jpg")) for name in ("china", "flower")}
+    bundled = ("astronaut", "chelsea", "coffee", "rocket")
+    return {name: getattr(skimage.data, name)() for name in bundled} | read
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """One local Ray for all tests that need one: starting it takes seconds."""
+    import ray
+
+    ray.init(
+        num_cpus=3,
+        include_dashboard=False,
+        log_to_driver=False,
+        _node_ip_address="127.0.0.1",
+    )
+    yield ray
+    ray.shutdown()

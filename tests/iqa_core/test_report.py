@@ -1,0 +1,325 @@
+"""Tests of iqa_core/report.py, on part files written here."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from io import BytesIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from iqa_core import report
+from iqa_core.report import write_report
+from iqa_core.schema import InputError
+
+PAIRS = pa.struct([("quality", pa.float32()), ("noise", pa.float32())])
+SCHEMA = pa.schema(
+    [
+        ("manifest_file", pa.string()),
+        ("manifest_row", pa.int64()),
+        ("image_id", pa.string()),
+        ("uri", pa.string()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("score", pa.float32()),
+        ("scores", PAIRS),
+        ("margins", PAIRS),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+    ]
+)
+VOID = {"meta", "br", "img"}  # SVG tags close themselves
+
+
+def ok(row, score, uri=None, **more):
+    pairs = {"quality": score, "noise": score}
+    return {
+        "manifest_file": "m.parquet",
+        "manifest_row": row,
+        "uri": uri,
+        "status": "ok",
+        "score": score,
+        "scores": pairs,
+        "margins": pairs,
+        **more,
+    }
+
+
+def failed(row, uri="gone.jpg", status="not_found", error="no such file", **more):
+    place = {"manifest_file": "m.parquet", "manifest_row": row}
+    return {**place, "uri": uri, "status": status, "error": error, **more}
+
+
+def encoded(color="red", size=(40, 20)):
+    buffer = BytesIO()
+    Image.new("RGB", size, color).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects them and the text."""
+
+    def __init__(self, content):
+        super().__init__()
+        self.tags, self.text, self.stack = [], "", []
+        self.feed(content)
+        assert self.stack == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def find(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Write a run of two part files and return its report's facts and page."""
+
+    def run(rows, extra=(), documents=None, **options):
+        scores = tmp_path / "scores"
+        (scores / "_run").mkdir(parents=True)
+        table = pa.Table.from_pylist(rows, pa.schema([*SCHEMA, *extra]))
+        half = len(table) // 2
+        pq.write_table(table[:half], scores / "part-0.parquet")
+        pq.write_table(table[half:], scores / "part-1.parquet")
+        documents = {"plan": {"manifest": str(tmp_path / "m.parquet")}, **(documents or {})}
+        for name, document in documents.items():
+            (scores / "_run" / f"{name}.json").write_text(json.dumps(document))
+        output = tmp_path / "report.html"
+        facts = write_report(str(scores), str(output), **options)
+        assert facts.size == output.stat().st_size
+        assert not list(tmp_path.glob(".report*"))
+        return facts, Page(output.read_text(encoding="utf-8"))
+
+    return run
+
+
+def test_shows_each_image_of_a_small_run_with_relative_and_absolute_uris(make, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.jpg").write_bytes(encoded())
+    (tmp_path / "b.jpg").write_bytes(encoded("blue", (400, 800)))
+    (tmp_path / "m.parquet").touch()
+    rows = [
+        ok(0, 0.25, "images/a.jpg", width=40, height=20),
+        ok(1, 0.75, str(tmp_path / "b.jpg"), width=400, height=800),
+    ]
+    facts, page = make(rows)
+    assert (facts.rows, facts.scored, facts.failed, facts.shown, facts.missing) == (2, 2, 0, 2, 0)
+    sizes = {(image["width"], image["height"]) for image in page.find("img")}
+    assert sizes == {("40", "20"), ("80", "160")}  # never enlarged
+    assert all(image["src"].startswith("data:image/webp;base64,") for image in page.find("img"))
+    assert "a.jpg, score 0.250" in {image["alt"] for image in page.find("img")}
+
+
+def test_reads_inline_images_from_the_manifest(make, tmp_path):
+    struct = [{"bytes": encoded(c), "path": None} for c in ("red", "green", "blue")]
+    table = pa.table({"image": struct})
+    pq.write_table(table, tmp_path / "m.parquet", row_group_size=2)
+    facts, page = make([ok(0, 0.1), ok(2, 0.9)])
+    assert (facts.shown, facts.missing) == (2, 0)
+    assert "m.parquet row 2, score 0.900" in {image["alt"] for image in page.find("img")}
+
+
+def test_manifest_option_replaces_the_one_of_the_plan(make, tmp_path):
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    (moved / "a.jpg").write_bytes(encoded())
+    facts, _ = make([ok(0, 0.5, "a.jpg")], manifest=str(moved))
+    assert facts.missing == 0
+
+
+def test_thumbnail_that_cannot_be_made_becomes_a_placeholder(make, tmp_path):
+    (tmp_path / "text.jpg").write_text("no image")
+    rows = [ok(0, 0.1, "text.jpg"), ok(1, 0.2, "gone.jpg"), ok(2, 0.3), ok(3, 0.4, "nope://x/y")]
+    facts, page = make(rows)
+    assert (facts.shown, facts.missing) == (4, 4)
+    assert "no preview of gone.jpg" in page.text
+
+
+def test_data_of_strangers_is_text_never_markup(make):
+    evil = "\"><script>alert(1)</script><img src=x onerror='alert(2)'>"
+    rows = [
+        ok(0, 0.5, evil, **{"kept": evil}),
+        failed(1, evil, evil, evil, kept=evil),
+    ]
+    documents = {"config": {evil: evil}, "summary": {evil: [evil], "stage_seconds": {evil: 1.0}}}
+    _, page = make(rows, [("kept", pa.string())], documents, title=evil)
+    assert page.find("script") == []
+    assert page.find("img") == []
+    assert all(not name.startswith("on") for _, attrs in page.tags for name in attrs)
+    assert "alert(1)" in page.text
+
+
+def test_page_asks_for_nothing_outside(make):
+    _, page = make([ok(0, 0.5, "https://example.invalid/a.jpg"), failed(1)], thumbnails=0)
+    assert page.find("link") == page.find("script") == []
+    assert all(link["href"].startswith("#") for link in page.find("a"))
+    assert any("default-src 'none'" in meta.get("content", "") for meta in page.find("meta"))
+
+
+def test_passwords_and_signatures_stay_out(make, tmp_path):
+    uri = "https://user:secret@host/a.jpg?X-Amz-Signature=secret"
+    make([ok(0, 0.5, "x.jpg"), failed(1, uri, error=f"GET {uri} failed")])
+    content = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "secret" not in content
+    assert "https://…@host/a.jpg?…" in content
+
+
+def test_no_scored_row(make):
+    facts, page = make([failed(0), failed(1)])
+    assert (facts.scored, facts.failed, facts.shown) == (0, 2, 0)
+    assert "No row has a score" in page.text
+    assert page.find("svg") == []
+
+
+def test_one_row(make):
+    facts, page = make([ok(0, 0.5, "a.jpg")])
+    assert facts.rows == facts.shown == 1
+    assert "None: every row has a score." in page.text
+
+
+def test_no_row(make):
+    facts, page = make([])
+    assert facts.rows == 0
+    assert "The run has no rows." in page.text
+
+
+def test_missing_run_files_leave_facts_unknown(make):
+    _, page = make([ok(0, 0.5, "a.jpg")], documents={"plan": [], "config": 3})
+    assert "may not be finished" in page.text
+    assert "Options: unknown" in page.text
+
+
+def test_run_facts_and_bottleneck(make):
+    summary = {
+        "images_per_second": 41.82,
+        "stage_seconds": {"fetch": 1.0, "model": 3.0},
+        "bottleneck": "model",
+        "machine": {"cpus": 2},
+    }
+    config = {"model": "tiny", "pairs": "quality", "keep": ["a", "b"], "embeddings": False}
+    _, page = make([ok(0, 0.5)], documents={"summary": summary, "config": config})
+    for text in ("41.82", "quality (2)", "model bottleneck", "75%", "machine: cpus", "a, b"):
+        assert text in page.text
+
+
+def test_failures_by_kind_with_three_examples(make):
+    rows = [failed(i, f"gone{i}.jpg") for i in range(5)] + [failed(5, "t.jpg", "timeout", None)]
+    _, page = make([*rows, ok(6, 0.5)])
+    assert "6 of 7 rows without a score" in page.text
+    assert "gone2.jpg" in page.text
+    assert "gone3.jpg" not in page.text
+    assert "no message" in page.text
+
+
+def test_kept_columns(make):
+    rows = [
+        ok(i, 0.9 - 0.1 * level, distortion=kind, level=level, photo=f"p{i}", flag=True)
+        for i, (kind, level) in enumerate((k, lv) for k in ("blur", "dark") for lv in range(1, 6))
+    ]
+    rows += [ok(10 + i, 0.9, distortion=None, level=0, photo=f"q{i}", flag=None) for i in range(25)]
+    names = [("distortion", pa.string()), ("level", pa.int16())]
+    _, page = make(rows, [*names, ("photo", pa.string()), ("flag", pa.bool_())])
+    assert "blur5\N{MINUS SIGN}1.000" in page.text  # images, then the correlation
+    assert "Score by distortion" in page.text
+    assert "(null)25" in page.text
+    assert "Column photo: more than 30 values" in page.text
+    assert "true10" in page.text
+
+
+def test_histogram_counts_every_scored_row(make):
+    values = np.random.default_rng(0).uniform(0.2, 0.6, 500)
+    _, page = make([ok(i, float(v)) for i, v in enumerate(values)], thumbnails=0)
+    bars = [int(n) for n in re.findall(r": (\d+) image", page.text)]
+    assert sum(bars) == 3 * 500  # overall and two pairs
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.5, 1e-7])
+def test_histogram_of_equal_scores(make, value):
+    facts, page = make([ok(i, value) for i in range(3)], thumbnails=0)
+    assert facts.scored == 3
+    assert ": 3 images" in page.text
+
+
+def test_contact_sheet_takes_each_decile_from_worst_to_best():
+    score = np.append(np.linspace(1, 0, 1000), np.nan)
+    layout = report._choose_images(score, 60)
+    assert layout.worst == list(range(999, 987, -1))
+    assert layout.best == list(range(12))
+    assert [(strip.count, len(strip.rows)) for strip in layout.strips] == [(100, 6)] * 10
+    assert layout.strips[0].rows[0] == 999
+    assert layout.strips[-1].rows[-1] == 0
+
+
+@pytest.mark.parametrize("thumbnails", [0, 1, 3, 9, 10, 25])
+def test_contact_sheet_keeps_to_the_number_of_thumbnails(thumbnails):
+    layout = report._choose_images(np.linspace(0, 1, 100), thumbnails)
+    assert sum(len(strip.rows) for strip in layout.strips) <= thumbnails
+    assert len(layout.best) == len(layout.worst) <= -(-thumbnails // 5)
+
+
+def test_large_run_opens_only_the_images_shown(tmp_path, monkeypatch):
+    count = 200_000
+    values = np.random.default_rng(0).random(count, dtype=np.float32)
+    pairs = pa.StructArray.from_arrays([pa.array(values)] * 2, fields=list(PAIRS))
+    text = pa.array([f"images/{i}.jpg" for i in range(count)])
+    columns = {
+        "manifest_file": pa.array(["m.parquet"]).take(pa.array(np.zeros(count, np.int64))),
+        "manifest_row": pa.array(np.arange(count)),
+        "image_id": pa.nulls(count, pa.string()),
+        "uri": text,
+        "status": pa.array(["ok"]).take(pa.array(np.zeros(count, np.int64))),
+        "error": pa.nulls(count, pa.string()),
+        "score": pa.array(values),
+        "scores": pairs,
+        "margins": pairs,
+        "width": pa.nulls(count, pa.int32()),
+        "height": pa.nulls(count, pa.int32()),
+    }
+    pq.write_table(pa.table(columns, schema=SCHEMA), tmp_path / "part-0.parquet")
+    opened = []
+    monkeypatch.setattr(report, "_fetch", lambda uri, _: opened.append(uri) or encoded())
+    facts = write_report(str(tmp_path), str(tmp_path / "r.html"))
+    assert facts.rows == count
+    assert len(opened) == facts.shown <= 84
+    assert f"images/{int(values.argmax())}.jpg" in opened
+
+
+def test_wrong_use_is_one_line_and_writes_nothing(tmp_path):
+    with pytest.raises(InputError, match=r"holds no part-\*\.parquet: give the --output"):
+        write_report(str(tmp_path), str(tmp_path / "r.html"))
+    with pytest.raises(InputError, match=r"holds no part"):
+        write_report(str(tmp_path / "absent"), str(tmp_path / "r.html"))
+    with pytest.raises(InputError, match="does not exist: create it first"):
+        write_report(str(tmp_path), str(tmp_path / "absent" / "r.html"))
+    with pytest.raises(InputError, match="is a folder"):
+        write_report(str(tmp_path), str(tmp_path))
+    with pytest.raises(InputError, match="must be at least 0"):
+        write_report(str(tmp_path), str(tmp_path / "r.html"), thumbnails=-1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_and_foreign_part_files(tmp_path):
+    (tmp_path / "part-0.parquet").write_bytes(b"no parquet")
+    with pytest.raises(InputError, match="can't be read"):
+        write_report(str(tmp_path), str(tmp_path / "r.html"))
+    pq.write_table(pa.table({"uri": ["a"]}), tmp_path / "part-0.parquet")
+    with pytest.raises(InputError, match="without the column 'manifest_file'"):
+        write_report(str(tmp_path), str(tmp_path / "r.html"))
