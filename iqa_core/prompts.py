@@ -122,8 +122,8 @@ def load_pairs(source: str | Path) -> tuple[PromptPair, ...]:
     path = Path(source)
     if not path.is_file():
         raise InputError(
-            f"--pairs {str(source)!r} is neither a named set ({', '.join(NAMED_PAIRS)}) nor a file: "
-            "choose one of these names, or give the path of a TOML file with [[pair]] tables"
+            f"--pairs {str(source)!r} is neither a named set ({', '.join(NAMED_PAIRS)}) nor a "
+            "file: choose one of these names, or give the path of a TOML file with [[pair]] tables"
         )
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))

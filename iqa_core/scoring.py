@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +21,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+from iqa_core.files import Fetcher
 from iqa_core.images import DEFAULT_MAX_PIXELS, decode_image, prepare_image
 from iqa_core.prompts import DEFAULT_PAIRS, PromptPair, load_pairs
 from iqa_core.schema import ImageError, InputError, Status
 from iqa_core.towers import TINY, Precision, Resolution, Towers, load_towers
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Sequence
 
     import pandas as pd
@@ -59,17 +60,14 @@ class PromptFeatures:
         names: The P pairs' names.
         features: (P, 2, D) float32 unit text features; side 0 is the positive prompt.
         logit_scale: The factor g on cosine differences.
+        digest: SHA-256 (hex) of what the features were made from, for the run's fingerprint. Not
+            of the features, whose last bits are those of the processor that computed them.
     """
 
     names: tuple[str, ...]
     features: np.ndarray
     logit_scale: float
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 (hex) of names, features and scale, for the run's fingerprint."""
-        head = json.dumps([self.names, self.features.shape, self.logit_scale])
-        return hashlib.sha256(head.encode() + self.features.tobytes()).hexdigest()
+    digest: str
 
 
 def encode_prompts(
@@ -86,8 +84,12 @@ def encode_prompts(
         The features of the P pairs.
 
     Raises:
-        InputError: If the scale is not above 0, or a prompt is too long.
+        InputError: If the scale is not above 0, there is no pair, two have the same name, or a
+            prompt is too long.
     """
+    names = tuple(pair.name for pair in pairs)
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"prompt pairs are named {list(names)}: give one or more, named apart")
     if logit_scale is not None and not (0 < logit_scale < float("inf")):
         raise InputError(
             f"--logit-scale {logit_scale} must be a finite number above 0: leave it out for the "
@@ -95,10 +97,17 @@ def encode_prompts(
         )
     texts = [side for pair in pairs for side in (pair.positive, pair.negative)]
     features = towers.text.encode(texts).reshape(len(pairs), 2, -1).numpy()
+    source = [
+        towers.digest,
+        towers.quick_gelu,
+        logit_scale,
+        [list(vars(p).values()) for p in pairs],
+    ]
     return PromptFeatures(
-        names=tuple(pair.name for pair in pairs),
+        names=names,
         features=features,
         logit_scale=towers.logit_scale if logit_scale is None else float(logit_scale),
+        digest=hashlib.sha256(json.dumps(source).encode()).hexdigest(),
     )
 
 
@@ -114,7 +123,7 @@ def margins(features: np.ndarray, prompts: PromptFeatures) -> np.ndarray:
     """
     # The difference first: subtracting two large, nearly equal logits would lose digits.
     directions = prompts.features[:, 0].astype(np.float64) - prompts.features[:, 1]
-    scaled = prompts.logit_scale * (features.astype(np.float64) @ directions.T)
+    scaled: np.ndarray = prompts.logit_scale * (features.astype(np.float64) @ directions.T)
     return scaled.astype(np.float32)
 
 
@@ -125,7 +134,8 @@ def pair_scores(margin: np.ndarray) -> np.ndarray:
 
 def image_scores(scores: np.ndarray) -> np.ndarray:
     """Return the mean over pairs of (N, P) pair scores: (N,) float32 in [0, 1]."""
-    return scores.mean(axis=1, dtype=np.float64).astype(np.float32)
+    mean: np.ndarray = scores.mean(axis=1, dtype=np.float64)
+    return mean.astype(np.float32)
 
 
 def encode_images(
@@ -172,7 +182,7 @@ def _encode_or_halve(
 ) -> None:
     try:
         encoded = encode(np.stack([images[position] for position in positions])).cpu().numpy()
-    except Exception as error:  # noqa: BLE001 - whatever a model may raise
+    except Exception as error:  # whatever a model may raise
         if isinstance(error, torch.cuda.OutOfMemoryError):
             torch.cuda.empty_cache()
         if len(positions) == 1:
@@ -226,7 +236,8 @@ class Scorer:
     Args:
         model: See :func:`iqa_core.towers.load_towers`.
         pairs: A named set, the path of a TOML file, or pairs.
-        resolution: ``model`` resizes to the tower's input, ``native`` keeps the size (ResNets only).
+        resolution: ``model`` resizes to the tower's input; ``native`` keeps the size, which only
+            ResNets can.
         device: ``cpu``, ``cuda``, ...; None takes a GPU where there is one.
         precision: ``auto`` is fp16 on a GPU and fp32 on a CPU.
         decode: ``fast`` may use JPEG's scaled decoding, ``exact`` equals open_clip's own transform.
@@ -273,7 +284,7 @@ class Scorer:
         """Score one image or many.
 
         Args:
-            images: A path, encoded bytes, a PIL image, an (H, W, 3) or (H, W) uint8 array, or a
+            images: A path or URI, encoded bytes, a PIL image, an (H, W, 3) or (H, W) uint8 array, or a
                 list of these.
             on_error: ``raise`` on the first image that can't be scored, or ``nan`` to go on and
                 leave NaN and an entry in ``errors``.
@@ -283,7 +294,7 @@ class Scorer:
 
         Raises:
             ImageError: If an image can't be read or scored and ``on_error`` is ``raise``.
-            FileNotFoundError: Likewise, if there is no such file.
+            InputError: If an image is of a wrong type, whatever ``on_error`` is.
         """
         many = isinstance(images, (list, tuple))
         items: Sequence[ImageLike] = images if many else [images]  # type: ignore[assignment, list-item]
@@ -321,20 +332,25 @@ class Scorer:
 
     def _pixels(self, item: ImageLike) -> np.ndarray:
         if isinstance(item, np.ndarray):
-            if item.dtype != np.uint8 or item.ndim not in (2, 3):
+            if item.dtype != np.uint8 or not (item.ndim == 2 or item.shape[2:] == (3,)):
                 raise InputError(
                     f"an image array has shape {item.shape} and type {item.dtype}, but must be "
-                    "(H, W, 3) or (H, W) of uint8: multiply floats in [0, 1] by 255 and cast"
+                    "(H, W, 3) or (H, W) of uint8: multiply floats in [0, 1] by 255 and cast, "
+                    "and give several images as a list"
                 )
             item = Image.fromarray(item)
         if isinstance(item, Image.Image):
-            return prepare_image(item, self.preprocess, max_pixels=self.max_pixels).pixels
+            if 0 in item.size:
+                raise ImageError(Status.EMPTY, f"the image has {item.width} x {item.height} pixels")
+            return prepare_image(
+                item, self.preprocess, mode=self.decode, max_pixels=self.max_pixels
+            ).pixels
         if not isinstance(item, (str, bytes, Path)) and not hasattr(item, "__fspath__"):
             raise InputError(
                 f"an image is a {type(item).__name__}, but must be a path, bytes, a PIL image or a "
                 "uint8 array"
             )
-        data = item if isinstance(item, bytes) else Path(item).read_bytes()
+        data = item if isinstance(item, bytes) else Fetcher(base="").fetch(os.fspath(item))
         return decode_image(
             data, self.preprocess, mode=self.decode, max_pixels=self.max_pixels
         ).pixels

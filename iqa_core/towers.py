@@ -17,7 +17,7 @@ import zipfile
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import open_clip
 import torch
@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Resolution = Literal["model", "native"]
+
+_Clip = Any  # open_clip's CLIP, CustomTextCLIP and CoCa share no base that says what they have
 
 TINY = "tiny"
 _WEIGHTS = Path(__file__).parent / "weights"
@@ -76,11 +78,12 @@ class ImageTower(nn.Module):
     Args:
         visual: open_clip's image tower.
         preprocess: Channel means and deviations to normalise with, and the input size.
-        resolution: ``model`` takes images of ``preprocess.size``; ``native`` takes any size and needs
-            a ResNet, whose attention pool then runs without its positional embedding.
+        resolution: ``model`` takes images of ``preprocess.size``; ``native`` takes any size and
+            needs a ResNet, whose attention pool then runs without its positional embedding.
 
     Raises:
-        InputError: If ``native`` is asked of a tower that is no ResNet.
+        InputError: If the resolution is neither, or ``native`` is asked of a tower that is no
+            ResNet.
     """
 
     mean: torch.Tensor
@@ -99,12 +102,13 @@ class ImageTower(nn.Module):
         self.precision: Precision = "fp32"
         self.register_buffer("mean", torch.tensor(preprocess.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(preprocess.std).view(1, 3, 1, 1))
+        _check_choice("resolution", resolution, get_args(Resolution))
         if resolution == "native":
             if not isinstance(visual, ModifiedResNet):
                 raise InputError(
                     f"--resolution native needs a ResNet image tower, but this one is a "
-                    f"{type(visual).__name__} of fixed size: use --resolution model, or a model such "
-                    "as RN50/openai"
+                    f"{type(visual).__name__} of fixed size: use --resolution model, or a model "
+                    "such as RN50/openai"
                 )
             # One row of zeros broadcasts over any number of positions: no positional embedding.
             embedding = visual.attnpool.positional_embedding
@@ -126,7 +130,11 @@ class ImageTower(nn.Module):
 
         Returns:
             The tower itself.
+
+        Raises:
+            InputError: If there is no such precision.
         """
+        _check_choice("precision", precision, get_args(Precision))
         self.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         on_gpu = self.device.type != "cpu"
         self.precision = ("fp16" if on_gpu else "fp32") if precision == "auto" else precision
@@ -164,8 +172,8 @@ class ImageTower(nn.Module):
             )
         if self.resolution == "native" and min(height, width) < self.min_side:
             raise ValueError(
-                f"images are {height} x {width}, but at native resolution this tower needs at least "
-                f"{self.min_side} px a side: use --resolution model"
+                f"images are {height} x {width}, but at native resolution this tower needs at "
+                f"least {self.min_side} px a side: use --resolution model"
             )
         # NHWC in memory is what channels_last wants, so the permute is free.
         images = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
@@ -184,11 +192,12 @@ class TextTower(nn.Module):
         tokenizer: The tokenizer that belongs to it.
     """
 
-    def __init__(self, clip: nn.Module, tokenizer: Any) -> None:  # noqa: ANN401 - open_clip's classes share no base
+    attn_mask: torch.Tensor
+
+    def __init__(self, clip: _Clip, tokenizer: Any) -> None:  # noqa: ANN401 - they share no base
         super().__init__()
         # CLIP keeps the text tower's parts on itself, CustomTextCLIP in ``.text``.
-        parts = getattr(clip, "text", clip)
-        self._encode_tokens = clip.encode_text
+        parts: _Clip = getattr(clip, "text", clip)
         self.tokenizer = tokenizer
         self.context_length: int = getattr(parts, "context_length", tokenizer.context_length)
         pool = getattr(parts, "text_pool_type", getattr(parts, "pool_type", None))
@@ -208,6 +217,8 @@ class TextTower(nn.Module):
             self.ln_final = parts.ln_final
             self.text_projection = parts.text_projection
             self.register_buffer("attn_mask", parts.attn_mask, persistent=False)
+        else:
+            self._encode_tokens = clip.encode_text  # holds the image tower too
         self.eval().requires_grad_(requires_grad=False)
 
     def tokenize(self, prompts: Sequence[str]) -> torch.Tensor:
@@ -229,7 +240,7 @@ class TextTower(nn.Module):
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> torch.Tensor:
-        """Encode prompts as open_clip does.
+        """Encode prompts; the same as open_clip's ``encode_text`` to float precision.
 
         Args:
             prompts: N texts.
@@ -240,8 +251,12 @@ class TextTower(nn.Module):
         Raises:
             InputError: If a prompt is too long for the tower.
         """
-        features = self._encode_tokens(self.tokenize(prompts), normalize=True)
-        return features.float()
+        tokens = self.tokenize(prompts)
+        if not self.takes_embeddings:
+            features: torch.Tensor = self._encode_tokens(tokens, normalize=True)
+            return features.float()
+        tokens = tokens.to(self.attn_mask.device)
+        return self.encode_embeddings(self.token_embedding(tokens), self.end_of_text(tokens))
 
     def end_of_text(self, tokens: torch.Tensor) -> torch.Tensor:
         """Return the position of end-of-text in each row of (N, L) token ids, as (N,) int64."""
@@ -268,8 +283,8 @@ class TextTower(nn.Module):
         """
         if not self.takes_embeddings:
             raise InputError(
-                "this model's text tower is not of CLIP's causal kind (SigLIP, Hugging Face and CoCa "
-                "towers are not), so it can't take learned prompts: use another --model"
+                "this model's text tower is not of CLIP's causal kind (SigLIP, Hugging Face and "
+                "CoCa towers are not), so it can't take learned prompts: use another --model"
             )
         if embeddings.shape[1] > self.context_length:
             raise InputError(
@@ -318,7 +333,7 @@ def load_towers(model: str = TINY, resolution: Resolution = "model") -> Towers:
         fill_color=config.get("fill_color", 0),
     )
     with _quiet_open_clip():
-        tokenizer = open_clip.get_tokenizer(architecture)
+        tokenizer = _tokenizer(model, architecture)
     return Towers(
         name=model,
         image=ImageTower(clip.visual, preprocess, resolution),
@@ -330,17 +345,32 @@ def load_towers(model: str = TINY, resolution: Resolution = "model") -> Towers:
     )
 
 
-def _create(model: str) -> tuple[nn.Module, str, bool]:
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"--{name} {value!r} is none of {', '.join(choices)}")
+
+
+def _tokenizer(model: str, architecture: str) -> Any:  # noqa: ANN401 - open_clip has three kinds
+    try:
+        return open_clip.get_tokenizer(architecture)
+    except Exception as error:  # a missing package, or whatever a download can raise
+        raise InputError(
+            f"the tokenizer of --model {model} can't be had ({_reason(error)}): it may need the "
+            f"transformers package or the network; models that need neither are {TINY} and OpenAI's"
+        ) from error
+
+
+def _create(model: str) -> tuple[_Clip, str, bool]:
     """Return open_clip's model, the name of its architecture, and whether it has QuickGELU."""
     if model == TINY:
-        path = _WEIGHTS / f"{TINY}.safetensors"
+        embedded = str(_WEIGHTS / f"{TINY}.safetensors")
         quick_gelu = bool(_architecture(TINY).get("quick_gelu", False))
-        return open_clip.create_model(TINY, pretrained=str(path)), TINY, quick_gelu
+        return open_clip.create_model(TINY, pretrained=embedded), TINY, quick_gelu
     if model.startswith("hf-hub:"):
         return _create_from_hub(model)
     if "@" in model:
         name, _, path = model.partition("@")
-        return _create_from_file(name, Path(path))
+        return _create_from_file(name, Path(path).expanduser())  # no shell expands it behind "@"
     if "/" in model:
         name, _, tag = model.rpartition("/")
         return _create_from_tag(name, tag)
@@ -365,7 +395,7 @@ def _architecture(name: str) -> dict[str, Any]:
     return dict(config)
 
 
-def _create_from_tag(name: str, tag: str) -> tuple[nn.Module, str, bool]:
+def _create_from_tag(name: str, tag: str) -> tuple[_Clip, str, bool]:
     config = _architecture(name)
     tags = open_clip.list_pretrained_tags_by_model(name)
     if tag not in tags:
@@ -373,10 +403,11 @@ def _create_from_tag(name: str, tag: str) -> tuple[nn.Module, str, bool]:
         raise InputError(f"tag {tag!r} of --model {name}/{tag} is unknown: {name} {known}")
     trained_with = bool(open_clip.get_pretrained_cfg(name, tag).get("quick_gelu", False))
     stated = bool(config.get("quick_gelu", False))
-    if stated and not trained_with:
+    plain = name.removesuffix("-quickgelu")
+    if stated and not trained_with and plain != name:
         raise InputError(
             f"--model {name}/{tag} names QuickGELU, but these weights were trained with GELU, and "
-            f"would score wrongly: use {name.removesuffix('-quickgelu')}/{tag}"
+            f"would score wrongly: use {plain}/{tag}"
         )
     if trained_with and not stated:
         log.info("%s/%s was trained with QuickGELU: using it", name, tag)
@@ -384,10 +415,10 @@ def _create_from_tag(name: str, tag: str) -> tuple[nn.Module, str, bool]:
         clip = open_clip.create_model(name, pretrained=tag, force_quick_gelu=trained_with)
     except Exception as error:  # whatever a download can raise
         raise InputError(_cannot_fetch(f"{name}/{tag}", error)) from error
-    return clip, name, trained_with
+    return clip, name, stated or trained_with
 
 
-def _create_from_hub(model: str) -> tuple[nn.Module, str, bool]:
+def _create_from_hub(model: str) -> tuple[_Clip, str, bool]:
     try:
         config = open_clip.get_model_config(model)
         clip = open_clip.create_model(model, require_pretrained=True)
@@ -397,14 +428,18 @@ def _create_from_hub(model: str) -> tuple[nn.Module, str, bool]:
 
 
 def _cannot_fetch(model: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines() or [type(error).__name__]
+    reason = _reason(error).rpartition("Last error: ")[2]  # what open_clip wraps it in
     return (
-        f"weights of --model {model} could not be fetched ({reason[0][:200]}): check the network and "
+        f"weights of --model {model} could not be fetched ({reason[:200]}): check the network and "
         f"the name, give a local file as NAME@FILE, or use --model {TINY}, which is embedded"
     )
 
 
-def _create_from_file(name: str, path: Path) -> tuple[nn.Module, str, bool]:
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _create_from_file(name: str, path: Path) -> tuple[_Clip, str, bool]:
     if name != "openai":
         _architecture(name)
     if not path.is_file():
@@ -423,7 +458,7 @@ def _create_from_file(name: str, path: Path) -> tuple[nn.Module, str, bool]:
         detail = reason[1].strip() if len(reason) > 1 else reason[0]
         raise InputError(
             f"weights of {path} do not load as {name} ({detail[:200]}): name the architecture that "
-            "the file was saved from"
+            "the file was saved from, or openai@FILE for weights of OpenAI's"
         ) from error
     quick_gelu = bool(config.get("quick_gelu", False))
     if not quick_gelu:
@@ -441,7 +476,7 @@ def _is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def _create_from_torchscript(name: str, path: Path) -> nn.Module:
+def _create_from_torchscript(name: str, path: Path) -> _Clip:
     """Load OpenAI's archive format, whose weights always go with QuickGELU."""
     log.info("%s is an archive in OpenAI's format: using QuickGELU", path)
     state = torch.jit.load(str(path), map_location="cpu").state_dict()
@@ -452,7 +487,7 @@ def _create_from_torchscript(name: str, path: Path) -> nn.Module:
     return clip
 
 
-def _digest(clip: nn.Module) -> str:
+def _digest(clip: _Clip) -> str:
     """Return the SHA-256 of the weights: names, shapes and values in a fixed order."""
     sha = hashlib.sha256()
     for key, tensor in sorted(clip.state_dict().items()):
@@ -463,16 +498,27 @@ def _digest(clip: nn.Module) -> str:
 
 @contextmanager
 def _quiet_open_clip() -> Iterator[None]:
-    """Keep the chatter of open_clip and its downloads quiet; errors reach the user as errors."""
-    loggers = [logging.getLogger(), logging.getLogger("huggingface_hub")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="QuickGELU mismatch")  # decided by the caller
-        warnings.filterwarnings("ignore", message=".*torch.jit")  # OpenAI's format is TorchScript
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        try:
+    """Keep the chatter of open_clip and its downloads quiet; errors reach the user as errors.
+
+    open_clip writes to the root logger itself. A filter there leaves the records of named loggers
+    alone, such as this module's own.
+    """
+    root, hub = logging.getLogger(), logging.getLogger("huggingface_hub")
+    level = hub.level
+    silent = logging.NullHandler()
+    root.addHandler(silent)  # else logging.info() on the root logger would set up a real one
+    root.addFilter(_not_from_open_clip)
+    hub.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="QuickGELU mismatch")  # decided here
+            warnings.filterwarnings("ignore", message=".*torch.jit")  # OpenAI's archive format
             yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+    finally:
+        hub.setLevel(level)
+        root.removeFilter(_not_from_open_clip)
+        root.removeHandler(silent)
+
+
+def _not_from_open_clip(record: logging.LogRecord) -> bool:
+    return not Path(record.pathname).is_relative_to(Path(open_clip.__file__).parent)
