@@ -97,12 +97,8 @@ def encode_prompts(
         )
     texts = [side for pair in pairs for side in (pair.positive, pair.negative)]
     features = towers.text.encode(texts).reshape(len(pairs), 2, -1).numpy()
-    source = [
-        towers.digest,
-        towers.quick_gelu,
-        logit_scale,
-        [list(vars(p).values()) for p in pairs],
-    ]
+    table = [[pair.name, pair.positive, pair.negative] for pair in pairs]
+    source = [towers.digest, towers.quick_gelu, logit_scale, table]
     return PromptFeatures(
         names=names,
         features=features,
@@ -284,8 +280,8 @@ class Scorer:
         """Score one image or many.
 
         Args:
-            images: A path or URI, encoded bytes, a PIL image, an (H, W, 3) or (H, W) uint8 array, or a
-                list of these.
+            images: A path or URI, encoded bytes, a PIL image, an (H, W, 3) or (H, W) uint8 array,
+                or a list of these.
             on_error: ``raise`` on the first image that can't be scored, or ``nan`` to go on and
                 leave NaN and an entry in ``errors``.
 
