@@ -1,0 +1,7 @@
+"""``python -m jobs ...``: the same as ``iqa ...``, for ``ray job submit``."""
+
+import sys
+
+from jobs.cli import main
+
+sys.exit(main())

@@ -1,0 +1,85 @@
+"""The command ``iqa``: finds the subcommand's module, reads its options, turns errors into a line."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from iqa_core import __version__
+from iqa_core.schema import InputError
+from jobs.options import add_options, read_options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+#: Each is a module of this package with a ``Config`` dataclass and a function ``run(config)``
+#: that returns the exit status.
+COMMANDS = {
+    "manifest": "list images in a Parquet manifest",
+    "score": "score the images of a manifest; the same command again resumes",
+    "report": "show a run's scores as one HTML page",
+    "verify": "prove that an output holds every row of its manifest once",
+}
+
+_EPILOG = """exit status:
+  0 done   1 failed, one line says why   2 wrong usage
+  3 done, but more rows failed than --max-error-rate allows"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage that argparse puts before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parser(command: str | None) -> _Parser:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(
+        prog="iqa",
+        description="Blind image quality scores for millions of images: CLIP and antonym prompts, on Ray.",
+        epilog=_EPILOG,
+        formatter_class=formatter,
+    )
+    parser.add_argument("--version", action="version", version=f"iqa {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        sub = commands.add_parser(name, help=summary, epilog=_EPILOG, formatter_class=formatter)
+        if name == command:  # only this one is imported: others bring what it doesn't need
+            module = importlib.import_module(f"jobs.{name}")
+            sub.description = module.__doc__
+            add_options(sub, module.Config)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``iqa``.
+
+    Args:
+        argv: The arguments; None takes those of the process.
+
+    Returns:
+        The exit status: 0 done, 1 failed, 3 done with too many failed rows. Wrong usage exits with
+        2 at once.
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
+    command = next((word for word in words if word in COMMANDS), None)
+    arguments = _parser(command).parse_args(words)
+    module = importlib.import_module(f"jobs.{arguments.command}")
+    try:
+        status: int = module.run(read_options(module.Config, arguments))
+    except InputError as error:
+        print(f"iqa {arguments.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"iqa {arguments.command}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `iqa ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return status

@@ -1,0 +1,115 @@
+"""Command lines derived from frozen configuration dataclasses, so that the two can't drift apart."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import operator
+import types
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from iqa_core.schema import InputError
+
+__all__ = ["add_options", "option", "read_options"]
+
+Config = TypeVar("Config")
+
+_LIMITS = (
+    ("minimum", operator.ge, "at least"),
+    ("above", operator.gt, "above"),
+    ("maximum", operator.le, "at most"),
+)
+
+
+def option(  # noqa: PLR0913 - each is a property of one option
+    default: Any = dataclasses.MISSING,  # noqa: ANN401 - any option type
+    *,
+    help: str,  # noqa: A002 - argparse's own word
+    metavar: str | None = None,
+    positional: bool = False,
+    minimum: float | None = None,
+    above: float | None = None,
+    maximum: float | None = None,
+) -> Any:  # noqa: ANN401 - stands where a field's default does, as dataclasses.field itself
+    """Describe one field of a configuration as an option of the command line.
+
+    Args:
+        default: Value where the option isn't given; without one it is required.
+        help: What it does; its default is added.
+        metavar: Placeholder of its value in the usage.
+        positional: Whether it is given by position instead of by ``--name``.
+        minimum: Lowest allowed value.
+        above: Limit below all allowed values.
+        maximum: Highest allowed value.
+    """
+    limits = {"minimum": minimum, "above": above, "maximum": maximum}
+    metadata = {"help": help, "metavar": metavar, "positional": positional, **limits}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def add_options(parser: argparse.ArgumentParser, config: type) -> None:
+    """Add the options of a configuration dataclass to a parser."""
+    hints = get_type_hints(config)
+    for field in dataclasses.fields(config):
+        if "help" not in field.metadata:
+            continue
+        kind, many = _unwrap(hints[field.name])
+        arguments: dict[str, Any] = {"help": _help(field)}
+        if field.metadata["metavar"]:
+            arguments["metavar"] = field.metadata["metavar"]
+        if many:
+            arguments["nargs"] = "+"
+        if kind is bool:
+            arguments["action"] = argparse.BooleanOptionalAction
+        elif get_origin(kind) is Literal:
+            arguments["choices"] = get_args(kind)
+        else:
+            arguments["type"] = kind
+        if field.metadata["positional"]:
+            parser.add_argument(field.name, **arguments)
+            continue
+        required = field.default is dataclasses.MISSING
+        default = None if required else field.default
+        flag = "--" + field.name.replace("_", "-")
+        parser.add_argument(flag, required=required, default=default, **arguments)
+
+
+def _unwrap(hint: Any) -> tuple[Any, bool]:  # noqa: ANN401 - type hints have no common type
+    """Return the type of one value, and whether there may be several."""
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = next(one for one in get_args(hint) if one is not type(None))
+    if get_origin(hint) is tuple:
+        return get_args(hint)[0], True
+    return hint, False
+
+
+def _help(field: dataclasses.Field[Any]) -> str:
+    text = str(field.metadata["help"]).replace("%", "%%")
+    shown = field.default not in (dataclasses.MISSING, None, (), False, True)
+    return f"{text} (default: {field.default})" if shown else text
+
+
+def read_options(config: type[Config], arguments: argparse.Namespace) -> Config:
+    """Make a configuration from parsed arguments.
+
+    Raises:
+        InputError: If a number is outside of its limits.
+    """
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        if "help" not in field.metadata:
+            continue
+        value = getattr(arguments, field.name)
+        value = tuple(value) if isinstance(value, list) else value
+        _check_limits(field, value)
+        values[field.name] = value
+    return config(**values)
+
+
+def _check_limits(field: dataclasses.Field[Any], value: Any) -> None:  # noqa: ANN401
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return
+    for key, holds, words in _LIMITS:
+        limit = field.metadata[key]
+        if limit is not None and not holds(value, limit):
+            raise InputError(f"--{field.name.replace('_', '-')} {value} must be {words} {limit}")

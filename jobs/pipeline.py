@@ -1,0 +1,530 @@
+"""What `iqa score` and `iqa embed` share: manifest -> encoded bytes -> pixels -> features -> rows.
+
+Reading, fetching and decoding are Ray tasks; the image tower is held by Ray actors. Every failure
+becomes a status on its row. The driver alone writes part files, at intervals of time: so a crash
+costs at most that much finished work, and progress, audit and commit are in one place.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+import ray.data
+import torch
+
+from iqa_core.files import Fetcher, Folder
+from iqa_core.images import decode_image
+from iqa_core.manifest import DATA, Unit, read_unit
+from iqa_core.schema import (
+    HEIGHT,
+    IMAGE_ID,
+    MANIFEST_FILE,
+    MANIFEST_ROW,
+    URI,
+    WIDTH,
+    ImageError,
+    Preprocess,
+    Status,
+)
+from iqa_core.scoring import PromptFeatures, encode_images, image_scores, margins, pair_scores
+from jobs.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from iqa_core.manifest import Manifest
+    from iqa_core.output import Output
+    from iqa_core.towers import ImageTower, Precision
+
+__all__ = ["Actors", "Encoding", "connect", "plan_actors", "run_pipeline"]
+
+_PIXELS = "_pixels"
+_FETCH_SECONDS = "_fetch_seconds"
+_MODEL_SECONDS = "_model_seconds"
+_DECODE_SECONDS = "_decode_seconds"
+_TIMINGS = {_FETCH_SECONDS: "fetch", _DECODE_SECONDS: "decode", _MODEL_SECONDS: "model"}
+
+#: Pixel bytes in one block between decoding and the tower.
+_BLOCK_BYTES = 64 * 1024 * 1024
+#: A part file is written at the latest when this many bytes wait for it.
+_PART_BYTES = 256 * 1024 * 1024
+#: Decode workers are replaced after so many tasks, as C decoders may leak.
+_TASKS_PER_WORKER = 2000
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How rows become features and scores; travels to the workers.
+
+    Attributes:
+        fetcher: Reads images by URI.
+        preprocess: How the tower wants its images; None leaves them at their own size.
+        decode: See :func:`iqa_core.images.decode_image`.
+        max_pixels: Limit on an image's pixels.
+        precision: Arithmetic of the tower.
+        batch_size: Images in one forward pass.
+        width: Width of the image features.
+        prompts: What the features are scored by; None only embeds.
+        schema: The output's columns.
+    """
+
+    fetcher: Fetcher
+    preprocess: Preprocess | None
+    decode: Literal["fast", "exact"]
+    max_pixels: int
+    precision: Precision
+    batch_size: int
+    width: int
+    prompts: PromptFeatures | None
+    schema: pa.Schema
+
+
+@dataclass(frozen=True)
+class Actors:
+    """The pool of scoring actors.
+
+    Attributes:
+        most: Actors at most.
+        cpus: CPUs of each, also its threads.
+        gpus: GPUs of each; 0 scores on CPUs.
+    """
+
+    most: int
+    cpus: float
+    gpus: float
+
+
+@contextmanager
+def connect(address: str | None) -> Iterator[None]:
+    """Use the Ray that this process has, or that of an address, or start a local one.
+
+    Without an address, ``RAY_ADDRESS`` counts, which Ray sets for submitted jobs. Closes what it
+    opened.
+
+    Args:
+        address: As for ``ray.init``.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    quiet: dict[str, Any] = {"logging_level": "WARNING", "log_to_driver": False}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address:
+        ray.init(address, **quiet)
+    else:
+        # Two at least: one reads and decodes while an actor holds the other. Loopback only.
+        cpus = max(2, os.cpu_count() or 1)
+        ray.init(
+            "local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def plan_actors(
+    number: int | None, cpus: float | None, gpus: float | None, resources: dict[str, float]
+) -> Actors:
+    """Fill in what the user left open: an actor for each GPU, or else for all CPUs but one.
+
+    Args:
+        number: ``--num-actors``.
+        cpus: ``--cpus-per-actor``.
+        gpus: ``--gpus-per-actor``.
+        resources: Of the cluster, as ``ray.cluster_resources()`` has them.
+    """
+    have_gpus = resources.get("GPU", 0.0)
+    gpus = (1.0 if have_gpus else 0.0) if gpus is None else gpus
+    cpus = 1.0 if cpus is None else cpus
+    if number is None:
+        spare_cpus = max(1.0, resources.get("CPU", 1.0) - 1.0)  # reading must never starve
+        number = int(have_gpus // gpus) if gpus else int(spare_cpus // cpus)
+    return Actors(most=max(1, number), cpus=cpus, gpus=gpus)
+
+
+def read_rows(
+    table: pa.Table,
+    *,
+    folder: Folder,
+    keep: Sequence[str],
+    image_id_type: pa.DataType,
+    batch_rows: int,
+) -> Iterator[pa.Table]:
+    """Read the units of work that a table lists (a Ray task)."""
+    for row in table.to_pylist():
+        yield from read_unit(folder, Unit(**row), keep, image_id_type, batch_rows)
+
+
+def decode_rows(table: pa.Table, *, encoding: Encoding) -> Iterator[pa.Table]:
+    """Fetch and decode (a Ray task): adds pixels, size and status to each row."""
+    rows: list[dict[str, Any]] = []
+    size = start = 0
+    uris = pc.if_else(table.column(DATA).is_null(), table.column(URI), None).to_pylist()
+    fetched = encoding.fetcher.stream(uris)
+    for position, embedded in enumerate(table.column(DATA)):
+        began = time.perf_counter()
+        data = next(fetched)
+        if embedded.is_valid:
+            data = embedded.as_py()
+        got = time.perf_counter()
+        row = _decode(data, encoding)
+        row[_FETCH_SECONDS] = got - began
+        row[_DECODE_SECONDS] = time.perf_counter() - got
+        rows.append(row)
+        size += len(row[_PIXELS] or b"")
+        if size >= _BLOCK_BYTES or position == len(table) - 1:
+            yield _append(table.slice(start, len(rows)).drop_columns([DATA]), rows)
+            rows, size, start = [], 0, position + 1
+
+
+def _decode(data: bytes | ImageError | None, encoding: Encoding) -> dict[str, Any]:
+    try:
+        if data is None:
+            raise ImageError(Status.INVALID_ROW, "the row has neither a uri nor image bytes")
+        if isinstance(data, ImageError):
+            raise data
+        image = decode_image(
+            data, encoding.preprocess, mode=encoding.decode, max_pixels=encoding.max_pixels
+        )
+    except ImageError as error:
+        return {"status": error.status.value, "error": error.message, _PIXELS: None}
+    except Exception as error:  # noqa: BLE001 - a decoder may raise anything; the row must go on
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        return {"status": Status.DECODE_ERROR.value, "error": reason, _PIXELS: None}
+    return {
+        "status": Status.OK.value,
+        WIDTH: image.width,
+        HEIGHT: image.height,
+        _PIXELS: image.pixels.tobytes(),
+    }
+
+
+_DECODED = pa.schema(
+    [
+        ("status", pa.string()),
+        ("error", pa.string()),
+        (WIDTH, pa.int32()),
+        (HEIGHT, pa.int32()),
+        (_PIXELS, pa.large_binary()),
+        (_FETCH_SECONDS, pa.float32()),
+        (_DECODE_SECONDS, pa.float32()),
+    ]
+)
+
+
+def _append(table: pa.Table, rows: list[dict[str, Any]]) -> pa.Table:
+    added = pa.Table.from_pylist(rows, schema=_DECODED)
+    for name in added.column_names:
+        table = table.append_column(name, added.column(name))
+    return table
+
+
+class TowerActor:
+    """Holds the image tower and scores blocks of pixels (a Ray actor).
+
+    Args:
+        tower: A list with the reference of the image tower: in a list, Ray leaves it to the actor
+            to fetch it, and a restarted actor fetches it again.
+        encoding: What to do.
+        actors: The pool that this one belongs to.
+    """
+
+    def __init__(
+        self, tower: list[ray.ObjectRef[ImageTower]], encoding: Encoding, actors: Actors
+    ) -> None:
+        torch.set_num_threads(max(1, int(actors.cpus)))
+        device = "cuda" if actors.gpus and torch.cuda.is_available() else "cpu"
+        self.tower = ray.get(tower[0]).to_device(device, encoding.precision)
+        self.encoding = encoding
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Replace pixels by scores."""
+        began = time.perf_counter()
+        places, images = self._images(table)
+        features = np.full((len(table), self.encoding.width), np.nan, dtype=np.float32)
+        status = table.column("status").to_pylist()
+        error = table.column("error").to_pylist()
+        for start in range(0, len(images), self.encoding.batch_size):
+            stop = start + self.encoding.batch_size
+            encoded, failed = encode_images(
+                self.tower.encode, images[start:stop], self.encoding.width
+            )
+            features[places[start:stop]] = encoded
+            for position, reason in failed.items():
+                place = places[start + position]
+                status[place], error[place] = Status.MODEL_ERROR.value, reason
+        columns = {name: table.column(name) for name in table.column_names if name != _PIXELS}
+        columns |= {"status": pa.array(status, pa.string()), "error": pa.array(error, pa.string())}
+        columns |= _result_columns(features, self.encoding)
+        seconds = (time.perf_counter() - began) / max(1, len(table))
+        columns[_MODEL_SECONDS] = pa.array([seconds] * len(table), pa.float32())
+        wanted = [*self.encoding.schema.names, *_TIMINGS]
+        timings = [pa.field(name, pa.float32()) for name in _TIMINGS]
+        schema = pa.schema([*self.encoding.schema, *timings])
+        return pa.table({name: columns[name] for name in wanted}).cast(schema)
+
+    def _images(self, table: pa.Table) -> tuple[list[int], list[np.ndarray]]:
+        places, images = [], []
+        preprocess = self.encoding.preprocess
+        sizes = zip(table.column(HEIGHT).to_pylist(), table.column(WIDTH).to_pylist(), strict=True)
+        for place, (pixels, size) in enumerate(zip(table.column(_PIXELS), sizes, strict=True)):
+            if pixels.is_valid:
+                shape = (*(preprocess.size if preprocess else size), 3)
+                places.append(place)
+                images.append(np.frombuffer(pixels.as_buffer(), np.uint8).reshape(shape))
+        return places, images
+
+
+def _result_columns(features: np.ndarray, encoding: Encoding) -> dict[str, pa.Array]:
+    valid = np.isfinite(features).all(axis=1)
+    columns: dict[str, pa.Array] = {}
+    if encoding.prompts is not None:
+        margin = margins(features, encoding.prompts)
+        scores = pair_scores(margin)
+        names = encoding.prompts.names
+        columns["score"] = pa.array(image_scores(scores), pa.float32(), mask=~valid)
+        for column, values in (("scores", scores), ("margins", margin)):
+            each = [pa.array(values[:, place]) for place in range(len(names))]
+            columns[column] = pa.StructArray.from_arrays(
+                each, names=list(names), mask=pa.array(~valid)
+            )
+    if "embedding" in encoding.schema.names:
+        flat = pa.array(features.astype(np.float16).ravel())
+        columns["embedding"] = pa.FixedSizeListArray.from_arrays(
+            flat, encoding.width, mask=pa.array(~valid)
+        )
+    return columns
+
+
+def _dataset(
+    manifest: Manifest,
+    keep: Sequence[str],
+    units: Sequence[Unit],
+    rows: int,
+    tower: ray.ObjectRef[ImageTower],
+    encoding: Encoding,
+    actors: Actors,
+) -> ray.data.Dataset:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    cpus = int(ray.cluster_resources().get("CPU", 1))
+    # Enough blocks for every CPU, yet each some seconds of work.
+    block_rows = min(max(rows // (4 * cpus), encoding.batch_size), 4 * encoding.batch_size)
+    table = pa.Table.from_pylist([vars(unit) for unit in units])
+    reading = partial(
+        read_rows,
+        folder=manifest.folder,
+        keep=tuple(keep),
+        image_id_type=manifest.image_id_type,
+        batch_rows=block_rows,
+    )
+    return (
+        ray.data.from_arrow([table.slice(i, 1) for i in range(len(table))])
+        .map_batches(reading, batch_format="pyarrow", batch_size=None, num_cpus=1)
+        .repartition(target_num_rows_per_block=block_rows)
+        # `max_calls` also keeps Ray from fusing this stage with the next.
+        .map_batches(
+            partial(decode_rows, encoding=encoding),
+            batch_format="pyarrow",
+            batch_size=None,
+            num_cpus=1,
+            max_calls=_TASKS_PER_WORKER,
+        )
+        .map_batches(
+            TowerActor,
+            fn_constructor_args=([tower], encoding, actors),
+            batch_format="pyarrow",
+            batch_size=None,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors.most),
+            num_cpus=actors.cpus,
+            num_gpus=actors.gpus or None,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run of the pipeline did.
+
+    Attributes:
+        rows: Rows committed.
+        statuses: Rows by status.
+        seconds: From the first read to the last commit, without starting Ray.
+        stage_seconds: Busy seconds of each stage, summed over workers.
+        bottleneck: The stage that had the least time to spare, None if nothing was done.
+        stopped: Whether a signal ended it early.
+    """
+
+    rows: int
+    statuses: dict[str, int]
+    seconds: float
+    stage_seconds: dict[str, float]
+    bottleneck: str | None
+    stopped: bool
+
+
+def run_pipeline(
+    manifest: Manifest,
+    keep: Sequence[str],
+    units: Sequence[Unit],
+    rows: int,
+    tower: ImageTower,
+    encoding: Encoding,
+    actors: Actors,
+    output: Output,
+    commit_seconds: float,
+) -> Outcome:
+    """Score units of work and commit their rows to the output.
+
+    Args:
+        manifest: What is read.
+        keep: Its columns to carry along.
+        units: What is still to do.
+        rows: Rows of these units.
+        tower: The image tower, on the CPU.
+        encoding: How rows become scores.
+        actors: The pool of scoring actors.
+        output: Where rows are committed.
+        commit_seconds: A part file is written this often.
+
+    Returns:
+        What was done.
+    """
+    began = last = time.monotonic()
+    progress = Progress(rows)
+    pending: list[pa.Table] = []
+    busy: Counter[str] = Counter()
+    statuses: Counter[str] = Counter()
+
+    def commit() -> None:
+        if pending:
+            output.commit(pa.concat_tables(pending))
+            pending.clear()
+
+    reference = ray.put(tower)
+    dataset = _dataset(manifest, keep, units, rows, reference, encoding, actors)
+    with _stop_requests() as stop, _Feed(dataset) as feed:
+        while not stop.is_set():
+            table = feed.next(timeout=0.5)
+            if table is feed.END:
+                break
+            if table is not None:
+                for column, stage in _TIMINGS.items():
+                    busy[stage] += pc.sum(table.column(column)).as_py() or 0.0
+                statuses.update(table.column("status").to_pylist())
+                pending.append(table.drop_columns(list(_TIMINGS)))
+                progress.add(statuses)
+            now = time.monotonic()
+            if now - last >= commit_seconds or sum(t.nbytes for t in pending) >= _PART_BYTES:
+                commit()
+                last = now
+            progress.tick()
+        commit()
+    progress.close()
+    seconds = time.monotonic() - began
+    return Outcome(
+        rows=sum(statuses.values()),
+        statuses=dict(statuses),
+        seconds=seconds,
+        stage_seconds={stage: busy[stage] for stage in _TIMINGS.values()},
+        bottleneck=_bottleneck(busy, actors),
+        stopped=stop.is_set(),
+    )
+
+
+def _bottleneck(busy: Counter[str], actors: Actors) -> str | None:
+    """Return the stage whose workers were busiest for their number."""
+    if not any(busy.values()):
+        return None
+    cpus = ray.cluster_resources().get("CPU", 1.0) - actors.most * actors.cpus
+    load = {stage: busy[stage] / max(1.0, cpus) for stage in ("fetch", "decode")}
+    load["model"] = busy["model"] / actors.most
+    return max(load, key=lambda stage: load[stage])
+
+
+class _Feed:
+    """Takes scored blocks from Ray in a thread of its own, so that the driver never only waits."""
+
+    END = object()
+
+    def __init__(self, dataset: ray.data.Dataset) -> None:
+        self._blocks: queue.Queue[Any] = queue.Queue(maxsize=64)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._pump, args=(dataset,), daemon=True)
+
+    def _pump(self, dataset: ray.data.Dataset) -> None:
+        try:
+            for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+                if not self._put(table):
+                    return
+            self._put(self.END)
+        except BaseException as error:  # noqa: BLE001 - raised again in the driver's thread
+            self._put(error)
+
+    def _put(self, item: Any) -> bool:  # noqa: ANN401 - a table, the end, or what went wrong
+        while not self._closed.is_set():
+            try:
+                self._blocks.put(item, timeout=0.5)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def next(self, timeout: float) -> Any:  # noqa: ANN401
+        """Return the next table, ``END``, or None if there is none yet."""
+        try:
+            item = self._blocks.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def __enter__(self) -> _Feed:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """Turn SIGTERM (job stop, spot notice) and SIGINT into an event; a second one acts at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    # Installed after ray.init, whose own handlers would replace it.
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def request(number: int, _: object) -> None:
+        signal.signal(number, before[signal.Signals(number)])
+        print("stopping: writing what is finished", file=sys.stderr, flush=True)
+        stop.set()
+
+    for number in before:
+        signal.signal(number, request)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+

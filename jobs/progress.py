@@ -1,0 +1,95 @@
+"""Progress that a person can follow, in a terminal and in a job's log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Progress", "duration"]
+
+_TERMINAL_SECONDS = 0.5
+_LOG_SECONDS = 15.0
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time as ``4 s``, ``3:07 min`` or ``2:03 h``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
+
+
+class Progress:
+    """Says on standard error how far a run is: one line that moves, or one now and then in a log.
+
+    Args:
+        total: Rows to do.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._statuses: dict[str, int] = {}
+        self._moving = sys.stderr.isatty()
+        self._began = self._said = time.monotonic()
+        self._first: tuple[float, int] | None = None
+        self._done_when_said = -1
+
+    def add(self, statuses: Mapping[str, int]) -> None:
+        """Take the counts by status of all rows so far."""
+        self._statuses = dict(statuses)
+        if self._first is None:
+            self._first = (time.monotonic(), self._done)
+
+    @property
+    def _done(self) -> int:
+        return sum(self._statuses.values())
+
+    def tick(self) -> None:
+        """Say something if it is time to."""
+        wait = _TERMINAL_SECONDS if self._moving else _LOG_SECONDS
+        if time.monotonic() - self._said >= wait:
+            self._say()
+
+    def close(self) -> None:
+        """Say where it ended."""
+        if self._done != self._done_when_said:
+            self._say()
+        if self._moving:
+            sys.stderr.write("\n")
+
+    def _say(self) -> None:
+        line = self.line(time.monotonic())
+        sys.stderr.write(f"\r\x1b[K{line}" if self._moving else f"{line}\n")
+        sys.stderr.flush()
+        self._said = time.monotonic()
+        self._done_when_said = self._done
+
+    def line(self, now: float) -> str:
+        """Return the line for a moment of ``time.monotonic()``."""
+        done = self._done
+        share = 100 * done / self._total if self._total else 100.0
+        parts = [f"{done:,} of {self._total:,} rows ({share:.0f} %)"]
+        rate = self._rate(now)
+        if rate:
+            parts.append(f"{rate:,.1f} rows/s")
+            if done < self._total:
+                parts.append(f"{duration((self._total - done) / rate)} left")
+        elif not done:
+            parts.append(f"starting, {duration(now - self._began)}")
+        failed = {status: count for status, count in self._statuses.items() if status != "ok"}
+        if failed:
+            kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(failed.items()))
+            parts.append(f"{sum(failed.values()):,} not scored: {kinds}")
+        return "; ".join(parts)
+
+    def _rate(self, now: float) -> float:
+        """Rows a second since the first ones came: starting up is not part of the rate."""
+        if self._first is None or now <= self._first[0]:
+            return 0.0
+        return (self._done - self._first[1]) / (now - self._first[0])
