@@ -8,7 +8,8 @@ import os
 import random
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 from fsspec.asyn import sync
 from fsspec.exceptions import FSTimeoutError
+from fsspec.implementations.local import LocalFileSystem
 
 from iqa_core.schema import ImageError, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["Fetcher", "Folder", "has_scheme"]
 
@@ -53,7 +55,7 @@ class Folder:
     @property
     def is_local(self) -> bool:
         """Whether it lies on this machine's disk."""
-        return isinstance(self.fs, fsspec.implementations.local.LocalFileSystem)
+        return isinstance(self.fs, LocalFileSystem)
 
     def path(self, name: str) -> str:
         """Return the path of a file in it."""
@@ -131,7 +133,7 @@ class Fetcher:
         timeout: Seconds for one attempt at a remote file.
         retries: Further attempts for throttling, time-outs and network errors.
         max_bytes: Limit on an encoded image.
-        concurrency: Files fetched at once by :meth:`fetch_all`.
+        concurrency: Files fetched at once by :meth:`stream`.
     """
 
     base: str
@@ -177,21 +179,33 @@ class Fetcher:
             time.sleep(random.uniform(0.5, 1.0) * min(8.0, 0.25 * 2**attempt))  # noqa: S311 - jitter
         raise AssertionError("unreachable")
 
-    def fetch_all(self, uris: Sequence[str | None]) -> list[bytes | ImageError | None]:
-        """Fetch many at once; null stays null, a failure becomes its error."""
+    def stream(self, uris: Sequence[str | None]) -> Iterator[bytes | ImageError | None]:
+        """Fetch many, some of them ahead, and yield them in order.
 
-        def one(uri: str | None) -> bytes | ImageError | None:
-            try:
-                return None if uri is None else self.fetch(uri)
-            except ImageError as error:
-                return error
+        Args:
+            uris: What to fetch.
 
-        if not any(uri is not None and has_scheme(uri) for uri in uris) and not has_scheme(
-            self.base
-        ):
-            return [one(uri) for uri in uris]  # a disk gains nothing from threads
+        Yields:
+            Content, or the error that says why not; None where the URI is None.
+        """
+        remote = has_scheme(self.base) or any(uri is not None and has_scheme(uri) for uri in uris)
+        if not remote:  # a disk gains nothing from threads
+            yield from map(self._fetch_or_error, uris)
+            return
+        waiting: deque[Future[bytes | ImageError | None]] = deque()
         with ThreadPoolExecutor(self.concurrency) as pool:
-            return list(pool.map(one, uris))
+            for uri in uris:
+                if len(waiting) == self.concurrency:  # bounds what is in memory, too
+                    yield waiting.popleft().result()
+                waiting.append(pool.submit(self._fetch_or_error, uri))
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _fetch_or_error(self, uri: str | None) -> bytes | ImageError | None:
+        try:
+            return None if uri is None else self.fetch(uri)
+        except ImageError as error:
+            return error
 
     def _read(self, target: str) -> bytes:
         if not has_scheme(target):

@@ -52,7 +52,8 @@ __all__ = [
 DATA = "_data"
 
 IMAGE_SUFFIXES = frozenset(
-    ".avif .bmp .gif .heic .heif .jfif .jp2 .jpe .jpeg .jpg .png .pbm .pgm .ppm .tif .tiff .webp".split()
+    {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"}
+    | {".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 _URI_COLUMNS = (URI, "path", "file", "filename", "image", "image_path", "url")
 _ROWS_PER_UNIT = 50_000

@@ -21,10 +21,10 @@ _LIMITS = (
 )
 
 
-def option(  # noqa: PLR0913 - each is a property of one option
+def option(
     default: Any = dataclasses.MISSING,  # noqa: ANN401 - any option type
     *,
-    help: str,  # noqa: A002 - argparse's own word
+    help: str,
     metavar: str | None = None,
     positional: bool = False,
     minimum: float | None = None,

@@ -7,6 +7,7 @@ costs at most that much finished work, and progress, audit and commit are in one
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import signal
@@ -31,12 +32,10 @@ from iqa_core.images import decode_image
 from iqa_core.manifest import DATA, Unit, read_unit
 from iqa_core.schema import (
     HEIGHT,
-    IMAGE_ID,
-    MANIFEST_FILE,
-    MANIFEST_ROW,
     URI,
     WIDTH,
     ImageError,
+    InputError,
     Preprocess,
     Status,
 )
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     from iqa_core.output import Output
     from iqa_core.towers import ImageTower, Precision
 
-__all__ = ["Actors", "Encoding", "connect", "plan_actors", "run_pipeline"]
+__all__ = ["Actors", "Cluster", "Encoding", "plan_actors", "run_pipeline"]
 
 _PIXELS = "_pixels"
 _FETCH_SECONDS = "_fetch_seconds"
@@ -58,6 +57,8 @@ _MODEL_SECONDS = "_model_seconds"
 _DECODE_SECONDS = "_decode_seconds"
 _TIMINGS = {_FETCH_SECONDS: "fetch", _DECODE_SECONDS: "decode", _MODEL_SECONDS: "model"}
 
+#: Reading is split among this many tasks at most.
+_READ_TASKS = 1000
 #: Pixel bytes in one block between decoding and the tower.
 _BLOCK_BYTES = 64 * 1024 * 1024
 #: A part file is written at the latest when this many bytes wait for it.
@@ -108,34 +109,68 @@ class Actors:
     gpus: float
 
 
-@contextmanager
-def connect(address: str | None) -> Iterator[None]:
-    """Use the Ray that this process has, or that of an address, or start a local one.
+class Cluster:
+    """The Ray that a run uses: the one this process has, that of an address, or a local one.
 
-    Without an address, ``RAY_ADDRESS`` counts, which Ray sets for submitted jobs. Closes what it
-    opened.
+    Without an address, ``RAY_ADDRESS`` counts, which Ray sets for submitted jobs. A local Ray is
+    started by :meth:`start` and not before: a run with nothing to do needs none. What was opened
+    is closed at the end of the ``with`` block.
 
     Args:
         address: As for ``ray.init``.
+
+    Attributes:
+        resources: The cluster's, as ``ray.cluster_resources()`` has them.
+
+    Raises:
+        InputError: If there is no cluster at the address, or a local one does not start.
     """
-    if ray.is_initialized():
-        yield
-        return
-    address = address or os.environ.get("RAY_ADDRESS")
-    quiet: dict[str, Any] = {"logging_level": "WARNING", "log_to_driver": False}
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address:
-        ray.init(address, **quiet)
-    else:
-        # Two at least: one reads and decodes while an actor holds the other. Loopback only.
-        cpus = max(2, os.cpu_count() or 1)
-        ray.init(
-            "local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet
-        )
+
+    def __init__(self, address: str | None) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        self._opened = not ray.is_initialized()
+        address = address or os.environ.get("RAY_ADDRESS")
+        if self._opened and address:
+            _init(f"--address {address} does not answer", address=address)
+        if ray.is_initialized():
+            self.resources: dict[str, float] = ray.cluster_resources()
+        else:
+            # Two at least: one reads and decodes while an actor holds the other.
+            cpus = max(2, os.cpu_count() or 1)
+            self.resources = {"CPU": float(cpus), "GPU": float(torch.cuda.device_count())}
+
+    def start(self) -> None:
+        """Start a local Ray, bound to loopback, if there is none yet."""
+        if not ray.is_initialized():
+            # Ray Data starts each actor with arguments in the object store, and Ray's core calls
+            # that an error on the terminal; what happens to an actor is seen by its rows.
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+            _init(
+                "a local Ray did not start",
+                address="local",
+                num_cpus=int(self.resources["CPU"]),
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+            )
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._opened and ray.is_initialized():
+            ray.shutdown()
+
+
+def _init(what: str, **options: Any) -> None:  # noqa: ANN401 - ray.init's own
+    # Ray says here that it protects a local cluster by a token, as it should.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     try:
-        yield
-    finally:
-        ray.shutdown()
+        ray.init(logging_level=logging.WARNING, log_to_driver=False, **options)
+    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise InputError(
+            f"{what} ({lines[0]}): check the address, `ray status` and `df -h`"
+        ) from error
 
 
 def plan_actors(
@@ -204,7 +239,7 @@ def _decode(data: bytes | ImageError | None, encoding: Encoding) -> dict[str, An
         )
     except ImageError as error:
         return {"status": error.status.value, "error": error.message, _PIXELS: None}
-    except Exception as error:  # noqa: BLE001 - a decoder may raise anything; the row must go on
+    except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         return {"status": Status.DECODE_ERROR.value, "error": reason, _PIXELS: None}
     return {
@@ -239,18 +274,16 @@ class TowerActor:
     """Holds the image tower and scores blocks of pixels (a Ray actor).
 
     Args:
-        tower: A list with the reference of the image tower: in a list, Ray leaves it to the actor
-            to fetch it, and a restarted actor fetches it again.
+        tower: The pickled reference of the image tower. Pickled, it is pinned in the object store
+            for as long as the driver lives, so that a restarted actor finds it.
         encoding: What to do.
         actors: The pool that this one belongs to.
     """
 
-    def __init__(
-        self, tower: list[ray.ObjectRef[ImageTower]], encoding: Encoding, actors: Actors
-    ) -> None:
+    def __init__(self, tower: bytes, encoding: Encoding, actors: Actors) -> None:
         torch.set_num_threads(max(1, int(actors.cpus)))
         device = "cuda" if actors.gpus and torch.cuda.is_available() else "cpu"
-        self.tower = ray.get(tower[0]).to_device(device, encoding.precision)
+        self.tower = ray.get(ray.cloudpickle.loads(tower)).to_device(device, encoding.precision)
         self.encoding = encoding
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -312,6 +345,13 @@ def _result_columns(features: np.ndarray, encoding: Encoding) -> dict[str, pa.Ar
     return columns
 
 
+def _quiet_ray_data() -> None:
+    """Leave progress to ours, and only warnings to Ray Data's log on the terminal."""
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
+
+
 def _dataset(
     manifest: Manifest,
     keep: Sequence[str],
@@ -321,12 +361,12 @@ def _dataset(
     encoding: Encoding,
     actors: Actors,
 ) -> ray.data.Dataset:
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    _quiet_ray_data()
     cpus = int(ray.cluster_resources().get("CPU", 1))
     # Enough blocks for every CPU, yet each some seconds of work.
     block_rows = min(max(rows // (4 * cpus), encoding.batch_size), 4 * encoding.batch_size)
     table = pa.Table.from_pylist([vars(unit) for unit in units])
+    step = -(-len(table) // _READ_TASKS)
     reading = partial(
         read_rows,
         folder=manifest.folder,
@@ -335,7 +375,7 @@ def _dataset(
         batch_rows=block_rows,
     )
     return (
-        ray.data.from_arrow([table.slice(i, 1) for i in range(len(table))])
+        ray.data.from_arrow([table.slice(i, step) for i in range(0, len(table), step)])
         .map_batches(reading, batch_format="pyarrow", batch_size=None, num_cpus=1)
         .repartition(target_num_rows_per_block=block_rows)
         # `max_calls` also keeps Ray from fusing this stage with the next.
@@ -348,7 +388,7 @@ def _dataset(
         )
         .map_batches(
             TowerActor,
-            fn_constructor_args=([tower], encoding, actors),
+            fn_constructor_args=(ray.cloudpickle.dumps(tower), encoding, actors),
             batch_format="pyarrow",
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors.most),
@@ -474,7 +514,7 @@ class _Feed:
                 if not self._put(table):
                     return
             self._put(self.END)
-        except BaseException as error:  # noqa: BLE001 - raised again in the driver's thread
+        except BaseException as error:
             self._put(error)
 
     def _put(self, item: Any) -> bool:  # noqa: ANN401 - a table, the end, or what went wrong
@@ -526,5 +566,3 @@ def _stop_requests() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-

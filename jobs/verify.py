@@ -26,7 +26,9 @@ def run(config: Config) -> int:
     manifest = open_manifest(config.manifest)
     folder = Folder.of(config.scores)
     if not folder.list(PARTS):
-        raise InputError(f"--scores {config.scores} holds no {PARTS}: give the output of `iqa score`")
+        raise InputError(
+            f"--scores {config.scores} holds no {PARTS}: give the output of `iqa score`"
+        )
     committed = read_committed(folder)
     result = audit(manifest, committed.rows)
     print(result)

@@ -1,0 +1,84 @@
+"""Options that `iqa score` and `iqa embed` share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jobs.options import option
+
+__all__ = ["ImageConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """What to read, with which tower, on what, and where to."""
+
+    manifest: str = option(
+        help="Parquet file, glob or folder with a uri or an image column, local or remote",
+        metavar="M",
+    )
+    output: str = option(
+        help="folder to write to, local or remote; the same command again resumes", metavar="O"
+    )
+    model: str = option(
+        "tiny",
+        help="tiny (embedded), NAME/TAG as open_clip has it (such as RN50/openai), hf-hub:ORG/REPO, "
+        "or NAME@FILE with local weights",
+    )
+    resolution: Literal["model", "native"] = option(
+        "model", help="resize to the tower's input, or keep each image's size (ResNets only)"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
+        "auto", help="arithmetic of the tower; auto is fp16 on GPUs and fp32 on CPUs"
+    )
+    decode: Literal["fast", "exact"] = option(
+        "fast", help="fast uses JPEG's scaled decoding; exact equals open_clip's transform"
+    )
+    batch_size: int = option(32, help="images in one forward pass", metavar="N", minimum=1)
+    num_actors: int | None = option(
+        None,
+        help="scoring actors at most (default: one for each GPU, or all CPUs but one)",
+        metavar="N",
+        minimum=1,
+    )
+    gpus_per_actor: float | None = option(
+        None, help="GPUs of an actor (default: 1 if there are any)", metavar="X", minimum=0
+    )
+    cpus_per_actor: float | None = option(
+        None, help="CPUs and threads of an actor (default: 1)", metavar="X", above=0
+    )
+    keep: tuple[str, ...] = option(
+        (), help="columns of the manifest to carry into the output", metavar="COLUMN"
+    )
+    max_error_rate: float = option(
+        0.05,
+        help="exit with status 3 if a larger share of rows could not be scored; the output is "
+        "complete all the same",
+        metavar="X",
+        minimum=0,
+        maximum=1,
+    )
+    timeout: float = option(
+        30.0, help="seconds for one attempt to fetch an image", metavar="S", above=0
+    )
+    retries: int = option(
+        3,
+        help="further attempts after throttling, time-outs, network errors",
+        metavar="N",
+        minimum=0,
+    )
+    max_bytes: int = option(
+        256 * 1024 * 1024, help="limit on an encoded image's bytes", metavar="N", minimum=1
+    )
+    max_pixels: int = option(
+        178_956_970, help="limit on an image's width x height", metavar="N", minimum=1
+    )
+    commit_seconds: float = option(
+        30.0, help="write a part file this often: what a crash costs at most", metavar="S", above=0
+    )
+    address: str | None = option(
+        None,
+        help="Ray cluster (default: the one that this job runs in, else a local one)",
+        metavar="ADDRESS",
+    )

@@ -1,0 +1,196 @@
+"""One run of `iqa score` or `iqa embed`, from the manifest to the audit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from iqa_core import __version__
+from iqa_core.files import Fetcher
+from iqa_core.manifest import open_manifest, plan_units
+from iqa_core.output import Output, output_schema
+from iqa_core.towers import load_towers
+from jobs.pipeline import Cluster, Encoding, Outcome, plan_actors, run_pipeline
+from jobs.progress import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from iqa_core.output import Audit
+    from iqa_core.scoring import PromptFeatures
+    from iqa_core.towers import Precision, Towers
+    from jobs.config import ImageConfig
+    from jobs.pipeline import Actors
+
+__all__ = ["run_images"]
+
+#: Raised whenever the same options would give other numbers or columns.
+_FORMAT = 1
+_STOPPED = 143  # as a process that SIGTERM ended
+
+
+def run_images(
+    config: ImageConfig,
+    *,
+    kind: str,
+    prompts_of: Callable[[Towers], PromptFeatures] | None,
+    embeddings: bool,
+) -> int:
+    """Encode the images of a manifest, score them if there are prompts, and commit the rows.
+
+    Args:
+        config: The options.
+        kind: The subcommand, for the fingerprint.
+        prompts_of: Gives the prompt features of the loaded towers; None only embeds.
+        embeddings: Whether the output holds the image features.
+
+    Returns:
+        The exit status: 0, 1 if the audit failed, 3 if too many rows failed, 143 if stopped.
+
+    Raises:
+        InputError: If an option or the manifest is unusable; nothing was written then.
+    """
+    manifest = open_manifest(config.manifest, config.keep)
+    towers = load_towers(config.model, config.resolution)
+    prompts = prompts_of(towers) if prompts_of else None
+    width = towers.text.encode(["a photo"]).shape[-1]
+    schema = output_schema(
+        manifest,
+        config.keep,
+        pairs=prompts.names if prompts else (),
+        embedding=width if embeddings else None,
+    )
+    with Cluster(config.address) as cluster:
+        actors = plan_actors(
+            config.num_actors, config.cpus_per_actor, config.gpus_per_actor, cluster.resources
+        )
+        precision = _precision(config.precision, actors)
+        fingerprint = _fingerprint(config, kind, towers, prompts, precision, schema)
+        output = Output(config.output, manifest, fingerprint)
+        units = list(plan_units(manifest, output.committed.rows))
+        rows = manifest.rows - len(output.committed.rows)
+        if not units:
+            print(f"nothing to do: all {manifest.rows:,} rows are in {config.output}")
+            return _status(output.committed.statuses, output.audit(), config.max_error_rate)
+        done = f", {len(output.committed.rows):,} done before" if output.committed.parts else ""
+        print(f"{rows:,} rows to do{done}; {_describe(towers, precision, actors)}", flush=True)
+        cluster.start()
+        output.begin(asdict(config))
+        encoding = Encoding(
+            fetcher=Fetcher(manifest.folder.uri, config.timeout, config.retries, config.max_bytes),
+            preprocess=towers.preprocess if config.resolution == "model" else None,
+            decode=config.decode,
+            max_pixels=config.max_pixels,
+            precision=precision,
+            batch_size=config.batch_size,
+            width=width,
+            prompts=prompts,
+            schema=schema,
+        )
+        outcome = run_pipeline(
+            manifest, config.keep, units, rows, towers.image, encoding, actors, output,
+            config.commit_seconds,
+        )  # fmt: skip
+    result = output.audit()
+    output.finish(_summary(outcome, output, result, actors))
+    print(_describe_outcome(outcome))
+    if outcome.stopped:
+        print(f"stopped: {result}; the same command goes on from here")
+        return _STOPPED
+    return _status(output.committed.statuses, result, config.max_error_rate)
+
+
+def _precision(wanted: Precision, actors: Actors) -> Precision:
+    if wanted != "auto":
+        return wanted
+    return "fp16" if actors.gpus else "fp32"
+
+
+def _fingerprint(
+    config: ImageConfig,
+    kind: str,
+    towers: Towers,
+    prompts: PromptFeatures | None,
+    precision: Precision,
+    schema: Any,  # noqa: ANN401 - pyarrow is untyped
+) -> dict[str, Any]:
+    """Return what rows of one output have in common: anything that changes a number or a column."""
+    scoring = {}
+    if prompts is not None:
+        scoring = {
+            "pairs": list(prompts.names),
+            "logit_scale": prompts.logit_scale,
+            "prompts": prompts.digest,
+        }
+    packages = ("open_clip_torch", "pillow", "torch")
+    return {
+        "kind": kind,
+        "format": _FORMAT,
+        "model": config.model,
+        "weights": towers.digest,
+        "quick_gelu": towers.quick_gelu,
+        "preprocess": asdict(towers.preprocess),
+        "resolution": config.resolution,
+        "decode": config.decode,
+        "precision": precision,
+        **scoring,
+        "columns": [f"{field.name}: {field.type}" for field in schema],
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def _describe(towers: Towers, precision: Precision, actors: Actors) -> str:
+    device = "GPU" if actors.gpus else "CPU"
+    plural = "" if actors.most == 1 else "s"
+    return f"{towers.name} in {precision}, at most {actors.most} {device} actor{plural}"
+
+
+def _describe_outcome(outcome: Outcome) -> str:
+    kinds = ", ".join(f"{name} {count:,}" for name, count in sorted(outcome.statuses.items()))
+    rate = outcome.rows / max(outcome.seconds, 1e-9)
+    slowest = f"; bottleneck: {outcome.bottleneck}" if outcome.bottleneck else ""
+    return f"{outcome.rows:,} rows in {duration(outcome.seconds)}, {rate:,.1f} rows/s{slowest}; {kinds}"
+
+
+def _summary(outcome: Outcome, output: Output, result: Audit, actors: Actors) -> dict[str, Any]:
+    return {
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "complete": result.passed,
+        "rows": len(output.committed.rows),
+        "statuses": dict(output.committed.statuses),
+        "parts": output.committed.parts,
+        "audit": asdict(result),
+        "last_run": {
+            "rows": outcome.rows,
+            "seconds": round(outcome.seconds, 3),
+            "stopped": outcome.stopped,
+        },
+        "images_per_second": round(outcome.rows / max(outcome.seconds, 1e-9), 2),
+        "seconds": round(outcome.seconds, 3),
+        "stage_seconds": {name: round(s, 3) for name, s in outcome.stage_seconds.items()},
+        "bottleneck": outcome.bottleneck,
+        "actors": asdict(actors),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {torch.cuda.device_count()} GPUs",
+        "version": __version__,
+    }
+
+
+def _status(statuses: dict[str, int], result: Audit, max_error_rate: float) -> int:
+    print(result)
+    if not result.passed:
+        return 1
+    total = sum(statuses.values())
+    failed = total - statuses.get("ok", 0)
+    if total and failed / total > max_error_rate:
+        print(
+            f"{failed:,} of {total:,} rows could not be scored ({failed / total:.1%}), more than "
+            f"--max-error-rate {max_error_rate:g} allows: see the status and error columns"
+        )
+        return 3
+    return 0
