@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import numpy as np
 import open_clip
 import torch
 from open_clip.modified_resnet import ModifiedResNet
@@ -30,8 +31,6 @@ from iqa_core.schema import InputError, Preprocess
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
-
-    import numpy as np
 
 __all__ = ["TINY", "ImageTower", "Precision", "Resolution", "TextTower", "Towers", "load_towers"]
 
@@ -158,6 +157,8 @@ class ImageTower(nn.Module):
         Raises:
             ValueError: If the shape or type is another, or the size does not fit the tower.
         """
+        if isinstance(pixels, np.ndarray):  # torch takes no flipped view, and warns of Ray's arrays
+            pixels = np.require(pixels, requirements=["C_CONTIGUOUS", "WRITEABLE"])
         batch = torch.as_tensor(pixels)
         if batch.ndim != 4 or batch.shape[-1] != 3 or batch.dtype != torch.uint8:
             raise ValueError(
@@ -430,7 +431,7 @@ def _create_from_hub(model: str) -> tuple[_Clip, str, bool]:
 def _cannot_fetch(model: str, error: Exception) -> str:
     reason = _reason(error).rpartition("Last error: ")[2]  # what open_clip wraps it in
     return (
-        f"weights of --model {model} could not be fetched ({reason[:200]}): check the network and "
+        f"weights of --model {model} could not be fetched ({reason[:300]}): check the network and "
         f"the name, give a local file as NAME@FILE, or use --model {TINY}, which is embedded"
     )
 

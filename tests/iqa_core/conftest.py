@@ -86,7 +86,7 @@ def in_openai_layout(clip: nn.Module) -> dict[str, torch.Tensor]:
         if key.startswith(prefixes) or key in {"text_projection", "visual.proj"}:
             state[key] = value.half()
     sizes = {
-        "input_resolution": clip.visual.image_size,
+        "input_resolution": np.max(clip.visual.image_size),
         "context_length": clip.context_length,
         "vocab_size": clip.vocab_size,
     }

@@ -48,10 +48,6 @@ def test_the_whole_library_brings_no_ray():
     assert loaded_by(f"import {', '.join(CORE)}", "ray", "torch") == {"torch"}
 
 
-def test_scorer_comes_on_first_use():
-    assert loaded_by("import iqa_core; iqa_core.Scorer", "torch", "ray") == {"torch"}
-
-
 def test_a_name_that_is_not_there():
     import iqa_core
 
