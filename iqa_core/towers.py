@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import pickle
 import warnings
 import zipfile
 from contextlib import contextmanager, nullcontext
@@ -455,11 +456,9 @@ def _create_from_file(name: str, path: Path) -> tuple[_Clip, str, bool]:
     except InputError:
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        detail = reason[1].strip() if len(reason) > 1 else reason[0]
         raise InputError(
-            f"weights of {path} do not load as {name} ({detail[:200]}): name the architecture that "
-            "the file was saved from, or openai@FILE for weights of OpenAI's"
+            f"weights of {path} do not load as {name} ({_why_not(error)}): name the architecture "
+            "that the file was saved from, or openai@FILE for weights of OpenAI's"
         ) from error
     quick_gelu = bool(config.get("quick_gelu", False))
     if not quick_gelu:
@@ -468,6 +467,15 @@ def _create_from_file(name: str, path: Path) -> tuple[_Clip, str, bool]:
             "OpenAI's weights need QuickGELU (%s-quickgelu@%s)", path, name, name, path,
         )  # fmt: skip
     return clip, name, quick_gelu
+
+
+def _why_not(error: Exception) -> str:
+    if isinstance(error, (pickle.UnpicklingError, EOFError)):  # torch would advise to run its code
+        return "the file is damaged, is no file of weights, or holds more than tensors"
+    lines = str(error).strip().splitlines()
+    if len(lines) > 1:  # of load_state_dict, which names the model first
+        return lines[1].strip()[:200]
+    return f"{type(error).__name__}: {_reason(error)}"[:200]
 
 
 def _is_torchscript(path: Path) -> bool:

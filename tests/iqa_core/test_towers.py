@@ -46,8 +46,7 @@ def files(random_clips, openai_archives, tmp_path_factory) -> dict[str, Path]:
     (folder / "page.pt").write_text("<html>404</html>")
     (folder / "empty.pt").write_bytes(b"")
     (folder / "cut.safetensors").write_bytes((folder / "state.safetensors").read_bytes()[:5000])
-    with (folder / "objects.pt").open("wb") as file:
-        pickle.dump({"a": Path()}, file)
+    torch.save({"a": Path()}, folder / "objects.pt")
     found = {path.name: path for path in folder.iterdir()}
     return found | {"archive.pt": openai_archives["small-vit-quickgelu"]}
 
@@ -266,12 +265,14 @@ def test_a_name_that_is_none(model, message):
 @pytest.mark.parametrize("name", ["small-vit", "openai"])
 @pytest.mark.parametrize("file", ["page.pt", "empty.pt", "objects.pt", "cut.safetensors"])
 def test_a_file_that_is_none(name, file, files):
-    with pytest.raises(
-        InputError, match=rf"{file} do not load as {name} \(.+\): name the"
-    ) as caught:
+    with pytest.raises(InputError, match=f"{file} do not load as {name} \\(") as caught:
         load_towers(f"{name}@{files[file]}")
-    assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 600
+    said = str(caught.value)
+    if file.endswith(".pt"):
+        assert "(the file is damaged, is no file of weights, or holds more than tensors)" in said
+    assert "weights_only" not in said  # torch's advice, which would run the file's code
+    assert "\n" not in said
+    assert len(said) < 600
 
 
 @pytest.mark.parametrize("file", ["state.pt", "state.safetensors", "archive.pt"])
