@@ -11,6 +11,7 @@ import logging
 import os
 import queue
 import signal
+import socket
 import sys
 import threading
 import time
@@ -131,6 +132,7 @@ class Cluster:
         self._opened = not ray.is_initialized()
         address = address or os.environ.get("RAY_ADDRESS")
         if self._opened and address:
+            _check_reachable(address)
             _init(f"--address {address} does not answer", address=address)
         if ray.is_initialized():
             self.resources: dict[str, float] = ray.cluster_resources()
@@ -159,6 +161,20 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         if self._opened and ray.is_initialized():
             ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Fail at once where nothing listens at HOST:PORT; ``ray.init`` tries for five minutes."""
+    host, _, port = address.rpartition(":")
+    if "/" in host or not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise InputError(
+            f"--address {address} does not answer ({error}): give HOST:PORT of a running head node, "
+            "or leave it out for a local Ray"
+        ) from error
 
 
 def _init(what: str, **options: Any) -> None:  # noqa: ANN401 - ray.init's own
@@ -211,7 +227,7 @@ def decode_rows(table: pa.Table, *, encoding: Encoding) -> Iterator[pa.Table]:
     rows: list[dict[str, Any]] = []
     size = start = 0
     uris = pc.if_else(table.column(DATA).is_null(), table.column(URI), None).to_pylist()
-    fetched = encoding.fetcher.stream(uris)
+    fetched = encoding.fetcher.stream([uri or None for uri in uris])
     for position, embedded in enumerate(table.column(DATA)):
         began = time.perf_counter()
         data = next(fetched)

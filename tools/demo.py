@@ -11,6 +11,7 @@ import shlex
 import shutil
 import sys
 import time
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,8 @@ def write_broken_files(folder: Path) -> list[dict[str, object]]:
     whole_png = png.read_bytes()
     png.unlink()
     huge = bytearray(whole_png)
-    huge[16:24] = (100_000).to_bytes(4, "big") * 2  # a header of 10 gigapixels
+    huge[16:24] = (100_000).to_bytes(4, "big") * 2  # 10 gigapixels, in a header with
+    huge[29:33] = zlib.crc32(huge[12:29]).to_bytes(4, "big")  # the right checksum
     files = {
         "empty.jpg": b"",
         "cut-short.jpg": encoded[: len(encoded) // 2],

@@ -1,0 +1,144 @@
+"""Tests of jobs/cli.py and jobs/options.py: helps, and wrong uses that end in one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from jobs.cli import COMMANDS, main
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """A manifest of one image, in a folder of its own."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    Image.new("RGB", (64, 64), "teal").save(folder / "a.png")
+    pq.write_table(pa.table({"uri": ["a.png"], "height": [1]}), folder / "m.parquet")
+    return folder / "m.parquet"
+
+
+def listing(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def run(tmp_path, *words):
+    """Run the command in a process of its own; return status and standard error."""
+    before = listing(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs", *map(str, words)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert listing(tmp_path) == before, "something was written"
+    return done.returncode, done.stderr
+
+
+def test_a_missing_manifest(tmp_path):
+    gone = tmp_path / "gone.parquet"
+    status, line = run(tmp_path, "score", "--manifest", gone, "--output", tmp_path / "o")
+    assert status == 1
+    assert f"--manifest {gone} does not exist: check the path" in line
+
+
+def test_a_manifest_without_images(tmp_path):
+    manifest = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"file": ["a.jpg"]}), manifest)
+    status, line = run(tmp_path, "score", "--manifest", manifest, "--output", tmp_path / "o")
+    assert status == 1
+    assert "has the columns file, but needs a uri column (string) or an image column" in line
+
+
+def test_an_unknown_model(tmp_path, manifest):
+    words = ("score", "--manifest", manifest, "--output", tmp_path / "o", "--model", "RN50/laion")
+    status, line = run(tmp_path, *words)
+    assert status == 1
+    assert "tag 'laion' of --model RN50/laion is unknown: RN50 has openai" in line
+
+
+def test_an_unknown_pair_set(tmp_path, manifest):
+    words = ("score", "--manifest", manifest, "--output", tmp_path / "o", "--pairs", "clipiqa")
+    status, line = run(tmp_path, *words)
+    assert status == 1
+    assert "--pairs 'clipiqa' is neither a named set (clip-iqa, pyiqa," in line
+
+
+def test_an_output_of_another_fingerprint(tmp_path, manifest):
+    output = tmp_path / "o"
+    (output / "_run").mkdir(parents=True)
+    other = {"kind": "score", "format": 1, "model": "RN50/openai"}
+    (output / "_run" / "fingerprint.json").write_text(json.dumps(other))
+    status, line = run(tmp_path, "score", "--manifest", manifest, "--output", output)
+    assert status == 1
+    assert "holds another run's rows, with model 'RN50/openai' where this run has 'tiny'" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "text"),
+    [
+        (["score"], 2, "the following arguments are required: --manifest, --output"),
+        (["score", "--batch-size", "many"], 2, "invalid int value: 'many'"),
+        (["scores"], 2, "invalid choice: 'scores'"),
+        ([], 2, "the following arguments are required: COMMAND"),
+        (["score", "--batch-size", "0"], 1, "--batch-size 0 must be at least 1"),
+        (["score", "--timeout", "0"], 1, "--timeout 0.0 must be above 0"),
+        (["score", "--max-error-rate", "5"], 1, "--max-error-rate 5.0 must be at most 1"),
+        (["score", "--keep", "label"], 1, "--keep 'label' is no column of"),
+        (
+            ["score", "--keep", "height"],
+            1,
+            "--keep 'height' is the name of a column that the output",
+        ),
+        (
+            ["score", "--resolution", "native", "--model", "ViT-B-32@x.pt"],
+            1,
+            "there is no file x.pt",
+        ),
+        (["score", "--address", "127.0.0.1:1"], 1, "--address 127.0.0.1:1 does not answer"),
+        (["manifest", "gone", "--output", "m.parquet"], 1, "gone does not exist"),
+        (["verify", "--scores", "gone"], 1, "--scores gone holds no part-*.parquet"),
+    ],
+)
+def test_wrong_use_gives_one_line(words, status, text, manifest, tmp_path, capsys):
+    if words[:1] in (["score"], ["verify"]) and len(words) > 1:
+        words = [*words, "--manifest", str(manifest)]
+    if words[:1] == ["score"] and len(words) > 1:
+        words += ["--output", str(tmp_path / "o")]
+    before = listing(tmp_path)
+    try:
+        ended = main(words)
+    except SystemExit as exit_:
+        ended = exit_.code
+    said = capsys.readouterr()
+    assert ended == status
+    assert text in said.err
+    assert said.err.count("\n") == 1
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_its_options(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert f"usage: iqa {command}" in said
+    assert "exit status:" in said
+
+
+def test_options_state_their_defaults(capsys):
+    with pytest.raises(SystemExit):
+        main(["score", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "images in one forward pass (default: 32)" in said
+    assert "{fp32" not in said.partition("--precision")[0]
+    assert "{auto,fp32,bf16,fp16}" in said

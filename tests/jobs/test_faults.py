@@ -1,0 +1,101 @@
+"""Scoring through killed and stopped processes: each row once in the end."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from jobs.cli import main
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+ROOT = Path(__file__).parent.parent.parent
+ROWS = 3000
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory, photos):
+    """A manifest of 3,000 rows that name 60 images."""
+    folder = tmp_path_factory.mktemp("manifest")
+    for number in range(60):
+        photo = photos["coffee"][number : number + 224, number : number + 224]
+        Image.fromarray(photo).save(folder / f"{number}.jpg")
+    table = pa.table({"uri": [f"{number % 60}.jpg" for number in range(ROWS)]})
+    pq.write_table(table, folder / "manifest.parquet", row_group_size=500)
+    return folder / "manifest.parquet"
+
+
+def start(manifest, output):
+    """Start scoring in a process of its own, with a local Ray of its own."""
+    words = [sys.executable, "-m", "jobs", "score", "--manifest", manifest, "--output", output]
+    return subprocess.Popen(
+        [*words, "--commit-seconds", "1"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for_parts(process, output, count):
+    """Wait until a run has committed so many part files."""
+    deadline = time.monotonic() + 200
+    while len(list(Path(output).glob("part-*.parquet"))) < count:
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline, "no part file in time"
+        time.sleep(0.05)
+
+
+def identities(output):
+    """Return the (file, row) of all rows of an output."""
+    parts = [pq.read_table(path) for path in sorted(Path(output).glob("part-*.parquet"))]
+    table = pa.concat_tables(parts)
+    return list(
+        zip(*(table.column(n).to_pylist() for n in ("manifest_file", "manifest_row")), strict=True)
+    )
+
+
+def test_a_killed_run_goes_on_where_it_was(ray_cluster, manifest, tmp_path, capsys):
+    output = tmp_path / "scores"
+    process = start(manifest, output)
+    wait_for_parts(process, output, 2)
+    process.kill()  # SIGKILL: the driver has no chance to tidy up
+    process.wait()
+    before = identities(output)
+    assert 0 < len(before) < ROWS
+    options = ["--manifest", str(manifest), "--output", str(output)]
+    assert main(["verify", "--scores", str(output), "--manifest", str(manifest)]) == 1
+    assert f"{ROWS - len(before):,} missing" in capsys.readouterr().out
+    assert main(["score", *options, "--commit-seconds", "1"]) == 0
+    assert f"{ROWS - len(before):,} rows to do" in capsys.readouterr().out
+    rows = identities(output)
+    assert len(rows) == len(set(rows)) == ROWS
+    assert main(["verify", "--scores", str(output), "--manifest", str(manifest)]) == 0
+    parts = pa.concat_tables(pq.read_table(path) for path in output.glob("part-*.parquet"))
+    by_uri = parts.to_pandas().groupby("uri").score
+    # Before and after the crash, the same image has the same score.
+    assert np.ptp(np.array([by_uri.min(), by_uri.max()]), axis=0).max() <= 1e-5
+
+
+def test_sigterm_writes_what_is_finished(manifest, tmp_path, capsys):
+    output = tmp_path / "scores"
+    process = start(manifest, output)
+    wait_for_parts(process, output, 1)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "stopping: writing what is finished" in said
+    assert "the same command goes on from here" in said
+    rows = identities(output)
+    assert len(rows) == len(set(rows))
+    assert 0 < len(rows) < ROWS
+    assert main(["verify", "--scores", str(output), "--manifest", str(manifest)]) == 1
+    assert "Traceback" not in said
