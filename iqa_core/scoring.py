@@ -242,7 +242,7 @@ class Scorer:
         max_pixels: Limit on an image's size in pixels.
 
     Raises:
-        InputError: If model, pairs or scale are unusable.
+        InputError: If one of these is not what it may be.
     """
 
     def __init__(
@@ -260,6 +260,8 @@ class Scorer:
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch_size ({batch_size}) must be at least 1")
+        if decode not in ("fast", "exact"):
+            raise InputError(f"--decode {decode!r} is none of fast, exact")
         table = load_pairs(pairs) if isinstance(pairs, (str, Path)) else tuple(pairs)
         towers = load_towers(model, resolution)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -341,7 +341,9 @@ def load_towers(model: str = TINY, resolution: Resolution = "model") -> Towers:
         image=ImageTower(clip.visual, preprocess, resolution),
         text=TextTower(clip, tokenizer),
         preprocess=preprocess,
-        logit_scale=float(clip.logit_scale.detach().exp()),
+        # By way of float64: float32's own exp has other last bits on other processors, and the
+        # scale is part of a run's fingerprint.
+        logit_scale=float(clip.logit_scale.detach().double().exp().float()),
         quick_gelu=quick_gelu,
         digest=digest,
     )
