@@ -108,21 +108,21 @@ class PromptLearner(nn.Module):
         self.context = nn.Parameter(start if context == "shared" else torch.stack([start, start]))
 
         prompts = [side for pair in self.pairs for side in (pair.positive, pair.negative)]
-        tokens = tower.tokenize(prompts)
+        tokens = tower.tokenize(prompts).to(start.device)
         ends = tower.end_of_text(tokens)
-        for prompt, end in zip(prompts, ends.tolist(), strict=True):
-            needed = end + 1 + self.context_length
-            if needed > tower.context_length:
-                raise InputError(
-                    f"prompt {prompt!r} has {end + 1} tokens, with {self.context_length} context "
-                    f"vectors {needed}, but the text tower takes at most {tower.context_length}: "
-                    f"use at most {tower.context_length - end - 1} vectors or a shorter prompt"
-                )
-        width = int(ends.max()) + 1  # what follows the last end-of-text is never read
+        end, prompt = max(zip(ends.tolist(), prompts, strict=True))
+        needed = end + 1 + self.context_length
+        if needed > tower.context_length:
+            raise InputError(
+                f"prompt {prompt!r} has {end + 1} tokens, with {self.context_length} context "
+                f"vectors {needed}, but the text tower takes at most {tower.context_length}: "
+                f"use at most {tower.context_length - end - 1} vectors or a shorter prompt"
+            )
+        width = end + 1  # what follows the last end-of-text is never read
         layout = [_layout(end, width, self.context_length, self.position) for end in ends.tolist()]
         # They follow from the arguments, so they are no state; buffers only to move with .to().
         self.register_buffer("tokens", tokens[:, :width].clone(), persistent=False)
-        self.register_buffer("layout", torch.tensor(layout), persistent=False)
+        self.register_buffer("layout", torch.tensor(layout, device=start.device), persistent=False)
         self.register_buffer("end_of_text", ends + self.context_length, persistent=False)
 
     @property
