@@ -1,4 +1,4 @@
-"""Local and remote files through fsspec: whole-or-nothing writes, and fetches that never raise oddly."""
+"""Local and remote files through fsspec: writes that are whole or nothing, and fetches."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import stat
 import time
 import uuid
 from collections import deque
@@ -210,7 +211,10 @@ class Fetcher:
     def _read(self, target: str) -> bytes:
         if not has_scheme(target):
             path = Path(target)
-            self._check_size(path.stat().st_size)
+            found = path.stat()
+            if not stat.S_ISREG(found.st_mode):  # a folder, or a pipe that never ends
+                raise ImageError(Status.UNSUPPORTED, "not a regular file")
+            self._check_size(found.st_size)
             return path.read_bytes()
         fs, path_on_fs = fsspec.core.url_to_fs(target)
         if getattr(fs, "async_impl", False):

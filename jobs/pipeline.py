@@ -64,6 +64,8 @@ _READ_TASKS = 1000
 _BLOCK_BYTES = 64 * 1024 * 1024
 #: A part file is written at the latest when this many bytes wait for it.
 _PART_BYTES = 256 * 1024 * 1024
+#: How long a stopped run waits for Ray to end its execution; the finished rows are safe by then.
+_CLOSE_SECONDS = 10.0
 #: Decode workers are replaced after so many tasks, as C decoders may leak.
 _TASKS_PER_WORKER = 2000
 
@@ -557,7 +559,9 @@ class _Feed:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Let the thread end Ray's execution, which takes at most one more block."""
         self._closed.set()
+        self._thread.join(timeout=_CLOSE_SECONDS)
 
 
 @contextmanager

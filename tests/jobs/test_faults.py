@@ -68,7 +68,7 @@ def test_a_killed_run_goes_on_where_it_was(ray_cluster, manifest, tmp_path, caps
     process = start(manifest, output)
     wait_for_parts(process, output, 2)
     process.kill()  # SIGKILL: the driver has no chance to tidy up
-    process.wait()
+    process.communicate()
     before = identities(output)
     assert 0 < len(before) < ROWS
     options = ["--manifest", str(manifest), "--output", str(output)]

@@ -1,0 +1,269 @@
+"""Tests of iqa_core/manifest.py, rows.py and output.py on real Parquet files."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from iqa_core.manifest import find_images, open_manifest, plan_units, read_unit, write_manifest
+from iqa_core.output import Output, audit, output_schema, read_committed
+from iqa_core.rows import RowSet
+from iqa_core.schema import InputError
+
+
+def write(path, /, **columns):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    row_group_size = columns.pop("row_group_size", None)
+    pq.write_table(pa.table(columns), path, row_group_size=row_group_size)
+    return path
+
+
+def rows_of(file, numbers):
+    return pa.table({"manifest_file": [file] * len(numbers), "manifest_row": pa.array(numbers)})
+
+
+def read_all(manifest, done=None, keep=(), batch_rows=3):
+    tables = [
+        table
+        for unit in plan_units(manifest, done or RowSet())
+        for table in read_unit(manifest.folder, unit, keep, manifest.image_id_type, batch_rows)
+    ]
+    return pa.concat_tables(tables).to_pylist()
+
+
+class TestOpening:
+    def test_a_folder_a_glob_and_a_file(self, tmp_path):
+        write(tmp_path / "m/a.parquet", uri=["1", "2"])
+        write(tmp_path / "m/deep/b.parquet", uri=["3"])
+        write(tmp_path / "m/_run/c.parquet", uri=["4"])
+        (tmp_path / "m/readme.txt").write_text("no manifest")
+        manifest = open_manifest(str(tmp_path / "m"))
+        assert [(file.name, file.rows) for file in manifest.files] == [
+            ("a.parquet", 2),
+            ("deep/b.parquet", 1),
+        ]
+        assert manifest.rows == 3
+        assert open_manifest(str(tmp_path / "m/a.parquet")).rows == 2
+        assert open_manifest(str(tmp_path / "m/*.parquet")).rows == 2
+
+    def test_identity_is_the_same_on_other_filesystems(self, tmp_path):
+        import fsspec
+
+        write(tmp_path / "a.parquet", uri=["x"])
+        memory = fsspec.filesystem("memory")
+        memory.pipe_file("/opened/a.parquet", (tmp_path / "a.parquet").read_bytes())
+        manifest = open_manifest("memory://opened")
+        assert [file.name for file in manifest.files] == ["a.parquet"]
+        assert read_all(manifest)[0]["uri"] == "x"
+
+    @pytest.mark.parametrize(
+        ("columns", "text"),
+        [
+            ({"path": ["a"]}, "has the columns path, but needs a uri column"),
+            ({"uri": [1]}, "column uri of .* is int64, but must be a string"),
+            ({"image": ["a.jpg"]}, "column image of .* is string, but must be binary or struct"),
+        ],
+    )
+    def test_columns_that_do_not_fit(self, columns, text, tmp_path):
+        write(tmp_path / "m.parquet", **columns)
+        with pytest.raises(InputError, match=text):
+            open_manifest(str(tmp_path / "m.parquet"))
+
+    def test_files_that_are_no_parquet(self, tmp_path):
+        (tmp_path / "m.parquet").write_text("uri\na.jpg\n")
+        with pytest.raises(InputError, match="is not a readable Parquet file"):
+            open_manifest(str(tmp_path / "m.parquet"))
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(InputError, match=r"holds no \*\.parquet file"):
+            open_manifest(str(tmp_path / "empty"))
+
+    def test_files_of_unequal_types(self, tmp_path):
+        write(tmp_path / "a.parquet", uri=["1"], image_id=[1])
+        write(tmp_path / "b.parquet", uri=["2"], image_id=["x"])
+        with pytest.raises(
+            InputError, match=r"column 'image_id' is string in b\.parquet but int64"
+        ):
+            open_manifest(str(tmp_path))
+
+
+class TestReading:
+    def test_every_row_once_with_its_place(self, tmp_path):
+        write(tmp_path / "a.parquet", uri=[str(n) for n in range(10)], row_group_size=4)
+        rows = read_all(open_manifest(str(tmp_path)))
+        assert [(row["manifest_row"], row["uri"]) for row in rows] == [
+            (n, str(n)) for n in range(10)
+        ]
+
+    def test_only_what_is_not_done(self, tmp_path):
+        write(tmp_path / "a.parquet", uri=[str(n) for n in range(10)], row_group_size=4)
+        done = RowSet()
+        done.add(rows_of("a.parquet", [0, 1, 2, 3, 5, 9]))
+        manifest = open_manifest(str(tmp_path))
+        assert [row["uri"] for row in read_all(manifest, done)] == ["4", "6", "7", "8"]
+        assert [unit.group for unit in plan_units(manifest, done)] == [1, 2]
+
+    def test_image_bytes(self, tmp_path):
+        write(tmp_path / "a.parquet", image=[b"one", None], image_id=[7, 8], mos=[1.5, 2.5])
+        rows = read_all(open_manifest(str(tmp_path), ["mos"]), keep=["mos"])
+        assert [row["_data"] for row in rows] == [b"one", None]
+        assert [row["image_id"] for row in rows] == [7, 8]
+        assert [row["mos"] for row in rows] == [1.5, 2.5]
+        assert [row["uri"] for row in rows] == [None, None]
+
+    def test_image_structs_as_datasets_writes_them(self, tmp_path):
+        images = [
+            {"bytes": b"one", "path": "one.jpg"},
+            {"bytes": None, "path": "two.jpg"},
+            None,
+        ]
+        write(tmp_path / "a.parquet", image=images)
+        rows = read_all(open_manifest(str(tmp_path)))
+        assert [(row["_data"], row["uri"]) for row in rows] == [
+            (b"one", None),
+            (None, "two.jpg"),
+            (None, None),
+        ]
+
+
+class TestFinding:
+    def test_folders_and_globs(self, tmp_path):
+        for name in ("b.JPG", "a.png", "sub/c.webp", "notes.txt"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_bytes(b"x")
+        table, left_out = find_images([str(tmp_path)])
+        assert table.column("image_id").to_pylist() == ["a.png", "b.JPG", "sub/c.webp"]
+        assert left_out == 1
+        table, _ = find_images([str(tmp_path / "*.png")])
+        assert table.column("uri").to_pylist() == [str(tmp_path / "a.png")]
+        with pytest.raises(InputError, match="does not exist"):
+            find_images([str(tmp_path / "none")])
+        (tmp_path / "sub/c.webp").unlink()
+        with pytest.raises(InputError, match="no image among 0 files"):
+            find_images([str(tmp_path / "sub")])
+
+    def test_csv_files_keep_their_columns(self, tmp_path):
+        (tmp_path / "list.csv").write_text('path,mos\na.jpg,1.5\n"b, c.jpg",2\ns3://x/y.jpg,3\n')
+        table, _ = find_images([str(tmp_path / "list.csv")])
+        assert table.to_pydict() == {
+            "uri": [f"{tmp_path}/a.jpg", f"{tmp_path}/b, c.jpg", "s3://x/y.jpg"],
+            "mos": [1.5, 2.0, 3.0],
+        }
+        with pytest.raises(InputError, match="none of photo: name the column"):
+            find_images([str(tmp_path / "list.csv")], "photo")
+
+    def test_images_below_the_manifest_are_named_relative_to_it(self, tmp_path):
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in/a.jpg").write_bytes(b"x")
+        table, _ = find_images([str(tmp_path / "in")])
+        write_manifest(table, str(tmp_path / "m.parquet"))
+        assert pq.read_table(tmp_path / "m.parquet").column("uri").to_pylist() == ["in/a.jpg"]
+        write_manifest(table, str(tmp_path / "other/m.parquet"))
+        stored = pq.read_table(tmp_path / "other/m.parquet").column("uri").to_pylist()
+        assert stored == [str(tmp_path / "in/a.jpg")]
+
+
+class TestRowSet:
+    def test_counts_rows_and_duplicates(self):
+        rows = RowSet()
+        rows.add(rows_of("a", [3, 1, 3]))
+        rows.add(pa.concat_tables([rows_of("a", [1, 2]), rows_of("b", [1])]))
+        assert len(rows) == 4
+        assert rows.duplicates == 2
+        assert list(rows.rows("a")) == [1, 2, 3]
+        assert rows.files() == {"a", "b"}
+
+
+class TestAudit:
+    @pytest.fixture
+    def manifest(self, tmp_path):
+        write(tmp_path / "a.parquet", uri=[str(n) for n in range(6)])
+        write(tmp_path / "b.parquet", uri=["x", "y"])
+        return open_manifest(str(tmp_path))
+
+    def test_passes_if_each_row_is_there_once(self, manifest):
+        rows = RowSet()
+        rows.add(rows_of("a.parquet", range(6)))
+        rows.add(rows_of("b.parquet", [1, 0]))
+        result = audit(manifest, rows)
+        assert result.passed
+        assert str(result) == "8 rows in, 8 rows out: none missing, none twice"
+
+    def test_names_what_is_wrong(self, manifest):
+        rows = RowSet()
+        rows.add(rows_of("a.parquet", [0, 1, 2, 5, 5, 6, 9]))
+        rows.add(rows_of("c.parquet", [0]))
+        result = audit(manifest, rows)
+        assert not result.passed
+        assert (result.found, result.missing, result.twice, result.unknown) == (4, 4, 1, 3)
+        assert result.examples == ("a.parquet:3", "a.parquet:4", "b.parquet:0", "b.parquet:1")
+
+
+class TestOutput:
+    FINGERPRINT = {"model": "tiny", "sizes": (1, 2)}  # noqa: RUF012
+
+    @pytest.fixture
+    def manifest(self, tmp_path):
+        write(tmp_path / "m/a.parquet", uri=[str(n) for n in range(6)], mos=[1] * 6)
+        return open_manifest(str(tmp_path / "m"))
+
+    def table(self, manifest, numbers, statuses=None):
+        schema = output_schema(manifest, ["mos"], pairs=["p"])
+        rows = [
+            {"manifest_file": "a.parquet", "manifest_row": n, "status": status}
+            for n, status in zip(numbers, statuses or ["ok"] * len(numbers), strict=True)
+        ]
+        return pa.Table.from_pylist(rows, schema=schema)
+
+    def test_commits_are_read_back(self, manifest, tmp_path):
+        output = Output(str(tmp_path / "o"), manifest, self.FINGERPRINT)
+        assert not (tmp_path / "o").exists()
+        output.begin({"model": "tiny"})
+        output.commit(self.table(manifest, [0, 3], ["ok", "empty"]))
+        output.commit(self.table(manifest, [1]))
+        again = Output(str(tmp_path / "o"), manifest, self.FINGERPRINT)
+        assert list(again.committed.rows.rows("a.parquet")) == [0, 1, 3]
+        assert again.committed.statuses == {"ok": 2, "empty": 1}
+        assert again.committed.parts == 2
+        assert again.audit().missing == 3
+
+    def test_another_fingerprint_is_refused(self, manifest, tmp_path):
+        Output(str(tmp_path / "o"), manifest, self.FINGERPRINT).begin({})
+        with pytest.raises(InputError, match="with model 'tiny' where this run has 'big'"):
+            Output(str(tmp_path / "o"), manifest, self.FINGERPRINT | {"model": "big"})
+        with pytest.raises(InputError, match=r"with sizes .* where this run has None"):
+            Output(str(tmp_path / "o"), manifest, {"model": "tiny"})
+
+    def test_a_changed_manifest_is_refused(self, manifest, tmp_path):
+        Output(str(tmp_path / "o"), manifest, self.FINGERPRINT).begin({})
+        write(tmp_path / "m/b.parquet", uri=["new"], mos=[1])
+        Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), self.FINGERPRINT)
+        write(tmp_path / "m/a.parquet", uri=["1"], mos=[1])
+        with pytest.raises(InputError, match=r"a\.parquet .* its rows was 6 .* is 1"):
+            Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), self.FINGERPRINT)
+        (tmp_path / "m/a.parquet").unlink()
+        with pytest.raises(InputError, match=r"manifest file a\.parquet is gone"):
+            Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), self.FINGERPRINT)
+
+    def test_places_that_do_not_fit(self, manifest, tmp_path):
+        with pytest.raises(InputError, match="lies in the manifest's folder"):
+            Output(str(tmp_path / "m/scores"), manifest, self.FINGERPRINT)
+        (tmp_path / "file").write_text("x")
+        with pytest.raises(InputError, match="is a file, but must be a folder"):
+            Output(str(tmp_path / "file"), manifest, self.FINGERPRINT)
+        write(tmp_path / "strange/x.parquet", uri=["a"])
+        with pytest.raises(InputError, match=r"holds Parquet files, but no _run/fingerprint\.json"):
+            Output(str(tmp_path / "strange"), manifest, self.FINGERPRINT)
+
+    def test_damaged_part_files_are_named(self, manifest, tmp_path):
+        output = Output(str(tmp_path / "o"), manifest, self.FINGERPRINT)
+        output.begin({})
+        output.commit(self.table(manifest, [0]))
+        (part,) = (tmp_path / "o").glob("part-*.parquet")
+        part.write_bytes(part.read_bytes()[:-9])
+        with pytest.raises(InputError, match=rf"part file {part.name} of .* can't be read"):
+            read_committed(output.folder)
+
+    def test_kept_columns_may_not_hide_the_outputs_own(self, manifest):
+        with pytest.raises(InputError, match="--keep 'uri' is the name of a column"):
+            output_schema(manifest, ["uri"])
