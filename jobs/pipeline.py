@@ -467,7 +467,7 @@ def run_pipeline(
     began = last = time.monotonic()
     progress = Progress(rows)
     pending: list[pa.Table] = []
-    busy: Counter[str] = Counter()
+    busy: dict[str, float] = dict.fromkeys(_TIMINGS.values(), 0.0)
     statuses: Counter[str] = Counter()
 
     def commit() -> None:
@@ -500,13 +500,13 @@ def run_pipeline(
         rows=sum(statuses.values()),
         statuses=dict(statuses),
         seconds=seconds,
-        stage_seconds={stage: busy[stage] for stage in _TIMINGS.values()},
+        stage_seconds=busy,
         bottleneck=_bottleneck(busy, actors),
         stopped=stop.is_set(),
     )
 
 
-def _bottleneck(busy: Counter[str], actors: Actors) -> str | None:
+def _bottleneck(busy: dict[str, float], actors: Actors) -> str | None:
     """Return the stage whose workers were busiest for their number."""
     if not any(busy.values()):
         return None
