@@ -129,8 +129,9 @@ def ranknet(
     """
     margins, targets, chosen = _compared(margins, targets, mask, pairs, temperature, confident)
     labels = _labels(targets, temperature).to(margins.dtype)
-    losses = F.binary_cross_entropy_with_logits(_differences(margins), labels, reduction="none")
-    return _mean(losses, chosen, dims=2)
+    differences = _differences(margins)
+    above, below = F.logsigmoid(differences), F.logsigmoid(-differences)
+    return _mean(-labels * above - (1 - labels) * below, chosen, dims=2)
 
 
 def margin_ranking(
@@ -224,13 +225,13 @@ def listmle(
     # Worst first; masked images are before the worst, with a weight that vanishes. It must not be
     # -inf, whose cumulative sum has no gradient.
     nothing = torch.finfo(margins.dtype).min / 4
-    lowest = torch.full_like(targets, -math.inf)
-    ascending, order = torch.where(mask, targets, lowest).sort(dim=-1)
-    ordered = torch.where(mask, margins, nothing).gather(-1, order)
-    below = F.pad(ordered.logcumsumexp(dim=-1), (1, 0), value=nothing)
+    ascending, order = torch.where(mask, targets, -math.inf).sort(dim=-1)
     worse = torch.searchsorted(ascending, ascending)  # how many are
-    losses = torch.logaddexp(ordered, below.gather(-1, worse)) - ordered
-    return _mean(losses, mask.gather(-1, order), dims=1)
+    there = mask.expand(order.shape).gather(-1, order)
+    ordered = torch.where(mask, margins, nothing).gather(-1, order.expand(margins.shape))
+    below = F.pad(ordered.logcumsumexp(dim=-1), (1, 0), value=nothing)
+    losses = torch.logaddexp(ordered, below.gather(-1, worse.expand(margins.shape))) - ordered
+    return _mean(losses, there, dims=1)
 
 
 def listnet(
@@ -514,7 +515,11 @@ def _require(name: str, value: float, limit: float, *, above: bool = False) -> N
 def _check(
     margins: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return all three in the shape of the margins, zeros where masked."""
+    """Return all three, zeros where masked.
+
+    Targets and mask keep leading dimensions that only broadcast: what is asked of many prompt
+    pairs alike is worked out once.
+    """
     shape = margins.shape
     if not shape or not shape[-1]:
         raise ValueError(
@@ -534,9 +539,8 @@ def _check(
         margins = margins.float()
     if not targets.is_floating_point():
         targets = targets.to(margins.dtype)
-    mask = mask.expand(shape)
     # where, not multiplication: NaN * 0 is NaN.
-    return torch.where(mask, margins, 0.0), torch.where(mask, targets.expand(shape), 0.0), mask
+    return torch.where(mask, margins, 0.0), torch.where(mask, targets, 0.0), mask
 
 
 def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
@@ -598,6 +602,8 @@ def _confident(targets: torch.Tensor, pairs: torch.Tensor, quantile: float) -> t
             "0.5 the more different half"
         )
     differences = _differences(targets).abs()
+    pairs = pairs.expand(torch.broadcast_shapes(pairs.shape, differences.shape))
+    differences = differences.expand(pairs.shape)
     kept = pairs & (differences > 0)
     if quantile == 0:
         return kept
