@@ -29,11 +29,21 @@ if TYPE_CHECKING:
 
     from iqa_core.manifest import Manifest
 
-__all__ = ["Audit", "Committed", "Output", "audit", "output_schema", "read_committed"]
+__all__ = [
+    "FINGERPRINT",
+    "PARTS",
+    "PLAN",
+    "Audit",
+    "Committed",
+    "Output",
+    "audit",
+    "output_schema",
+    "read_committed",
+]
 
 PARTS = "part-*.parquet"
-_FINGERPRINT = "_run/fingerprint.json"
-_PLAN = "_run/plan.json"
+FINGERPRINT = "_run/fingerprint.json"
+PLAN = "_run/plan.json"
 _CONFIG = "_run/config.json"
 _SUMMARY = "_run/summary.json"
 _STATUSES = b"iqa.statuses"
@@ -119,10 +129,10 @@ def read_committed(folder: Folder) -> Committed:
         try:
             with folder.fs.open(folder.path(name), "rb") as handle:
                 file = pq.ParquetFile(handle, read_dictionary=[MANIFEST_FILE])
-                stated = (file.schema_arrow.metadata or {}).get(_STATUSES)
-                columns = [*IDENTITY] if stated else [*IDENTITY, "status"]
-                table = file.read(columns)
-            counts = json.loads(stated) if stated else count_statuses(table)
+                stated = json.loads((file.schema_arrow.metadata or {}).get(_STATUSES, b"{}"))
+                known = sum(stated.values()) == file.metadata.num_rows
+                table = file.read([*IDENTITY] if known else [*IDENTITY, "status"])
+            counts = stated if known else count_statuses(table)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"part file {name} of {folder.uri} can't be read ({error}): it was not written by "
@@ -228,13 +238,13 @@ class Output:
         self._manifest = manifest
         self._fingerprint = json.loads(json.dumps(fingerprint))  # as it will be read back
         _check_place(self.folder, manifest)
-        if self.folder.exists(_FINGERPRINT):
-            _check_fingerprint(uri, self.folder.read_json(_FINGERPRINT), self._fingerprint)
-            if self.folder.exists(_PLAN):
-                _check_plan(uri, self.folder.read_json(_PLAN), manifest)
+        if self.folder.exists(FINGERPRINT):
+            _check_fingerprint(uri, self.folder.read_json(FINGERPRINT), self._fingerprint)
+            if self.folder.exists(PLAN):
+                _check_plan(uri, self.folder.read_json(PLAN), manifest)
         elif self.folder.list("*.parquet"):
             raise InputError(
-                f"--output {uri} holds Parquet files, but no {_FINGERPRINT}: give a new or empty "
+                f"--output {uri} holds Parquet files, but no {FINGERPRINT}: give a new or empty "
                 "folder"
             )
         self.committed = read_committed(self.folder)
@@ -248,9 +258,9 @@ class Output:
             InputError: If the folder can't be written.
         """
         try:
-            self.folder.write_json(_PLAN, self._manifest.plan())
+            self.folder.write_json(PLAN, self._manifest.plan())
             self.folder.write_json(_CONFIG, config)
-            self.folder.write_json(_FINGERPRINT, self._fingerprint)
+            self.folder.write_json(FINGERPRINT, self._fingerprint)
         except OSError as error:
             raise InputError(
                 f"--output {self.folder.uri} can't be written ({error}): check path and permissions"

@@ -22,6 +22,7 @@ __all__ = ["main"]
 COMMANDS = {
     "manifest": "list images in a Parquet manifest",
     "score": "score the images of a manifest; the same command again resumes",
+    "embed": "encode the images of a manifest once, to train on or to score later",
     "report": "show a run's scores as one HTML page",
     "verify": "prove that an output holds every row of its manifest once",
 }

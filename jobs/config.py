@@ -14,10 +14,6 @@ __all__ = ["ImageConfig"]
 class ImageConfig:
     """What to read, with which tower, on what, and where to."""
 
-    manifest: str = option(
-        help="Parquet file, glob or folder with a uri or an image column, local or remote",
-        metavar="M",
-    )
     output: str = option(
         help="folder to write to, local or remote; the same command again resumes", metavar="O"
     )

@@ -28,6 +28,7 @@ import ray
 import ray.data
 import torch
 
+from iqa_core.features import EMBEDDING, feature_column, score_columns
 from iqa_core.files import Fetcher, Folder
 from iqa_core.images import decode_image
 from iqa_core.manifest import DATA, Unit, read_unit
@@ -40,7 +41,7 @@ from iqa_core.schema import (
     Preprocess,
     Status,
 )
-from iqa_core.scoring import PromptFeatures, encode_images, image_scores, margins, pair_scores
+from iqa_core.scoring import PromptFeatures, encode_images
 from jobs.progress import Progress
 
 if TYPE_CHECKING:
@@ -343,23 +344,11 @@ class TowerActor:
 
 
 def _result_columns(features: np.ndarray, encoding: Encoding) -> dict[str, pa.Array]:
-    valid = np.isfinite(features).all(axis=1)
     columns: dict[str, pa.Array] = {}
     if encoding.prompts is not None:
-        margin = margins(features, encoding.prompts)
-        scores = pair_scores(margin)
-        names = encoding.prompts.names
-        columns["score"] = pa.array(image_scores(scores), pa.float32(), mask=~valid)
-        for column, values in (("scores", scores), ("margins", margin)):
-            each = [pa.array(values[:, place]) for place in range(len(names))]
-            columns[column] = pa.StructArray.from_arrays(
-                each, names=list(names), mask=pa.array(~valid)
-            )
-    if "embedding" in encoding.schema.names:
-        flat = pa.array(features.astype(np.float16).ravel())
-        columns["embedding"] = pa.FixedSizeListArray.from_arrays(
-            flat, encoding.width, mask=pa.array(~valid)
-        )
+        columns |= score_columns(features, encoding.prompts)
+    if EMBEDDING in encoding.schema.names:
+        columns[EMBEDDING] = feature_column(features)
     return columns
 
 

@@ -20,7 +20,7 @@ from jobs.pipeline import Cluster, Encoding, Outcome, plan_actors, run_pipeline
 from jobs.progress import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from iqa_core.output import Audit
     from iqa_core.scoring import PromptFeatures
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jobs.config import ImageConfig
     from jobs.pipeline import Actors
 
-__all__ = ["run_images"]
+__all__ = ["conclude", "conclude_unchanged", "run_fingerprint", "run_images"]
 
 #: Raised whenever the same options would give other numbers or columns.
 _FORMAT = 1
@@ -37,6 +37,7 @@ _STOPPED = 143  # as a process that SIGTERM ended
 
 def run_images(
     config: ImageConfig,
+    manifest_uri: str,
     *,
     kind: str,
     prompts_of: Callable[[Towers], PromptFeatures] | None,
@@ -46,6 +47,7 @@ def run_images(
 
     Args:
         config: The options.
+        manifest_uri: ``--manifest``.
         kind: The subcommand, for the fingerprint.
         prompts_of: Gives the prompt features of the loaded towers; None only embeds.
         embeddings: Whether the output holds the image features.
@@ -56,7 +58,7 @@ def run_images(
     Raises:
         InputError: If an option or the manifest is unusable; nothing was written then.
     """
-    manifest = open_manifest(config.manifest, config.keep)
+    manifest = open_manifest(manifest_uri, config.keep)
     towers = load_towers(config.model, config.resolution)
     prompts = prompts_of(towers) if prompts_of else None
     width = towers.text.encode(["a photo"]).shape[-1]
@@ -77,7 +79,7 @@ def run_images(
         rows = manifest.rows - len(output.committed.rows)
         if not units:
             print(f"nothing to do: all {manifest.rows:,} rows are in {config.output}")
-            return _status(output.committed.statuses, output.audit(), config.max_error_rate)
+            return conclude_unchanged(output, output.audit(), config.max_error_rate)
         done = f", {len(output.committed.rows):,} done before" if output.committed.parts else ""
         print(f"{rows:,} rows to do{done}; {_describe(towers, precision, actors)}", flush=True)
         cluster.start()
@@ -97,13 +99,18 @@ def run_images(
             manifest, config.keep, units, rows, towers.image, encoding, actors, output,
             config.commit_seconds,
         )  # fmt: skip
+    return conclude(output, outcome, actors, config.max_error_rate)
+
+
+def conclude(output: Output, outcome: Outcome, actors: Actors | None, max_error_rate: float) -> int:
+    """Audit an output, write its summary, say what was done, and return the exit status."""
     result = output.audit()
     output.finish(_summary(outcome, output, result, actors))
     print(_describe_outcome(outcome))
     if outcome.stopped:
         print(f"stopped: {result}; the same command goes on from here")
         return _STOPPED
-    return _status(output.committed.statuses, result, config.max_error_rate)
+    return conclude_unchanged(output, result, max_error_rate)
 
 
 def _precision(wanted: Precision, actors: Actors) -> Precision:
@@ -120,6 +127,24 @@ def _fingerprint(
     precision: Precision,
     schema: Any,  # noqa: ANN401 - pyarrow is untyped
 ) -> dict[str, Any]:
+    tower = {
+        "model": config.model,
+        "weights": towers.digest,
+        "quick_gelu": towers.quick_gelu,
+        "preprocess": asdict(towers.preprocess),
+        "resolution": config.resolution,
+        "decode": config.decode,
+        "precision": precision,
+    }
+    return run_fingerprint(kind, tower, prompts, schema)
+
+
+def run_fingerprint(
+    kind: str,
+    tower: Mapping[str, Any],
+    prompts: PromptFeatures | None,
+    schema: Any,  # noqa: ANN401 - pyarrow is untyped
+) -> dict[str, Any]:
     """Return what rows of one output have in common: anything that changes a number or a column."""
     scoring = {}
     if prompts is not None:
@@ -132,13 +157,7 @@ def _fingerprint(
     return {
         "kind": kind,
         "format": _FORMAT,
-        "model": config.model,
-        "weights": towers.digest,
-        "quick_gelu": towers.quick_gelu,
-        "preprocess": asdict(towers.preprocess),
-        "resolution": config.resolution,
-        "decode": config.decode,
-        "precision": precision,
+        **tower,
         **scoring,
         "columns": [f"{field.name}: {field.type}" for field in schema],
         "versions": {name: version(name) for name in packages},
@@ -158,7 +177,9 @@ def _describe_outcome(outcome: Outcome) -> str:
     return f"{outcome.rows:,} rows in {duration(outcome.seconds)}, {rate:,.1f} rows/s{slowest}; {kinds}"
 
 
-def _summary(outcome: Outcome, output: Output, result: Audit, actors: Actors) -> dict[str, Any]:
+def _summary(
+    outcome: Outcome, output: Output, result: Audit, actors: Actors | None
+) -> dict[str, Any]:
     return {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "complete": result.passed,
@@ -175,18 +196,19 @@ def _summary(outcome: Outcome, output: Output, result: Audit, actors: Actors) ->
         "seconds": round(outcome.seconds, 3),
         "stage_seconds": {name: round(s, 3) for name, s in outcome.stage_seconds.items()},
         "bottleneck": outcome.bottleneck,
-        "actors": asdict(actors),
+        "actors": asdict(actors) if actors else None,
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {torch.cuda.device_count()} GPUs",
         "version": __version__,
     }
 
 
-def _status(statuses: dict[str, int], result: Audit, max_error_rate: float) -> int:
+def conclude_unchanged(output: Output, result: Audit, max_error_rate: float) -> int:
+    """Say what an audit found, and return the exit status: 0, 1 or 3."""
     print(result)
     if not result.passed:
         return 1
-    total = sum(statuses.values())
-    failed = total - statuses.get("ok", 0)
+    total = sum(output.committed.statuses.values())
+    failed = total - output.committed.statuses["ok"]
     if total and failed / total > max_error_rate:
         print(
             f"{failed:,} of {total:,} rows could not be scored ({failed / total:.1%}), more than "

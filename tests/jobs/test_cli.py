@@ -85,7 +85,9 @@ def test_an_output_of_another_fingerprint(tmp_path, manifest):
 @pytest.mark.parametrize(
     ("words", "status", "text"),
     [
-        (["score"], 2, "the following arguments are required: --manifest, --output"),
+        (["score"], 2, "the following arguments are required: --output"),
+        (["verify"], 2, "the following arguments are required: --scores, --manifest"),
+        (["score", "--features", "f"], 1, "--manifest and --features: both given, but exactly one"),
         (["score", "--batch-size", "many"], 2, "invalid int value: 'many'"),
         (["scores"], 2, "invalid choice: 'scores'"),
         ([], 2, "the following arguments are required: COMMAND"),

@@ -1,0 +1,30 @@
+"""Encode the images of a manifest once, for `iqa train` and `iqa score --features`.
+
+Writes part-*.parquet with float16 image features. The same command again resumes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jobs.config import ImageConfig
+from jobs.options import option
+
+__all__ = ["Config", "run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(ImageConfig):
+    """Options of ``iqa embed``."""
+
+    manifest: str = option(
+        help="Parquet file, glob or folder with a uri or an image column, local or remote",
+        metavar="M",
+    )
+
+
+def run(config: Config) -> int:
+    """Encode; return the exit status."""
+    from jobs.run import run_images
+
+    return run_images(config, config.manifest, kind="embed", prompts_of=None, embeddings=True)
