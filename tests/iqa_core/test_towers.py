@@ -209,13 +209,21 @@ def test_a_tag_trained_with_gelu(tags, random_clips):
         load_towers("small-vit-quickgelu/plain")
 
 
-def test_no_published_tag_is_sent_back_to_itself():
-    """Where open_clip's table is silent and the architecture has no other name, that one counts."""
-    for name, tag in open_clip.list_pretrained():
-        stated = open_clip.get_model_config(name).get("quick_gelu", False)
-        if stated and not open_clip.get_pretrained_cfg(name, tag).get("quick_gelu", False):
-            plain = name.removesuffix("-quickgelu")
-            assert plain == name or tag in open_clip.list_pretrained_tags_by_model(plain)
+def test_an_architecture_of_one_name_keeps_its_quickgelu(
+    files, random_clips, monkeypatch, tmp_path
+):
+    """As roberta-ViT-B-32: the tag says nothing, and there is no other name to send the user to."""
+    (tmp_path / "one-name.json").write_text(
+        json.dumps(open_clip.get_model_config("small-vit-quickgelu"))
+    )
+    open_clip.add_model_config(tmp_path / "one-name.json")
+    tags = {"plain": {"file": str(files["state.safetensors"])}}
+    monkeypatch.setitem(pretrained._PRETRAINED, "one-name", tags)
+    towers = load_towers("one-name/plain")
+    assert towers.quick_gelu
+    pixels = noise(2, 32, 32)
+    expected = reference_features(random_clips["small-vit-quickgelu"], pixels)
+    torch.testing.assert_close(towers.image.encode(pixels), expected)
 
 
 @pytest.mark.parametrize("quick_gelu", [True, False])
@@ -297,13 +305,14 @@ def test_a_download_that_fails_is_one_clear_line(tmp_path):
     """In a process of its own, whose hub client is told that there is no network."""
     models = ["RN50/openai", "ViT-B-32/laion2b_s34b_b79k", "hf-hub:org/repo"]
     code = """if True:
-        import sys
+        import logging, sys
         from iqa_core.towers import load_towers
         for model in sys.argv[1:]:
             try:
                 load_towers(model)
             except ValueError as error:
                 print(f"{type(error).__name__}: {error}")
+        assert not logging.getLogger().handlers  # left for the caller to set up
     """
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, *models],
@@ -399,9 +408,11 @@ def test_a_prompt_that_is_too_long(tiny):
         tiny.text.encode_embeddings(torch.zeros(1, 78, 128), torch.tensor([77]))
 
 
-def test_a_tower_of_another_kind_encodes_but_takes_no_embeddings(architectures):
+@pytest.mark.parametrize("kind", [{"no_causal_mask": True}, {"pool_type": "last"},
+                                  {"embed_cls": True}])  # fmt: skip
+def test_a_tower_of_another_kind_encodes_but_takes_no_embeddings(kind, architectures):
     config = open_clip.get_model_config("small-vit")
-    config["text_cfg"] |= {"no_causal_mask": True, "pool_type": "last"}
+    config["text_cfg"] |= kind
     clip = open_clip.CustomTextCLIP(**config).eval()
     text = TextTower(clip, open_clip.get_tokenizer("small-vit"))
     expected = clip.encode_text(text.tokenize(PROMPTS), normalize=True)
