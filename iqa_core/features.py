@@ -146,13 +146,4 @@ class FeatureCache:
                 file = pq.ParquetFile(handle)
                 for group in range(file.num_row_groups):
                     table = file.read_row_group(group, columns=wanted)
-                    yield table if done is None else _without(table, done)
-
-
-def _without(table: pa.Table, done: RowSet) -> pa.Table:
-    places = zip(
-        table.column(MANIFEST_FILE).to_pylist(),
-        table.column(MANIFEST_ROW).to_pylist(),
-        strict=True,
-    )
-    return table.filter(pa.array([row not in done.rows(file) for file, row in places], pa.bool_()))
+                    yield table if done is None else table.filter(done.missing(table))

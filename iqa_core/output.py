@@ -7,13 +7,15 @@ plan (the manifest's files), the configuration, the fingerprint and the summary.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import time
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -21,11 +23,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from iqa_core.files import Folder
+from iqa_core.lease import OutputLease
 from iqa_core.rows import RowSet
 from iqa_core.schema import HEIGHT, IDENTITY, IMAGE_ID, MANIFEST_FILE, URI, WIDTH, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from iqa_core.manifest import Manifest
 
@@ -37,6 +40,7 @@ __all__ = [
     "Committed",
     "Output",
     "audit",
+    "digest",
     "output_schema",
     "read_committed",
 ]
@@ -46,7 +50,8 @@ FINGERPRINT = "_run/fingerprint.json"
 PLAN = "_run/plan.json"
 _CONFIG = "_run/config.json"
 _SUMMARY = "_run/summary.json"
-_STATUSES = b"iqa.statuses"
+_STATED = b"iqa"
+_READERS = 16
 _EXAMPLES = 5
 
 
@@ -97,54 +102,76 @@ def output_schema(
     return pa.schema(fields)
 
 
-@dataclass
 class Committed:
     """What the part files of an output hold.
 
     Attributes:
         rows: The rows.
         statuses: Rows by status.
-        parts: Number of part files.
+        parts: Names of the part files.
+        fingerprints: Digests of the fingerprints that the part files state.
     """
 
-    rows: RowSet = field(default_factory=RowSet)
-    statuses: Counter[str] = field(default_factory=Counter)
-    parts: int = 0
+    def __init__(self) -> None:
+        self.rows = RowSet()
+        self.statuses: Counter[str] = Counter()
+        self.parts: set[str] = set()
+        self.fingerprints: set[str] = set()
 
-    def add(self, identities: pa.Table, statuses: Mapping[str, int]) -> None:
-        """Add the rows of one part file."""
+    def add(self, name: str, identities: pa.Table, stated: Mapping[str, Any]) -> None:
+        """Add a part file by its rows' identities and what its metadata states."""
         self.rows.add(identities)
-        self.statuses.update(statuses)
-        self.parts += 1
+        self.statuses.update(stated["statuses"])
+        self.parts.add(name)
+        if "fingerprint" in stated:
+            self.fingerprints.add(stated["fingerprint"])
 
 
-def read_committed(folder: Folder) -> Committed:
+def read_committed(
+    folder: Folder, known: Committed | None = None, *, everything: bool = False
+) -> Committed:
     """Read the identities and statuses of all part files.
 
+    Args:
+        folder: The output.
+        known: What was read before; only newer part files are read then.
+        everything: Read all columns, to see that the files are whole.
+
     Raises:
-        InputError: If one can't be read.
+        InputError: If a part file can't be read.
     """
 
-    def read(name: str) -> tuple[pa.Table, Mapping[str, int]]:
+    def read(name: str) -> tuple[str, pa.Table, Mapping[str, Any]]:
         try:
             with folder.fs.open(folder.path(name), "rb") as handle:
                 file = pq.ParquetFile(handle, read_dictionary=[MANIFEST_FILE])
-                stated = json.loads((file.schema_arrow.metadata or {}).get(_STATUSES, b"{}"))
-                known = sum(stated.values()) == file.metadata.num_rows
-                table = file.read([*IDENTITY] if known else [*IDENTITY, "status"])
-            counts = stated if known else count_statuses(table)
+                stated = json.loads((file.schema_arrow.metadata or {}).get(_STATED, b"{}"))
+                counts = stated.get("statuses", {})
+                if everything or sum(counts.values()) != file.metadata.num_rows:
+                    table = file.read() if everything else file.read([*IDENTITY, "status"])
+                    counts = count_statuses(table)
+                else:
+                    table = file.read([*IDENTITY])
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"part file {name} of {folder.uri} can't be read ({error}): it was not written by "
                 "this program or was damaged since; move it away and run again"
             ) from error
-        return table.select(list(IDENTITY)), counts
+        return name, table.select(list(IDENTITY)), stated | {"statuses": counts}
 
-    committed = Committed()
-    with ThreadPoolExecutor(16) as pool:
-        for identities, counts in pool.map(read, folder.list(PARTS)):
-            committed.add(identities, counts)
+    committed = known or Committed()
+    names = [name for name in folder.list(PARTS) if name not in committed.parts]
+    with ThreadPoolExecutor(_READERS) as pool:
+        # In slices, so that no more than that many tables wait to be added.
+        for start in range(0, len(names), 4 * _READERS):
+            for found in pool.map(read, names[start : start + 4 * _READERS]):
+                committed.add(*found)
     return committed
+
+
+def digest(fingerprint: Mapping[str, Any]) -> str:
+    """Return a short digest of a fingerprint, which each part file states."""
+    return hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def count_statuses(table: pa.Table) -> dict[str, int]:
@@ -249,22 +276,45 @@ class Output:
             )
         self.committed = read_committed(self.folder)
         self._name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
-        self._parts = 0
+        self._written = 0
+        self._lease: OutputLease | None = None
 
-    def begin(self, config: Mapping[str, Any]) -> None:
-        """Write plan, configuration and fingerprint.
+    def left_to_do(self, retry: Sequence[str] = ()) -> bool:
+        """Return whether rows are missing, there twice, or to be done again.
+
+        Args:
+            retry: Statuses of rows to do again.
+        """
+        again = sum(self.committed.statuses[status] for status in retry)
+        missing = len(self.committed.rows) < self._manifest.rows
+        return bool(missing or again or self.committed.rows.duplicates)
+
+    @contextmanager
+    def writing(self, config: Mapping[str, Any], lease_seconds: float) -> Iterator[None]:
+        """Take the output's lease, and write plan, configuration and fingerprint.
+
+        Args:
+            config: The run's options.
+            lease_seconds: See :class:`iqa_core.lease.OutputLease`.
 
         Raises:
-            InputError: If the folder can't be written.
+            InputError: If another driver holds the lease, or the folder can't be written.
         """
-        try:
-            self.folder.write_json(PLAN, self._manifest.plan())
-            self.folder.write_json(_CONFIG, config)
-            self.folder.write_json(FINGERPRINT, self._fingerprint)
-        except OSError as error:
-            raise InputError(
-                f"--output {self.folder.uri} can't be written ({error}): check path and permissions"
-            ) from error
+        with OutputLease(self.folder, lease_seconds) as lease:
+            self._lease = lease
+            read_committed(self.folder, self.committed)  # what came before the lease was ours
+            if self.committed.rows.duplicates:
+                self.reconcile()
+            try:
+                self.folder.write_json(PLAN, self._manifest.plan())
+                self.folder.write_json(_CONFIG, config)
+                self.folder.write_json(FINGERPRINT, self._fingerprint)
+            except OSError as error:
+                raise InputError(
+                    f"--output {self.folder.uri} can't be written ({error}): check path and "
+                    "permissions"
+                ) from error
+            yield
 
     def commit(self, table: pa.Table) -> None:
         """Write finished rows as one part file; once this returns they are done.
@@ -272,19 +322,74 @@ class Output:
         Raises:
             InputError: If it can't be written; none of these rows is done then.
         """
-        statuses = count_statuses(table)
+        if self._lease is None:
+            raise RuntimeError("rows can only be committed within `writing`")
+        self._lease.check()
+        name = f"part-{self._name}-{self._written:05d}.parquet"
+        stated = self._write_part(name, table)
+        self._written += 1
+        self.committed.add(name, table.select(list(IDENTITY)), stated)
+
+    def _write_part(self, name: str, table: pa.Table) -> Mapping[str, Any]:
+        stated = {"statuses": count_statuses(table), "fingerprint": digest(self._fingerprint)}
         buffer = io.BytesIO()
-        stated = {_STATUSES: json.dumps(statuses).encode()}
-        pq.write_table(table.replace_schema_metadata(stated), buffer, compression="zstd")
+        metadata = {_STATED: json.dumps(stated).encode()}
+        pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
         try:
-            self.folder.write(f"part-{self._name}-{self._parts:05d}.parquet", buffer.getvalue())
+            self.folder.write(name, buffer.getvalue())
         except OSError as error:
             raise InputError(
                 f"a part file of --output {self.folder.uri} can't be written ({error}); what was "
                 "written before is safe: mend this and run the same command again"
             ) from error
-        self._parts += 1
-        self.committed.add(table.select(list(IDENTITY)), statuses)
+        return stated
+
+    def drop(self, statuses: Sequence[str]) -> int:
+        """Take the rows with these statuses out of the part files, so that they are to do again.
+
+        Part files are replaced one by one, each whole: a crash half-way leaves no row twice.
+
+        Returns:
+            The number of rows.
+        """
+        if not any(self.committed.statuses[status] for status in statuses):
+            return 0
+
+        def other(table: pa.Table) -> pa.Table:
+            wanted = pa.array(list(statuses), pa.string())
+            return table.filter(pc.invert(pc.is_in(table.column("status"), wanted)))
+
+        return self._rewrite(sorted(self.committed.parts), other)
+
+    def reconcile(self) -> int:
+        """Take rows that are there twice out of the later part files; return their number.
+
+        Two drivers that wrote the same rows had the same fingerprint, so the rows are equal.
+        """
+        seen = RowSet()
+
+        def first(table: pa.Table) -> pa.Table:
+            new = table.filter(seen.missing(table))
+            seen.add(new)
+            return new
+
+        return self._rewrite(sorted(self.committed.parts), first)
+
+    def _rewrite(self, names: Sequence[str], keep: Callable[[pa.Table], pa.Table]) -> int:
+        removed = 0
+        for name in names:
+            table = pq.read_table(io.BytesIO(self.folder.read(name)))
+            kept = keep(table)
+            if len(kept) == len(table):
+                continue
+            removed += len(table) - len(kept)
+            if len(kept):
+                self._write_part(name, kept)
+            else:
+                self.folder.fs.rm_file(self.folder.path(name))
+        if removed:
+            self.committed = read_committed(self.folder)
+        return removed
 
     def audit(self) -> Audit:
         """Read the part files again, and compare them with the manifest."""

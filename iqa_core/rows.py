@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from pyroaring import BitMap
 
 from iqa_core.schema import MANIFEST_FILE, MANIFEST_ROW
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 __all__ = ["RowSet"]
 
@@ -40,6 +37,16 @@ class RowSet:
             before = len(bitmap)
             bitmap |= BitMap(rows.astype("uint32"))
             self.duplicates += len(rows) - (len(bitmap) - before)
+
+    def missing(self, table: pa.Table) -> pa.Array:
+        """Return which of a table's rows are not in the set, nor twice in the table (boolean)."""
+        found = []
+        new: dict[str, set[int]] = defaultdict(set)
+        files = table.column(MANIFEST_FILE).to_pylist()
+        for file, row in zip(files, table.column(MANIFEST_ROW).to_pylist(), strict=True):
+            found.append(row not in self.rows(file) and row not in new[file])
+            new[file].add(row)
+        return pa.array(found, pa.bool_())
 
     def rows(self, file: str) -> BitMap:
         """Return the row numbers of one manifest file."""

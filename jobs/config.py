@@ -9,6 +9,22 @@ from jobs.options import option
 
 __all__ = ["ImageConfig"]
 
+#: The statuses of ``iqa_core.schema.Status`` but ``ok``; a test holds the two together.
+RetryKind = Literal[
+    "invalid_row",
+    "denied",
+    "not_found",
+    "forbidden",
+    "throttled",
+    "timeout",
+    "network",
+    "empty",
+    "unsupported",
+    "decode_error",
+    "too_large",
+    "model_error",
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig:
@@ -72,6 +88,15 @@ class ImageConfig:
     )
     commit_seconds: float = option(
         30.0, help="write a part file this often: what a crash costs at most", metavar="S", above=0
+    )
+    retry_errors: tuple[RetryKind, ...] = option(
+        (), help="do rows with these statuses again, such as timeout or network", metavar="KIND"
+    )
+    lease_seconds: float = option(
+        30.0,
+        help="after a crash on another machine, a new run may take over after so long",
+        metavar="S",
+        minimum=1,
     )
     address: str | None = option(
         None,

@@ -44,6 +44,10 @@ def rescore(
     Raises:
         InputError: If the cache is incomplete, or was made by other weights.
     """
+    if config.retry_errors:
+        raise InputError(
+            "--retry-errors needs the images, and --features has none: retry with `iqa embed`"
+        )
     cache = FeatureCache(features)
     model = cache.fingerprint["model"]
     towers = load_towers(model)
@@ -59,16 +63,16 @@ def rescore(
     schema = output_schema(manifest, keep, pairs=prompts.names)
     fingerprint = run_fingerprint("rescore", cache.tower, prompts, schema)
     output = Output(config.output, manifest, fingerprint)
-    rows = manifest.rows - len(output.committed.rows)
-    if not rows:
+    if not output.left_to_do():
         print(f"nothing to do: all {manifest.rows:,} rows are in {config.output}")
         return conclude_unchanged(output, output.audit(), config.max_error_rate)
-    print(f"{rows:,} rows to do from the features of {model}", flush=True)
-    output.begin(asdict(replace(config, model=model)))
-    outcome = _score_parts(cache, output, prompts, schema, rows)
-    if not audit(manifest, output.committed.rows).passed:
-        print(f"--features {features} is not complete: run `iqa embed` again, and then this")
-    return conclude(output, outcome, None, config.max_error_rate)
+    with output.writing(asdict(replace(config, model=model)), config.lease_seconds):
+        rows = manifest.rows - len(output.committed.rows)
+        print(f"{rows:,} rows to do from the features of {model}", flush=True)
+        outcome = _score_parts(cache, output, prompts, schema, rows)
+        if not audit(manifest, output.committed.rows).passed:
+            print(f"--features {features} is not complete: run `iqa embed` again, and then this")
+        return conclude(output, outcome, None, config.max_error_rate)
 
 
 def _score_parts(

@@ -75,15 +75,10 @@ def run_images(
         precision = _precision(config.precision, actors)
         fingerprint = _fingerprint(config, kind, towers, prompts, precision, schema)
         output = Output(config.output, manifest, fingerprint)
-        units = list(plan_units(manifest, output.committed.rows))
-        rows = manifest.rows - len(output.committed.rows)
-        if not units:
+        if not output.left_to_do(config.retry_errors):
             print(f"nothing to do: all {manifest.rows:,} rows are in {config.output}")
             return conclude_unchanged(output, output.audit(), config.max_error_rate)
-        done = f", {len(output.committed.rows):,} done before" if output.committed.parts else ""
-        print(f"{rows:,} rows to do{done}; {_describe(towers, precision, actors)}", flush=True)
         cluster.start()
-        output.begin(asdict(config))
         encoding = Encoding(
             fetcher=Fetcher(manifest.folder.uri, config.timeout, config.retries, config.max_bytes),
             preprocess=towers.preprocess if config.resolution == "model" else None,
@@ -95,11 +90,18 @@ def run_images(
             prompts=prompts,
             schema=schema,
         )
-        outcome = run_pipeline(
-            manifest, config.keep, units, rows, towers.image, encoding, actors, output,
-            config.commit_seconds,
-        )  # fmt: skip
-    return conclude(output, outcome, actors, config.max_error_rate)
+        with output.writing(asdict(config), config.lease_seconds):
+            output.drop(config.retry_errors)
+            before = len(output.committed.rows)
+            rows = manifest.rows - before
+            done = f", {before:,} done before" if before else ""
+            print(f"{rows:,} rows to do{done}; {_describe(towers, precision, actors)}", flush=True)
+            units = list(plan_units(manifest, output.committed.rows))
+            outcome = run_pipeline(
+                manifest, config.keep, units, rows, towers.image, encoding, actors, output,
+                config.commit_seconds,
+            )  # fmt: skip
+            return conclude(output, outcome, actors, config.max_error_rate)
 
 
 def conclude(output: Output, outcome: Outcome, actors: Actors | None, max_error_rate: float) -> int:
@@ -185,7 +187,7 @@ def _summary(
         "complete": result.passed,
         "rows": len(output.committed.rows),
         "statuses": dict(output.committed.statuses),
-        "parts": output.committed.parts,
+        "parts": len(output.committed.parts),
         "audit": asdict(result),
         "last_run": {
             "rows": outcome.rows,

@@ -1,12 +1,16 @@
-"""Prove that an output holds every row of its manifest exactly once; exit status 1 otherwise."""
+"""Prove that an output holds every row of its manifest exactly once; exit status 1 otherwise.
+
+Reads every part file to its end, and checks that all were written under one fingerprint.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 
 from iqa_core.files import Folder
 from iqa_core.manifest import open_manifest
-from iqa_core.output import PARTS, audit, read_committed
+from iqa_core.output import FINGERPRINT, PARTS, audit, digest, read_committed
 from iqa_core.schema import InputError
 from jobs.options import option
 
@@ -17,20 +21,34 @@ __all__ = ["Config", "run"]
 class Config:
     """Options of ``iqa verify``."""
 
-    scores: str = option(help="output folder of `iqa score`", metavar="O")
+    scores: str = option(help="output folder of `iqa score` or `iqa embed`", metavar="O")
     manifest: str = option(help="the manifest that was scored", metavar="M")
+    json: bool = option(False, help="print the findings as JSON")
 
 
 def run(config: Config) -> int:
-    """Read every part file's identities and compare them with the manifest."""
+    """Read every part file and compare its rows with the manifest."""
     manifest = open_manifest(config.manifest)
     folder = Folder.of(config.scores)
     if not folder.list(PARTS):
         raise InputError(
             f"--scores {config.scores} holds no {PARTS}: give the output of `iqa score`"
         )
-    committed = read_committed(folder)
+    committed = read_committed(folder, everything=True)
     result = audit(manifest, committed.rows)
+    # Part files of versions that did not state one have none, which is no contradiction.
+    allowed = {digest(folder.read_json(FINGERPRINT))} if folder.exists(FINGERPRINT) else set()
+    foreign = committed.fingerprints - allowed
+    passed = result.passed and not foreign
+    if config.json:
+        findings = {"passed": passed, **asdict(result), "fingerprints": len(foreign) + 1}
+        findings |= {"parts": len(committed.parts), "statuses": dict(committed.statuses)}
+        print(json.dumps(findings, indent=2))
+        return 0 if passed else 1
     print(result)
     print(", ".join(f"{name} {count:,}" for name, count in committed.statuses.most_common()))
-    return 0 if result.passed else 1
+    if foreign:
+        print(
+            f"{len(foreign)} other fingerprints among {len(committed.parts)} part files: not equal"
+        )
+    return 0 if passed else 1

@@ -218,24 +218,54 @@ class TestOutput:
     def test_commits_are_read_back(self, manifest, tmp_path):
         output = Output(str(tmp_path / "o"), manifest, self.FINGERPRINT)
         assert not (tmp_path / "o").exists()
-        output.begin({"model": "tiny"})
-        output.commit(self.table(manifest, [0, 3], ["ok", "empty"]))
-        output.commit(self.table(manifest, [1]))
+        with output.writing({"model": "tiny"}, 30):
+            output.commit(self.table(manifest, [0, 3], ["ok", "empty"]))
+            output.commit(self.table(manifest, [1]))
         again = Output(str(tmp_path / "o"), manifest, self.FINGERPRINT)
         assert list(again.committed.rows.rows("a.parquet")) == [0, 1, 3]
         assert again.committed.statuses == {"ok": 2, "empty": 1}
-        assert again.committed.parts == 2
+        assert len(again.committed.parts) == 2
         assert again.audit().missing == 3
+        assert again.left_to_do()
+
+    def test_rows_to_retry_are_taken_out(self, manifest, tmp_path):
+        output = Output(str(tmp_path / "o"), manifest, self.FINGERPRINT)
+        with output.writing({}, 30):
+            output.commit(self.table(manifest, [0, 1, 2], ["ok", "timeout", "network"]))
+            output.commit(self.table(manifest, [3], ["timeout"]))
+            output.commit(self.table(manifest, [4, 5], ["ok", "empty"]))
+            assert not output.left_to_do()
+            assert output.left_to_do(["timeout"])
+            assert output.drop(["timeout", "forbidden"]) == 2
+        again = Output(str(tmp_path / "o"), manifest, self.FINGERPRINT)
+        assert list(again.committed.rows.rows("a.parquet")) == [0, 2, 4, 5]
+        assert again.committed.statuses == {"ok": 2, "network": 1, "empty": 1}
+        assert len(again.committed.parts) == 2
+
+    def test_rows_that_two_drivers_wrote_are_reconciled(self, manifest, tmp_path):
+        output = Output(str(tmp_path / "o"), manifest, self.FINGERPRINT)
+        with output.writing({}, 30):
+            for numbers in ([0, 1, 2], [2, 3, 3], [1, 2], [4, 5]):
+                output.commit(self.table(manifest, numbers))
+        again = Output(str(tmp_path / "o"), manifest, self.FINGERPRINT)
+        assert again.audit().twice == 4
+        assert again.left_to_do()
+        with again.writing({}, 30):
+            pass
+        assert again.audit().passed
+        assert not again.left_to_do()
 
     def test_another_fingerprint_is_refused(self, manifest, tmp_path):
-        Output(str(tmp_path / "o"), manifest, self.FINGERPRINT).begin({})
+        with Output(str(tmp_path / "o"), manifest, self.FINGERPRINT).writing({}, 30):
+            pass
         with pytest.raises(InputError, match="with model 'tiny' where this run has 'big'"):
             Output(str(tmp_path / "o"), manifest, self.FINGERPRINT | {"model": "big"})
         with pytest.raises(InputError, match=r"with sizes .* where this run has None"):
             Output(str(tmp_path / "o"), manifest, {"model": "tiny"})
 
     def test_a_changed_manifest_is_refused(self, manifest, tmp_path):
-        Output(str(tmp_path / "o"), manifest, self.FINGERPRINT).begin({})
+        with Output(str(tmp_path / "o"), manifest, self.FINGERPRINT).writing({}, 30):
+            pass
         write(tmp_path / "m/b.parquet", uri=["new"], mos=[1])
         Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), self.FINGERPRINT)
         write(tmp_path / "m/a.parquet", uri=["1"], mos=[1])
@@ -257,8 +287,8 @@ class TestOutput:
 
     def test_damaged_part_files_are_named(self, manifest, tmp_path):
         output = Output(str(tmp_path / "o"), manifest, self.FINGERPRINT)
-        output.begin({})
-        output.commit(self.table(manifest, [0]))
+        with output.writing({}, 30):
+            output.commit(self.table(manifest, [0]))
         (part,) = (tmp_path / "o").glob("part-*.parquet")
         part.write_bytes(part.read_bytes()[:-9])
         with pytest.raises(InputError, match=rf"part file {part.name} of .* can't be read"):
