@@ -431,13 +431,14 @@ def test_the_position_counts_from_the_first_batch(photos):
 
 def test_what_the_model_can_not_do_is_a_model_error(photos):
     scorer = Scorer("tiny", "clip-iqa", resolution="native")
-    result = scorer.score([photos["china"], photos["china"][:20]], on_error="nan")
-    assert list(result.errors) == [1]
-    assert result.errors[1].status == Status.MODEL_ERROR
+    images = [b"", photos["china"], photos["china"][:20]]
+    result = scorer.score(images, on_error="nan")
+    statuses = {position: error.status for position, error in result.errors.items()}
+    assert statuses == {0: Status.EMPTY, 2: Status.MODEL_ERROR}
     assert "20 x 640, but at native resolution this tower needs at least 32" in str(
-        result.errors[1]
+        result.errors[2]
     )
-    assert np.isfinite(result.score).tolist() == [True, False]
+    assert np.isfinite(result.score).tolist() == [False, True, False]
 
 
 def test_too_many_pixels(photos):
