@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +20,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from iqa_core.files import Fetcher
 from iqa_core.images import DEFAULT_MAX_PIXELS, decode_image, prepare_image
 from iqa_core.prompts import DEFAULT_PAIRS, PromptPair, load_pairs
 from iqa_core.schema import ImageError, InputError, Status
 from iqa_core.towers import TINY, Precision, Resolution, Towers, load_towers
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Sequence
 
     import pandas as pd
@@ -282,7 +281,7 @@ class Scorer:
         """Score one image or many.
 
         Args:
-            images: A path or URI, encoded bytes, a PIL image, an (H, W, 3) or (H, W) uint8 array,
+            images: A path, encoded bytes, a PIL image, an (H, W, 3) or (H, W) uint8 array,
                 or a list of these.
             on_error: ``raise`` on the first image that can't be scored, or ``nan`` to go on and
                 leave NaN and an entry in ``errors``.
@@ -348,7 +347,19 @@ class Scorer:
                 f"an image is a {type(item).__name__}, but must be a path, bytes, a PIL image or a "
                 "uint8 array"
             )
-        data = item if isinstance(item, bytes) else Fetcher(base="").fetch(os.fspath(item))
+        data = item if isinstance(item, bytes) else _read(Path(item))
         return decode_image(
             data, self.preprocess, mode=self.decode, max_pixels=self.max_pixels
         ).pixels
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        status = Status.UNSUPPORTED  # a folder, for one
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            status = Status.NOT_FOUND
+        elif isinstance(error, PermissionError):
+            status = Status.FORBIDDEN
+        raise ImageError(status, f"{type(error).__name__}: {error}") from error

@@ -277,7 +277,6 @@ def test_one_image_in_each_form_scores_the_same(scorer, photos, tmp_path):
     forms = [
         path,
         str(path),
-        path.as_uri(),
         data,
         Image.open(path),
         Image.fromarray(pixels),
