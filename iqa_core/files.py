@@ -1,31 +1,18 @@
-"""Local and remote files through fsspec: writes that are whole or nothing, and fetches."""
+"""Folders on any filesystem that fsspec speaks, and writes that are whole or nothing."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import random
-import stat
-import time
 import uuid
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fsspec
-from fsspec.asyn import sync
-from fsspec.exceptions import FSTimeoutError
 from fsspec.implementations.local import LocalFileSystem
 
-from iqa_core.schema import ImageError, Status
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-__all__ = ["Fetcher", "Folder", "has_scheme"]
+__all__ = ["Folder", "has_scheme"]
 
 
 def has_scheme(uri: str) -> bool:
@@ -107,144 +94,3 @@ class Folder:
     def read_json(self, name: str) -> Any:  # noqa: ANN401 - what JSON holds
         """Return a JSON document."""
         return json.loads(self.read(name))
-
-
-_CODES = {
-    "403": Status.FORBIDDEN,
-    "404": Status.NOT_FOUND,
-    "408": Status.TIMEOUT,
-    "410": Status.NOT_FOUND,
-    "401": Status.FORBIDDEN,
-    "429": Status.THROTTLED,
-    "503": Status.THROTTLED,
-    "AccessDenied": Status.FORBIDDEN,
-    "NoSuchBucket": Status.NOT_FOUND,
-    "NoSuchKey": Status.NOT_FOUND,
-    "SlowDown": Status.THROTTLED,
-}
-_TRANSIENT = {Status.THROTTLED, Status.TIMEOUT, Status.NETWORK}
-
-
-@dataclass(frozen=True)
-class Fetcher:
-    """Reads images by URI: with a time limit, retries for what may pass, and one error kind each.
-
-    Attributes:
-        base: Folder that relative paths are relative to.
-        timeout: Seconds for one attempt at a remote file.
-        retries: Further attempts for throttling, time-outs and network errors.
-        max_bytes: Limit on an encoded image.
-        concurrency: Files fetched at once by :meth:`stream`.
-    """
-
-    base: str
-    timeout: float = 30.0
-    retries: int = 3
-    max_bytes: int = 256 * 1024 * 1024
-    concurrency: int = 16
-
-    def resolve(self, uri: str) -> str:
-        """Return the absolute path or URI of a manifest's entry.
-
-        Raises:
-            ImageError: ``denied`` if a remote manifest names a file of this machine.
-        """
-        local = not has_scheme(uri) or uri.startswith(("file:", "local:"))
-        if has_scheme(self.base) and not self.base.startswith("file:"):
-            if uri.startswith(("/", "file:", "local:")) or ".." in PurePosixPath(uri).parts:
-                raise ImageError(
-                    Status.DENIED, f"{uri} is a local path, but the manifest is remote: not read"
-                )
-            return uri if has_scheme(uri) else f"{self.base.rstrip('/')}/{uri}"
-        if local and not has_scheme(uri):
-            return str(Path(self.base) / uri)
-        return uri
-
-    def fetch(self, uri: str) -> bytes:
-        """Return one file's content.
-
-        Raises:
-            ImageError: With the status that says why not.
-        """
-        target = self.resolve(uri)
-        for attempt in range(self.retries + 1):
-            try:
-                return self._read(target)
-            except ImageError:
-                raise
-            except Exception as error:  # filesystems raise whatever they like
-                status = _status_of(error)
-                if status not in _TRANSIENT or attempt == self.retries:
-                    text = " ".join(str(error).split()) or type(error).__name__
-                    raise ImageError(status, f"{type(error).__name__}: {text}"[:300]) from error
-            time.sleep(random.uniform(0.5, 1.0) * min(8.0, 0.25 * 2**attempt))  # noqa: S311 - jitter
-        raise AssertionError("unreachable")
-
-    def stream(self, uris: Sequence[str | None]) -> Iterator[bytes | ImageError | None]:
-        """Fetch many, some of them ahead, and yield them in order.
-
-        Args:
-            uris: What to fetch.
-
-        Yields:
-            Content, or the error that says why not; None where the URI is None.
-        """
-        remote = has_scheme(self.base) or any(uri is not None and has_scheme(uri) for uri in uris)
-        if not remote:  # a disk gains nothing from threads
-            yield from map(self._fetch_or_error, uris)
-            return
-        waiting: deque[Future[bytes | ImageError | None]] = deque()
-        with ThreadPoolExecutor(self.concurrency) as pool:
-            for uri in uris:
-                if len(waiting) == self.concurrency:  # bounds what is in memory, too
-                    yield waiting.popleft().result()
-                waiting.append(pool.submit(self._fetch_or_error, uri))
-            while waiting:
-                yield waiting.popleft().result()
-
-    def _fetch_or_error(self, uri: str | None) -> bytes | ImageError | None:
-        try:
-            return None if uri is None else self.fetch(uri)
-        except ImageError as error:
-            return error
-
-    def _read(self, target: str) -> bytes:
-        if not has_scheme(target):
-            path = Path(target)
-            found = path.stat()
-            if not stat.S_ISREG(found.st_mode):  # a folder, or a pipe that never ends
-                raise ImageError(Status.UNSUPPORTED, "not a regular file")
-            self._check_size(found.st_size)
-            return path.read_bytes()
-        fs, path_on_fs = fsspec.core.url_to_fs(target)
-        if getattr(fs, "async_impl", False):
-            data = bytes(sync(fs.loop, fs._cat_file, path_on_fs, timeout=self.timeout))
-        else:
-            data = bytes(fs.cat_file(path_on_fs))
-        self._check_size(len(data))
-        return data
-
-    def _check_size(self, size: int) -> None:
-        if size > self.max_bytes:
-            raise ImageError(
-                Status.TOO_LARGE,
-                f"{size} bytes, more than the limit of {self.max_bytes}: raise --max-bytes",
-            )
-
-
-def _status_of(error: BaseException) -> Status:
-    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        return Status.NOT_FOUND
-    if isinstance(error, PermissionError):
-        return Status.FORBIDDEN
-    if isinstance(error, (TimeoutError, asyncio.TimeoutError, FSTimeoutError)):
-        return Status.TIMEOUT
-    if isinstance(error, IsADirectoryError):
-        return Status.UNSUPPORTED
-    code = str(getattr(error, "status", "") or "")
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):
-        code = str(response.get("Error", {}).get("Code", ""))
-    if isinstance(error, ValueError) and not code:  # an unknown protocol, a malformed URL
-        return Status.UNSUPPORTED
-    return _CODES.get(code, Status.NETWORK)

@@ -20,6 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from pyroaring import BitMap
 
+from iqa_core.fetching import redact
 from iqa_core.files import Folder, has_scheme
 from iqa_core.schema import (
     IMAGE,
@@ -109,7 +110,7 @@ class Manifest:
     def plan(self) -> dict[str, Any]:
         """Return what a run remembers of the manifest, as JSON holds it."""
         files = [asdict(file) | {"rows": file.rows} for file in self.files]
-        return {"manifest": self.uri, "rows": self.rows, "files": files}
+        return {"manifest": redact(self.uri), "rows": self.rows, "files": files}
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,18 @@ class ImageConfig:
     max_pixels: int = option(
         178_956_970, help="limit on an image's width x height", metavar="N", minimum=1
     )
+    allow_scheme: tuple[str, ...] = option(
+        (),
+        help="further URI schemes that the manifest may name, such as zip or sftp (default: http, "
+        "https and object stores; local files only if the manifest is local)",
+        metavar="S",
+    )
+    allow_prefix: tuple[str, ...] = option(
+        (),
+        help="read only what begins with one of these and what lies beside the manifest; this also "
+        "allows local files and hosts of a private network",
+        metavar="URI",
+    )
     commit_seconds: float = option(
         30.0, help="write a part file this often: what a crash costs at most", metavar="S", above=0
     )

@@ -29,7 +29,8 @@ import ray.data
 import torch
 
 from iqa_core.features import EMBEDDING, feature_column, score_columns
-from iqa_core.files import Fetcher, Folder
+from iqa_core.fetching import Fetcher, redact
+from iqa_core.files import Folder
 from iqa_core.images import decode_image
 from iqa_core.manifest import DATA, Unit, read_unit
 from iqa_core.schema import (
@@ -322,6 +323,9 @@ class TowerActor:
                 place = places[start + position]
                 status[place], error[place] = Status.MODEL_ERROR.value, reason
         columns = {name: table.column(name) for name in table.column_names if name != _PIXELS}
+        # A signed URI is a key to the image; the row's identity leads back to it.
+        uris = [uri and redact(uri) for uri in table.column(URI).to_pylist()]
+        columns[URI] = pa.array(uris, pa.string())
         columns |= {"status": pa.array(status, pa.string()), "error": pa.array(error, pa.string())}
         columns |= _result_columns(features, self.encoding)
         seconds = (time.perf_counter() - began) / max(1, len(table))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ from iqa_core.schema import InputError
 from iqa_core.towers import load_towers
 from jobs.pipeline import Outcome
 from jobs.progress import Progress
-from jobs.run import conclude, conclude_unchanged, run_fingerprint
+from jobs.run import as_json, conclude, conclude_unchanged, run_fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +66,7 @@ def rescore(
     if not output.left_to_do():
         print(f"nothing to do: all {manifest.rows:,} rows are in {config.output}")
         return conclude_unchanged(output, output.audit(), config.max_error_rate)
-    with output.writing(asdict(replace(config, model=model)), config.lease_seconds):
+    with output.writing(as_json(replace(config, model=model)), config.lease_seconds):
         rows = manifest.rows - len(output.committed.rows)
         print(f"{rows:,} rows to do from the features of {model}", flush=True)
         outcome = _score_parts(cache, output, prompts, schema, rows)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from iqa_core import __version__
-from iqa_core.files import Fetcher
+from iqa_core.fetching import DEFAULT_SCHEMES, Fetcher, redact
 from iqa_core.manifest import open_manifest, plan_units
 from iqa_core.output import Output, output_schema
 from iqa_core.towers import load_towers
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from jobs.config import ImageConfig
     from jobs.pipeline import Actors
 
-__all__ = ["conclude", "conclude_unchanged", "run_fingerprint", "run_images"]
+__all__ = ["as_json", "conclude", "conclude_unchanged", "run_fingerprint", "run_images"]
 
 #: Raised whenever the same options would give other numbers or columns.
 _FORMAT = 1
@@ -80,7 +80,14 @@ def run_images(
             return conclude_unchanged(output, output.audit(), config.max_error_rate)
         cluster.start()
         encoding = Encoding(
-            fetcher=Fetcher(manifest.folder.uri, config.timeout, config.retries, config.max_bytes),
+            fetcher=Fetcher(
+                manifest.folder.uri,
+                config.timeout,
+                config.retries,
+                config.max_bytes,
+                schemes=(*DEFAULT_SCHEMES, *config.allow_scheme),
+                prefixes=config.allow_prefix,
+            ),
             preprocess=towers.preprocess if config.resolution == "model" else None,
             decode=config.decode,
             max_pixels=config.max_pixels,
@@ -90,7 +97,7 @@ def run_images(
             prompts=prompts,
             schema=schema,
         )
-        with output.writing(asdict(config), config.lease_seconds):
+        with output.writing(as_json(config), config.lease_seconds):
             output.drop(config.retry_errors)
             before = len(output.committed.rows)
             rows = manifest.rows - before
@@ -102,6 +109,12 @@ def run_images(
                 config.commit_seconds,
             )  # fmt: skip
             return conclude(output, outcome, actors, config.max_error_rate)
+
+
+def as_json(config: ImageConfig) -> dict[str, Any]:
+    """Return the options as they are kept beside the output: without passwords or signatures."""
+    options = asdict(config).items()
+    return {name: redact(value) if isinstance(value, str) else value for name, value in options}
 
 
 def conclude(output: Output, outcome: Outcome, actors: Actors | None, max_error_rate: float) -> int:

@@ -1,0 +1,356 @@
+"""Images by URI: what may be read at all, with limits on time and bytes, and retries.
+
+A manifest may come from someone else. So what it names is read only if it lies beside the manifest or
+is allowed, and over HTTP no machine is reached that the internet can't reach, whatever names, numbers
+or redirects lead there (OWASP, "Server-Side Request Forgery Prevention Cheat Sheet").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import posixpath
+import random
+import re
+import socket
+import stat
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urljoin, urlsplit
+
+import aiohttp
+import fsspec
+from fsspec.asyn import get_loop, sync
+from fsspec.exceptions import FSTimeoutError
+
+from iqa_core.files import has_scheme
+from iqa_core.schema import ImageError, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["DEFAULT_MAX_BYTES", "DEFAULT_SCHEMES", "Fetcher", "redact"]
+
+#: What a manifest may name by default. Local files too, if the manifest itself is local.
+DEFAULT_SCHEMES = (
+    *("http", "https", "s3", "s3a", "gs", "gcs", "hf"),
+    *("az", "abfs", "abfss", "adl", "oci", "r2", "memory"),
+)
+DEFAULT_MAX_BYTES = 256 * 1024 * 1024
+
+_LOCAL = ("file", "local")
+_REDIRECTS = 10
+_TRANSIENT = {Status.THROTTLED, Status.TIMEOUT, Status.NETWORK}
+_CODES = {
+    "401": Status.FORBIDDEN,
+    "403": Status.FORBIDDEN,
+    "404": Status.NOT_FOUND,
+    "408": Status.TIMEOUT,
+    "410": Status.NOT_FOUND,
+    "429": Status.THROTTLED,
+    "503": Status.THROTTLED,
+    "AccessDenied": Status.FORBIDDEN,
+    "NoSuchBucket": Status.NOT_FOUND,
+    "NoSuchKey": Status.NOT_FOUND,
+    "SlowDown": Status.THROTTLED,
+}
+
+# Passwords in URIs, and queries that sign or authorise a request.
+_USER_INFO = re.compile(r"(\w://)[^/@\s]+@")
+_QUERY = re.compile(r"(\w://[^\s?'\"]+)\?([^\s'\"]+)")
+_SECRET = re.compile(
+    r"(^|[&;])(x-amz-|x-goog-|sig=|signature|token|access_token|auth|key|api_?key|awsaccesskeyid"
+    r"|googleaccessid|password|secret|policy|se=|sp=|sv=|sr=|expires|hdnts|hmac)",
+    re.IGNORECASE,
+)
+
+
+def redact(text: str) -> str:
+    """Return a text without the passwords, and without the signed queries, of the URIs in it."""
+    if "://" not in text:
+        return text
+    text = _USER_INFO.sub(r"\1", text)
+    return _QUERY.sub(lambda m: m[1] if _SECRET.search(m[2]) else m[0], text)
+
+
+@dataclass(frozen=True)
+class Fetcher:
+    """Reads images by URI. Every failure is an :class:`ImageError` with one status.
+
+    Attributes:
+        base: The manifest's folder, which relative paths are relative to.
+        timeout: Seconds for one attempt at a remote file.
+        retries: Further attempts after throttling, time-outs and network errors.
+        max_bytes: Limit on an encoded image.
+        concurrency: Files fetched at once by :meth:`stream`.
+        schemes: Schemes that a manifest may name.
+        prefixes: If any, only what begins with one of these may be read, and the manifest's own
+            folder; in return, these may be local files or machines of a private network.
+    """
+
+    base: str
+    timeout: float = 30.0
+    retries: int = 3
+    max_bytes: int = DEFAULT_MAX_BYTES
+    concurrency: int = 16
+    schemes: tuple[str, ...] = DEFAULT_SCHEMES
+    prefixes: tuple[str, ...] = ()
+
+    def resolve(self, uri: str) -> str:
+        """Return the absolute path or URI of a manifest's entry.
+
+        Raises:
+            ImageError: ``denied`` if it may not be read.
+        """
+        local = not has_scheme(self.base)
+        uri = _without_file_scheme(uri) if local or self.prefixes else uri
+        if not has_scheme(uri) and not uri.startswith(("/", *(f"{name}:" for name in _LOCAL))):
+            uri = f"{self.base.rstrip('/')}/{uri}"
+            if local:
+                return uri
+            self._check_parents(uri)
+            return uri
+        if self._is_trusted(uri):
+            return uri
+        shown = redact(uri)
+        if self.prefixes:
+            raise ImageError(Status.DENIED, f"{shown} begins with none of --allow-prefix")
+        if not has_scheme(uri):
+            if local and not uri.startswith(tuple(f"{name}:" for name in _LOCAL)):
+                return uri
+            raise ImageError(
+                Status.DENIED,
+                f"{shown} is a local file, but the manifest is not: allow it by --allow-prefix",
+            )
+        self._check_schemes(uri, shown)
+        return uri
+
+    def _check_schemes(self, uri: str, shown: str) -> None:
+        for part in uri.split("::"):
+            scheme = part.partition("://")[0].lower()
+            if scheme not in self.schemes:
+                raise ImageError(
+                    Status.DENIED, f"the scheme {scheme!r} of {shown} is not among --allow-scheme"
+                )
+
+    def _check_parents(self, uri: str) -> None:
+        if ".." in unquote(uri).replace("\\", "/").split("/"):
+            raise ImageError(Status.DENIED, f"{redact(uri)} leads out of the manifest's folder")
+
+    def _is_trusted(self, uri: str) -> bool:
+        """Return whether it lies in the manifest's folder or below an allowed prefix."""
+        prefixes = (*self.prefixes, *((self.base,) if has_scheme(self.base) else ()))
+        if not prefixes or "::" in uri:
+            return False
+        place = _normal(uri)
+        return any(_lies_below(place, _normal(_without_file_scheme(p))) for p in prefixes)
+
+    def fetch(self, uri: str) -> bytes:
+        """Return one file's content.
+
+        Raises:
+            ImageError: With the status that says why not.
+        """
+        target = self.resolve(uri)
+        for attempt in range(self.retries + 1):
+            try:
+                return self._read(target)
+            except ImageError as error:
+                if error.status not in _TRANSIENT or attempt == self.retries:
+                    raise
+            except Exception as error:  # filesystems raise whatever they like
+                status = _status_of(error)
+                if status not in _TRANSIENT or attempt == self.retries:
+                    text = redact(" ".join(str(error).split())) or "no further message"
+                    raise ImageError(status, f"{type(error).__name__}: {text}"[:300]) from error
+            time.sleep(random.uniform(0.5, 1.0) * min(8.0, 0.25 * 2**attempt))  # noqa: S311 - jitter
+        raise RuntimeError("the last attempt returns or raises")
+
+    def stream(self, uris: Sequence[str | None]) -> Iterator[bytes | ImageError | None]:
+        """Fetch many, some of them ahead, and yield them in order.
+
+        Args:
+            uris: What to fetch.
+
+        Yields:
+            Content, or the error that says why not; None where the URI is None.
+        """
+        remote = has_scheme(self.base) or any(uri is not None and has_scheme(uri) for uri in uris)
+        if not remote:  # a disk gains nothing from threads
+            yield from map(self._fetch_or_error, uris)
+            return
+        waiting: deque[Future[bytes | ImageError | None]] = deque()
+        with ThreadPoolExecutor(self.concurrency) as pool:
+            for uri in uris:
+                if len(waiting) == self.concurrency:  # bounds what is in memory, too
+                    yield waiting.popleft().result()
+                waiting.append(pool.submit(self._fetch_or_error, uri))
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _fetch_or_error(self, uri: str | None) -> bytes | ImageError | None:
+        try:
+            return None if uri is None else self.fetch(uri)
+        except ImageError as error:
+            return error
+
+    def _read(self, target: str) -> bytes:
+        if not has_scheme(target):
+            path = Path(target)
+            found = path.stat()
+            if not stat.S_ISREG(found.st_mode):  # a folder, or a pipe that never ends
+                raise ImageError(Status.UNSUPPORTED, "not a regular file")
+            self._check_size(found.st_size)
+            return path.read_bytes()
+        if target.lower().startswith(("http://", "https://")):
+            content: bytes = sync(get_loop(), self._read_http, target, timeout=self.timeout)
+            return content
+        fs, path_on_fs = fsspec.core.url_to_fs(target)
+        if getattr(fs, "async_impl", False):
+            # One byte more than the limit, so that a larger file is noticed and not read.
+            end = self.max_bytes + 1
+            data = sync(fs.loop, fs._cat_file, path_on_fs, None, end, timeout=self.timeout)
+        else:
+            self._check_size(int(fs.size(path_on_fs) or 0))
+            data = fs.cat_file(path_on_fs)
+        self._check_size(len(data))
+        return bytes(data)
+
+    async def _read_http(self, url: str) -> bytes:
+        for _ in range(_REDIRECTS):
+            trusted = self._is_trusted(url)
+            if not trusted:
+                _check_number(urlsplit(url).hostname or "")
+            session = _session(private=trusted)
+            async with session.get(url, allow_redirects=False) as answer:
+                if answer.status in (301, 302, 303, 307, 308) and "Location" in answer.headers:
+                    url = urljoin(url, answer.headers["Location"])
+                    if not url.lower().startswith(("http://", "https://")):
+                        raise ImageError(Status.DENIED, f"it redirects to {redact(url)}: not HTTP")
+                    continue
+                answer.raise_for_status()
+                self._check_size(answer.content_length or 0)
+                content = bytearray()
+                async for chunk in answer.content.iter_chunked(1 << 20):
+                    content += chunk
+                    self._check_size(len(content))
+                return bytes(content)
+        raise ImageError(Status.NETWORK, f"more than {_REDIRECTS} redirects")
+
+    def _check_size(self, size: int) -> None:
+        if size > self.max_bytes:
+            raise ImageError(
+                Status.TOO_LARGE, f"more than {self.max_bytes} bytes: raise --max-bytes to allow it"
+            )
+
+
+def _without_file_scheme(uri: str) -> str:
+    for scheme in _LOCAL:
+        if uri.lower().startswith(f"{scheme}:/") and "::" not in uri:
+            path = uri[len(scheme) + 1 :]
+            return "/" + path.lstrip("/") if path.startswith(("///", "/")) else uri
+    return uri
+
+
+def _normal(uri: str) -> str:
+    """Return a URI with its path normalised, so that `..` can't lead out of a prefix unseen."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return posixpath.normpath(uri) + ("/" if uri.endswith("/") else "")
+    host, _, path = rest.partition("/")
+    path = unquote(path.partition("?")[0].partition("#")[0]).replace("\\", "/")
+    normal = posixpath.normpath("/" + path).lstrip("/")
+    return f"{scheme.lower()}://{host.lower() if scheme.lower() in ('http', 'https') else host}/{normal}"
+
+
+def _lies_below(place: str, prefix: str) -> bool:
+    prefix = prefix.rstrip("/")
+    return place == prefix or place.startswith(f"{prefix}/")
+
+
+def _refuse_private(info: Any) -> socket.socket:  # noqa: ANN401 - aiohttp's AddrInfoType
+    """Open a socket for an address of the public internet, or refuse it (after DNS)."""
+    family, kind, protocol, _, address = info
+    if not _is_public(address[0]):
+        raise ImageError(
+            Status.DENIED,
+            f"the host is {address[0]}, which is not on the public internet: allow it by "
+            "--allow-prefix",
+        )
+    return socket.socket(family=family, type=kind, proto=protocol)
+
+
+def _check_number(host: str) -> None:
+    """Refuse private addresses that are written as numbers, such as 2130706433 or 127.1."""
+    try:
+        address = socket.inet_ntoa(socket.inet_aton(host))
+    except OSError:
+        return  # a name, or IPv6: both are checked once they are resolved
+    if not _is_public(address):
+        raise ImageError(
+            Status.DENIED,
+            f"the host {host} is {address}, which is not on the public internet: allow it by "
+            "--allow-prefix",
+        )
+
+
+def _is_public(address: str) -> bool:
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(found, ipaddress.IPv6Address):
+        # IPv4 in disguise: mapped, 6to4, Teredo, and NAT64's prefixes.
+        inner = found.ipv4_mapped or found.sixtofour or (found.teredo or (None, None))[1]
+        if found in ipaddress.ip_network("64:ff9b::/32"):
+            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+        if inner is not None and not _is_public(str(inner)):
+            return False
+    return found.is_global and not found.is_multicast
+
+
+_SESSIONS: dict[tuple[int, bool], aiohttp.ClientSession] = {}
+
+
+def _session(*, private: bool) -> aiohttp.ClientSession:
+    """Return this process's session, which keeps connections open; called in fsspec's loop."""
+    key = (id(asyncio.get_running_loop()), private)
+    if key not in _SESSIONS:
+        guard = None if private else _refuse_private
+        connector = aiohttp.TCPConnector(limit=64, socket_factory=guard)
+        # Nothing of the environment: neither proxies nor the credentials of ~/.netrc.
+        _SESSIONS[key] = aiohttp.ClientSession(
+            connector=connector,
+            trust_env=False,
+            auto_decompress=False,
+            headers={"User-Agent": "distributed-iqa", "Accept-Encoding": "identity"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+    return _SESSIONS[key]
+
+
+def _status_of(error: BaseException) -> Status:
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return Status.NOT_FOUND
+    if isinstance(error, PermissionError):
+        return Status.FORBIDDEN
+    if isinstance(error, (TimeoutError, asyncio.TimeoutError, FSTimeoutError)):
+        return Status.TIMEOUT
+    if isinstance(error, IsADirectoryError):
+        return Status.UNSUPPORTED
+    code = str(getattr(error, "status", "") or "")
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        code = str(response.get("Error", {}).get("Code", ""))
+    if isinstance(error, ValueError) and not code:  # an unknown protocol, a malformed URL
+        return Status.UNSUPPORTED
+    return _CODES.get(code, Status.NETWORK)
+
+
+def host_of(uri: str | None) -> str:
+    """Return what fails together: scheme and host or bucket of a URI, or nothing if it is local."""
+    if uri is None or not has_scheme(uri):
+        return ""
+    parts = urlsplit(uri)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

@@ -1,0 +1,270 @@
+"""Tests of iqa_core/fetching.py on a real disk and a real HTTP server on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from iqa_core.fetching import Fetcher, host_of, redact
+from iqa_core.schema import ImageError, Status
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers by path; ``/flaky`` fails twice before it works."""
+
+    requests: dict[str, int] = {}  # noqa: RUF012 - shared on purpose, cleared by the fixture
+
+    def do_GET(self):
+        count = self.requests[self.path] = self.requests.get(self.path, 0) + 1
+        if self.path == "/slow":
+            time.sleep(3)
+        status = {
+            "/gone": 404,
+            "/gone?X-Amz-Signature=secret": 404,
+            "/secret": 403,
+            "/busy": 429,
+            "/down": 500,
+        }.get(self.path, 200)
+        if self.path == "/flaky" and count < 3:
+            status = 503
+        if self.path.startswith("/redirect?"):
+            self.send_response(302)
+            self.send_header("Location", self.path.partition("?")[2])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(status)
+        if self.path == "/endless":
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(bytes(1 << 16))
+            return
+        # A body that is cut short, twice.
+        self.send_header("Content-Length", "9" if self.path == "/cut" and count < 3 else "4")
+        self.end_headers()
+        self.wfile.write(b"data")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    _Handler.requests.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as http:
+        thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+        thread.join()
+
+
+def status_of(fetcher, uri):
+    with pytest.raises(ImageError) as raised:
+        fetcher.fetch(uri)
+    return raised.value.status
+
+
+class TestFetcher:
+    def test_relative_paths_count_from_the_base(self, tmp_path):
+        (tmp_path / "a.jpg").write_bytes(b"x")
+        fetcher = Fetcher(str(tmp_path))
+        assert fetcher.fetch("a.jpg") == b"x"
+        assert fetcher.fetch(str(tmp_path / "a.jpg")) == b"x"
+        assert fetcher.fetch(f"file://{tmp_path}/a.jpg") == b"x"
+
+    def test_local_failures(self, tmp_path):
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "large.jpg").write_bytes(bytes(11))
+        fetcher = Fetcher(str(tmp_path), max_bytes=10)
+        assert status_of(fetcher, "none.jpg") == Status.NOT_FOUND
+        assert status_of(fetcher, "folder") == Status.UNSUPPORTED
+        assert status_of(fetcher, "large.jpg") == Status.TOO_LARGE
+        assert status_of(fetcher, "nosuch://a") == Status.DENIED
+
+    def test_http_failures_keep_their_kind(self, server, tmp_path):
+        fetcher = Fetcher(
+            str(tmp_path), retries=0, timeout=1, prefixes=("http://127.0.0.1:9", server)
+        )
+        assert fetcher.fetch(f"{server}/a.jpg") == b"data"
+        assert status_of(fetcher, f"{server}/gone") == Status.NOT_FOUND
+        assert status_of(fetcher, f"{server}/secret") == Status.FORBIDDEN
+        assert status_of(fetcher, f"{server}/busy") == Status.THROTTLED
+        assert status_of(fetcher, f"{server}/down") == Status.NETWORK
+        assert status_of(fetcher, f"{server}/slow") == Status.TIMEOUT
+        assert status_of(fetcher, "http://127.0.0.1:9/a") == Status.NETWORK
+
+    def test_only_what_may_pass_is_tried_again(self, server, tmp_path):
+        fetcher = Fetcher(str(tmp_path), retries=3, prefixes=(server,))
+        assert fetcher.fetch(f"{server}/flaky") == b"data"
+        assert _Handler.requests["/flaky"] == 3
+        assert fetcher.fetch(f"{server}/cut") == b"data"
+        assert _Handler.requests["/cut"] == 3
+        assert status_of(fetcher, f"{server}/gone") == Status.NOT_FOUND
+        assert _Handler.requests["/gone"] == 1
+
+    def test_remote_manifests_read_no_local_files(self):
+        fetcher = Fetcher("memory://folder")
+        for uri in ("/etc/passwd", "file:///etc/passwd", "../other/a.jpg"):
+            assert status_of(fetcher, uri) == Status.DENIED
+        assert fetcher.resolve("a.jpg") == "memory://folder/a.jpg"
+
+    def test_streams_keep_the_order(self, server, tmp_path):
+        (tmp_path / "a.jpg").write_bytes(b"local")
+        fetcher = Fetcher(str(tmp_path), retries=0, concurrency=2, prefixes=(server, str(tmp_path)))
+        uris = [f"{server}/1", None, "a.jpg", f"{server}/gone", *[f"{server}/x"] * 9]
+        results = list(fetcher.stream(uris))
+        assert results[0] == b"data"
+        assert results[1] is None
+        assert results[2] == b"local"
+        assert results[3].status == Status.NOT_FOUND
+        assert results[4:] == [b"data"] * 9
+
+    def test_endless_answers_end_at_the_limit(self, server, tmp_path):
+        fetcher = Fetcher(str(tmp_path), prefixes=(server,), max_bytes=1 << 20)
+        assert status_of(fetcher, f"{server}/endless") == Status.TOO_LARGE
+
+    def test_redirects_are_followed_and_checked(self, server, tmp_path):
+        fetcher = Fetcher(str(tmp_path), prefixes=(server,), retries=0)
+        assert fetcher.fetch(f"{server}/redirect?{server}/a.jpg") == b"data"
+        assert fetcher.fetch(f"{server}/redirect?/a.jpg") == b"data"
+        other = server.replace("127.0.0.1", "127.0.0.2")
+        assert status_of(fetcher, f"{server}/redirect?{other}/a.jpg") == Status.DENIED
+        assert status_of(fetcher, f"{server}/redirect?file:///etc/passwd") == Status.DENIED
+        assert status_of(fetcher, f"{server}/redirect?http://169.254.169.254/") == Status.DENIED
+        assert status_of(fetcher, f"{server}/redirect?{server}/gone") == Status.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://{server}/a",
+        "http://localhost:{port}/a",
+        "http://LOCALHOST:{port}/a",
+        "http://2130706433:{port}/a",  # 127.0.0.1 as one number
+        "http://0x7f000001:{port}/a",
+        "http://017700000001:{port}/a",
+        "http://127.1:{port}/a",
+        "http://0:{port}/a",
+        "http://0.0.0.0:{port}/a",
+        "http://[::1]:{port}/a",
+        "http://[::]:{port}/a",
+        "http://[::ffff:127.0.0.1]:{port}/a",
+        "http://[::ffff:7f00:1]:{port}/a",
+        "http://[64:ff9b::7f00:1]:{port}/a",
+        "http://user@127.0.0.1:{port}/a",
+        "http://good.example@127.0.0.1:{port}/a",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://10.0.0.1/a",
+        "http://192.168.1.1/a",
+        "http://172.16.0.1/a",
+        "http://100.64.0.1/a",
+        "http://[fe80::1]/a",
+        "http://[fd00:ec2::254]/latest/meta-data/",
+        "HTTP://127.0.0.1:{port}/a",
+        "file:///etc/passwd",
+        "FILE:///etc/passwd",
+        "file:/etc/passwd",
+        "local:///etc/passwd",
+        "/etc/passwd",
+        "../secret.jpg",
+        "a/../../secret.jpg",
+        "a/%2e%2e/%2e%2e/secret.jpg",
+        "..\\secret.jpg",
+        "zip://a.jpg::file:///etc/passwd",
+        "zip://a.jpg::s3://bucket/file.zip",
+        "simplecache::file:///etc/passwd",
+        "filecache::http://127.0.0.1:{port}/a",
+        "gopher://127.0.0.1:{port}/a",
+        "ftp://127.0.0.1/a",
+        "sftp://127.0.0.1/a",
+        "smb://127.0.0.1/share/a",
+        "webhdfs://127.0.0.1/a",
+        "dask://127.0.0.1/a",
+        "jupyter://127.0.0.1:{port}/a",
+        "reference://a",
+        "data://a",
+        " file:///etc/passwd",
+    ],
+)
+def test_what_a_remote_manifest_may_not_name(uri, server, tmp_path):
+    host = server.removeprefix("http://")
+    fetcher = Fetcher("s3://bucket/manifests", timeout=5, retries=0)
+    uri = uri.format(server=host, port=host.partition(":")[2])
+    assert status_of(fetcher, uri) == Status.DENIED
+    assert not _Handler.requests, "something was fetched"
+
+
+def test_names_that_resolve_to_private_addresses_are_refused(server, monkeypatch, tmp_path):
+    import socket
+
+    real = socket.getaddrinfo
+
+    def resolve(host, *arguments, **options):
+        return real("127.0.0.1" if host == "photos.example" else host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    fetcher = Fetcher(str(tmp_path), retries=0)
+    port = server.rpartition(":")[2]
+    assert status_of(fetcher, f"http://photos.example:{port}/a") == Status.DENIED
+    assert not _Handler.requests
+    allowed = Fetcher(str(tmp_path), retries=0, prefixes=(f"http://photos.example:{port}",))
+    assert allowed.fetch(f"http://photos.example:{port}/a") == b"data"
+
+
+def test_prefixes_end_at_path_borders(tmp_path):
+    fetcher = Fetcher("s3://bucket/m", prefixes=("s3://data/photos", "file:///mnt/photos/"))
+    assert fetcher.resolve("s3://data/photos/a.jpg")
+    assert fetcher.resolve("s3://bucket/m/a.jpg")
+    assert fetcher.resolve("file:///mnt/photos/a.jpg") == "/mnt/photos/a.jpg"
+    for uri in (
+        "s3://data/photos2/a.jpg",
+        "s3://data/photos/../secret/a.jpg",
+        "s3://data/a.jpg",
+        "/mnt/photos/../secret.jpg",
+        "https://data.example/photos/a.jpg",
+    ):
+        with pytest.raises(ImageError, match="begins with none of --allow-prefix"):
+            fetcher.resolve(uri)
+
+
+def test_schemes_can_be_allowed(tmp_path):
+    fetcher = Fetcher(str(tmp_path), schemes=("zip", "s3"))
+    assert fetcher.resolve("zip://a.jpg::s3://bucket/x.zip")
+    with pytest.raises(ImageError, match=r"the scheme 'file' of .* is not among --allow-scheme"):
+        fetcher.resolve("zip://a.jpg::file:///etc/x.zip")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("https://user:pass@host/a.jpg", "https://host/a.jpg"),
+        ("https://host/a.jpg?X-Amz-Signature=1&X-Amz-Date=2", "https://host/a.jpg"),
+        ("cannot read https://h/a?sig=x, sorry", "cannot read https://h/a sorry"),
+        ("https://h/a?sv=2020&sr=b&sig=abc", "https://h/a"),
+        ("https://h/get?id=5", "https://h/get?id=5"),
+        ("s3://bucket/a.jpg", "s3://bucket/a.jpg"),
+        ("photos/what?.jpg", "photos/what?.jpg"),
+    ],
+)
+def test_redact(text, expected):
+    assert redact(text) == expected
+
+
+def test_errors_hold_no_secret(server, tmp_path):
+    host = server.removeprefix("http://")
+    fetcher = Fetcher(str(tmp_path), retries=0, prefixes=(f"http://me:secret@{host}", server))
+    with pytest.raises(ImageError) as raised:
+        fetcher.fetch(f"{server}/gone?X-Amz-Signature=secret")
+    assert "secret" not in str(raised.value)
+
+
+def test_host_of():
+    assert host_of("s3://bucket/a/b") == "s3://bucket"
+    assert host_of("https://me:x@host:8080/a?b") == "https://host:8080"
+    assert host_of("a.jpg") == host_of(None) == ""
