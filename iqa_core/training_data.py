@@ -1,0 +1,323 @@
+"""The rows of a training: written once from a feature cache, then memory-mapped by each worker.
+
+Rows stand in the order of a hash of their identity. So any contiguous shard is a random sample of
+the manifest, the held-out rows are the same in every run, and neither depends on the order in which
+the cache's part files were committed. The files are plain arrays of numbers; ``data.json`` is written
+last and makes them complete.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from iqa_core.features import EMBEDDING, features_of
+from iqa_core.files import Folder
+from iqa_core.learner import teacher_scores
+from iqa_core.schema import IDENTITY, InputError, Status
+from iqa_core.scoring import margins
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from iqa_core.features import FeatureCache
+    from iqa_core.scoring import PromptFeatures
+
+__all__ = ["DATA", "FILES", "MOST_HELD_OUT", "TrainingData", "check_target", "write_training_data"]
+
+DATA = "data.json"
+_COLUMN = "column:"
+_TYPES = {
+    "features": np.float16,
+    "targets": np.float64,
+    "teacher": np.float64,
+    "watched": np.float64,
+}
+#: Everything that :func:`write_training_data` writes.
+FILES = (DATA, *(f"{part}.{kind}" for part in ("train", "held_out") for kind in _TYPES))
+
+#: More held-out rows than these are not read: they would tell no more about the order.
+MOST_HELD_OUT = 20_000
+_LEAST_HELD_OUT = 8
+_COPY_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Rows to train on and rows to measure agreement on.
+
+    Attributes:
+        folder: Path or URI of the folder that holds them.
+        rows: N, the rows to train on.
+        held_out_rows: The rows to measure on.
+        unused: Rows of the cache without features or without a target.
+        width: D, of the features.
+        pairs: P, the base prompt pairs.
+        target: What the student is to agree with: ``ensemble``, ``per-pair`` or ``column:NAME``.
+        watched: Names of columns whose agreement is reported, and nothing else.
+    """
+
+    folder: str
+    rows: int
+    held_out_rows: int
+    unused: int
+    width: int
+    pairs: int
+    target: str
+    watched: tuple[str, ...]
+
+    @property
+    def per_pair(self) -> bool:
+        """Whether each pair has a target of its own."""
+        return self.target == "per-pair"
+
+    @classmethod
+    def open(cls, folder: str) -> TrainingData:
+        """Open what :func:`write_training_data` wrote."""
+        document = Folder.of(folder).read_json(DATA)
+        return cls(**{**document, "folder": folder, "watched": tuple(document["watched"])})
+
+    def shard(self, rank: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Map one worker's rows.
+
+        Args:
+            rank: Which worker.
+            size: Of how many.
+
+        Returns:
+            (n, D) float16 features and (n, P) or (n, 1) float64 targets, as read-only maps.
+        """
+        start, stop = rank * self.rows // size, (rank + 1) * self.rows // size
+        return self._map("train", "features", start, stop), self._map(
+            "train", "targets", start, stop
+        )
+
+    def held_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return (n, D) features and (n, P) or (n, 1) targets of the held-out rows."""
+        rows = (0, self.held_out_rows)
+        return self._map("held_out", "features", *rows), self._map("held_out", "targets", *rows)
+
+    def held_out_references(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the (n,) scores by the fixed base prompts, and the (n, W) watched columns."""
+        rows = (0, self.held_out_rows)
+        teacher = self._map("held_out", "teacher", *rows)[:, 0]
+        return teacher, self._map("held_out", "watched", *rows)
+
+    def _map(self, part: str, kind: str, start: int, stop: int) -> np.ndarray:
+        columns = _columns(self, kind)
+        dtype = np.dtype(_TYPES[kind])
+        shape, offset = (stop - start, columns), start * columns * dtype.itemsize
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        folder, name = Folder.of(self.folder), f"{part}.{kind}"
+        if folder.is_local:
+            return np.memmap(folder.path(name), dtype, "r", offset, shape)
+        with tempfile.TemporaryFile() as file:  # on this worker's own disk, gone with the map
+            end = offset + shape[0] * columns * dtype.itemsize
+            for at in range(offset, end, _COPY_BYTES):
+                path = folder.path(name)
+                file.write(folder.fs.cat_file(path, start=at, end=min(end, at + _COPY_BYTES)))
+            file.flush()
+            return np.memmap(file, dtype, "r", 0, shape)
+
+
+def _columns(data: TrainingData, kind: str) -> int:
+    targets = data.pairs if data.per_pair else 1
+    return {"features": data.width, "targets": targets, "teacher": 1, "watched": len(data.watched)}[
+        kind
+    ]
+
+
+def check_target(cache: FeatureCache, target: str, watch: Sequence[str] = ()) -> None:
+    """Refuse a target or a watched column that the cache can't give.
+
+    Raises:
+        InputError: If the target is none of ``ensemble``, ``per-pair``, ``column:NAME``, or a
+            column is not there or not numeric.
+    """
+    if target not in ("ensemble", "per-pair") and not target.startswith(_COLUMN):
+        raise InputError(f"--teacher {target!r} is none of ensemble, per-pair, column:NAME")
+    named = [("--teacher", target.removeprefix(_COLUMN))] if target.startswith(_COLUMN) else []
+    for option, name in [*named, *(("--watch", name) for name in watch)]:
+        if name not in cache.kept:
+            kept = ", ".join(cache.kept) or "none"
+            raise InputError(
+                f"{option} column {name!r} is not in the features, whose columns are: {kept}: run "
+                f"`iqa embed` with --keep {name}"
+            )
+        kind = cache.schema.field(name).type
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            raise InputError(f"{option} column {name!r} is of type {kind}, but must be numeric")
+
+
+def write_training_data(
+    cache: FeatureCache,
+    folder: str,
+    prompts: PromptFeatures,
+    *,
+    target: str = "ensemble",
+    holdout: float = 0.1,
+    holdout_by: str | None = None,
+    watch: Sequence[str] = (),
+) -> TrainingData:
+    """Write the rows of a feature cache as a training reads them.
+
+    Memory does not grow with the features: what is held for each row is its hash and its place.
+
+    Args:
+        cache: The features.
+        folder: Path or URI of the folder to write to.
+        prompts: Features of the fixed base prompts, the teacher.
+        target: ``ensemble``, ``per-pair`` or ``column:NAME``.
+        holdout: Share of the rows to measure on, by a hash of the row's identity: a row's side
+            depends neither on other rows nor on the seed.
+        holdout_by: Column to hash instead: rows that share its value are on the same side.
+        watch: Numeric columns to report agreement with.
+
+    Returns:
+        The rows.
+
+    Raises:
+        InputError: If a column is unusable or too few rows are left on a side. Nothing is written
+            then.
+    """
+    check_target(cache, target, watch)
+    if holdout_by is not None and holdout_by not in cache.kept:
+        raise InputError(
+            f"--holdout-by column {holdout_by!r} is not in the features, whose columns are: "
+            f"{', '.join(cache.kept) or 'none'}: run `iqa embed` with --keep {holdout_by}"
+        )
+    places, counts = _places(cache, target, holdout, holdout_by)
+    if counts[1] < _LEAST_HELD_OUT:
+        raise InputError(
+            f"--holdout {holdout:g} leaves {counts[1]} of {sum(counts):,} rows to measure agreement "
+            f"on, but at least {_LEAST_HELD_OUT} are needed: raise it, or embed more images"
+        )
+    data = TrainingData(
+        folder=folder,
+        rows=counts[0],
+        held_out_rows=min(counts[1], MOST_HELD_OUT),
+        unused=len(places) - sum(counts),
+        width=cache.width,
+        pairs=len(prompts.names),
+        target=target,
+        watched=tuple(watch),
+    )
+    goal = Folder.of(folder)
+    with ExitStack() as stack:
+        if goal.is_local:
+            local = Path(goal.root)
+            local.mkdir(parents=True, exist_ok=True)
+        else:
+            local = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        _write_arrays(cache, local, prompts, data, places)
+        if not goal.is_local:
+            for path in sorted(local.iterdir()):
+                goal.fs.put_file(str(path), goal.path(path.name))
+    document = asdict(data)
+    del document["folder"]
+    goal.write_json(DATA, document)
+    return data
+
+
+def _places(
+    cache: FeatureCache, target: str, holdout: float, holdout_by: str | None
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return where each row of the cache goes, in the cache's order.
+
+    Returns:
+        (rows,) int64: a place among the training rows from 0 up, ``-2 - place`` among the held-out
+        ones, -1 for neither; and how many there are of the first two.
+    """
+    hashes, sides, usable = [], [], []
+    columns = [target.removeprefix(_COLUMN)] if target.startswith(_COLUMN) else []
+    columns += [holdout_by] if holdout_by and holdout_by not in columns else []
+    for table in cache.tables(["status", *columns]):
+        hashes.append(_hashes(table.select(list(IDENTITY))))
+        sides.append(_hashes(table.select([holdout_by])) if holdout_by else hashes[-1])
+        there = pc.equal(table.column("status"), Status.OK.value).to_numpy()
+        if target.startswith(_COLUMN):
+            there = there & np.isfinite(_floats(table, [target.removeprefix(_COLUMN)])[:, 0])
+        usable.append(there)
+    order, side = np.concatenate(hashes), np.concatenate(sides)
+    there = np.concatenate(usable)
+    out = there & (side < np.uint64(holdout * 2**64))
+    places = np.full(len(order), -1, dtype=np.int64)
+    for mask, encode in ((there & ~out, False), (out, True)):
+        rows = np.flatnonzero(mask)
+        rows = rows[np.argsort(order[rows], kind="stable")]
+        number = np.arange(len(rows), dtype=np.int64)
+        places[rows] = -2 - number if encode else number
+    return places, (int((there & ~out).sum()), int(out.sum()))
+
+
+def _hashes(table: pa.Table) -> np.ndarray:
+    """Return a 64-bit hash of each row, the same on every machine."""
+    frame = table.to_pandas()
+    hashed: np.ndarray = pd.util.hash_pandas_object(frame, index=False).to_numpy()
+    return hashed
+
+
+def _floats(table: pa.Table, names: Sequence[str]) -> np.ndarray:
+    """Return numeric columns as (N, len(names)) float64, null as NaN."""
+    columns = [pc.cast(table.column(name), pa.float64(), safe=False).to_numpy() for name in names]
+    return np.stack(columns, axis=1) if columns else np.empty((len(table), 0))
+
+
+def _write_arrays(
+    cache: FeatureCache,
+    local: Path,
+    prompts: PromptFeatures,
+    data: TrainingData,
+    places: np.ndarray,
+) -> None:
+    train = _create(local, "train", ("features", "targets"), data, data.rows)
+    held_out = _create(local, "held_out", tuple(_TYPES), data, data.held_out_rows)
+    column = data.target.removeprefix(_COLUMN) if data.target.startswith(_COLUMN) else None
+    kept = sorted({*data.watched, *([column] if column else [])})
+    start = 0
+    for table in cache.tables([EMBEDDING, *kept]):
+        here = places[start : start + len(table)]
+        start += len(table)
+        features = features_of(table)
+        teacher = torch.from_numpy(margins(features, prompts))
+        values = {
+            "features": features,
+            "teacher": teacher_scores(teacher).numpy(),
+            "watched": _floats(table, data.watched),
+        }
+        if column is None:
+            kind: Literal["ensemble", "per-pair"] = "per-pair" if data.per_pair else "ensemble"
+            values["targets"] = teacher_scores(teacher, kind).numpy()
+        else:
+            values["targets"] = _floats(table, [column])
+        for arrays, mask, at in (
+            (train, here >= 0, here),
+            (held_out, (here <= -2) & (-2 - here < data.held_out_rows), -2 - here),
+        ):
+            for name, array in arrays.items():
+                array[at[mask]] = values[name][mask]
+    for array in (*train.values(), *held_out.values()):
+        if isinstance(array, np.memmap):
+            array.flush()
+
+
+def _create(
+    local: Path, part: str, kinds: Sequence[str], data: TrainingData, rows: int
+) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    for kind in kinds:
+        shape: tuple[int, int] = (rows, _columns(data, kind))
+        dtype: Any = _TYPES[kind]
+        path = local / f"{part}.{kind}"
+        arrays[kind] = np.memmap(path, dtype, "w+", 0, shape) if 0 not in shape else np.empty(shape)
+    return arrays
