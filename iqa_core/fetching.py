@@ -109,9 +109,9 @@ class Fetcher:
         local = not has_scheme(self.base)
         uri = _without_file_scheme(uri) if local or self.prefixes else uri
         if not has_scheme(uri) and not uri.startswith(("/", *(f"{name}:" for name in _LOCAL))):
-            uri = f"{self.base.rstrip('/')}/{uri}"
             if local:
-                return uri
+                return str(Path(self.base, uri))
+            uri = f"{self.base.rstrip('/')}/{uri}"
             self._check_parents(uri)
             return uri
         if self._is_trusted(uri):
@@ -211,13 +211,23 @@ class Fetcher:
             return content
         fs, path_on_fs = fsspec.core.url_to_fs(target)
         if getattr(fs, "async_impl", False):
-            # One byte more than the limit, so that a larger file is noticed and not read.
-            end = self.max_bytes + 1
-            data = sync(fs.loop, fs._cat_file, path_on_fs, None, end, timeout=self.timeout)
+            data = self._read_range(fs, path_on_fs)
         else:
             self._check_size(int(fs.size(path_on_fs) or 0))
             data = fs.cat_file(path_on_fs)
         self._check_size(len(data))
+        return bytes(data)
+
+    def _read_range(self, fs: Any, path: str) -> bytes:  # noqa: ANN401 - fsspec is untyped
+        """Read one byte more than the limit at most, so that a larger file is noticed, not read."""
+        end = self.max_bytes + 1
+        try:
+            data = sync(fs.loop, fs._cat_file, path, start=0, end=end, timeout=self.timeout)
+        except OSError as error:
+            # An empty object has no range at all.
+            if "range" in str(error).lower() and fs.size(path) == 0:
+                return b""
+            raise
         return bytes(data)
 
     async def _read_http(self, url: str) -> bytes:

@@ -4,20 +4,49 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-__all__ = ["Folder", "has_scheme"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+__all__ = ["Folder", "has_scheme", "retried"]
+
+T = TypeVar("T")
+
+_ATTEMPTS = 5
 
 
 def has_scheme(uri: str) -> bool:
     """Return whether a text is a URI such as ``s3://bucket/key`` rather than a plain path."""
     return "://" in uri or "::" in uri
+
+
+def retried(action: Callable[[], T]) -> T:
+    """Do something with a remote filesystem, again if it fails in a way that may pass.
+
+    Raises:
+        OSError: The last failure, whatever the filesystem's library raised.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            return action()
+        except (FileNotFoundError, PermissionError, NotADirectoryError, FileExistsError):
+            raise
+        except Exception as error:  # libraries of stores raise whatever they like
+            if attempt == _ATTEMPTS - 1:
+                raise OSError(f"{type(error).__name__}: {error}") from error
+        time.sleep(random.uniform(0.5, 1.0) * 0.3 * 2**attempt)  # noqa: S311 - jitter
+    raise RuntimeError("the last attempt returns or raises")
 
 
 @dataclass(frozen=True)
@@ -51,12 +80,16 @@ class Folder:
 
     def exists(self, name: str) -> bool:
         """Return whether a file is there."""
-        return bool(self.fs.exists(self.path(name)))
+        return self.retried(lambda: bool(self.fs.exists(self.path(name))))
 
     def list(self, pattern: str) -> list[str]:
         """Return the names below the folder that match a glob pattern, sorted."""
-        self.fs.invalidate_cache()
-        found = self.fs.glob(self.path(pattern))
+
+        def find() -> list[str]:
+            self.fs.invalidate_cache()
+            return list(self.fs.glob(self.path(pattern)))
+
+        found = self.retried(find)
         return sorted(str(PurePosixPath(path).relative_to(self.root)) for path in found)
 
     def write(self, name: str, data: bytes) -> None:
@@ -69,7 +102,7 @@ class Folder:
             OSError: If it can't be written; nothing is left under the final name.
         """
         if not self.is_local:
-            self.fs.pipe_file(self.path(name), data)
+            self.retried(lambda: self.fs.pipe_file(self.path(name), data))
             return
         final = Path(self.path(name))
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +118,26 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         """Return a file's content."""
-        return bytes(self.fs.cat_file(self.path(name)))
+        return self.retried(lambda: bytes(self.fs.cat_file(self.path(name))))
+
+    def remove(self, name: str) -> None:
+        """Remove a file; one that is gone already is no error."""
+        with suppress(FileNotFoundError):
+            self.retried(lambda: self.fs.rm_file(self.path(name)))
+
+    def modified(self, name: str) -> datetime:
+        """Return when a file was written, by the clock of the filesystem."""
+
+        def find() -> datetime:
+            self.fs.invalidate_cache()
+            found: datetime = self.fs.modified(self.path(name))
+            return found
+
+        return self.retried(find)
+
+    def retried(self, action: Callable[[], T]) -> T:
+        """Do something here, again if this is no local disk and it fails in a way that may pass."""
+        return action() if self.is_local else retried(action)
 
     def write_json(self, name: str, document: Any) -> None:  # noqa: ANN401 - what JSON holds
         """Write a JSON document, whole or not at all."""

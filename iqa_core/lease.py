@@ -22,8 +22,6 @@ from typing import TYPE_CHECKING, Any
 from iqa_core.schema import InputError
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from iqa_core.files import Folder
 
 __all__ = ["LeaseLostError", "OutputLease"]
@@ -87,7 +85,7 @@ class OutputLease:
                 self._thread.start()
                 return self
             other = found
-            self._remove(self._name)
+            self._folder.remove(self._name)
             if not other.get("candidate") or attempt == _ATTEMPTS - 1:
                 break
             time.sleep(random.uniform(0.2, 1.5))  # noqa: S311 - two that came at once part again
@@ -101,7 +99,8 @@ class OutputLease:
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._remove(self._name)
+        with suppress(OSError):  # it runs out by itself
+            self._folder.remove(self._name)
 
     def check(self) -> None:
         """Make sure that the lease still holds; called before each commit.
@@ -159,7 +158,9 @@ class OutputLease:
             if not elsewhere or lease["modified"] != first["modified"]:
                 return lease
             self._beat()  # its time, by the same store's clock, is now
-            if (self._modified(self._name) - lease["modified"]).total_seconds() > lease["seconds"]:
+            if (self._folder.modified(self._name) - lease["modified"]).total_seconds() > lease[
+                "seconds"
+            ]:
                 break
             if lease is first:
                 log.warning(
@@ -167,22 +168,13 @@ class OutputLease:
                 )
             time.sleep(min(1.0, self._seconds / 8))
             lease = self._read(name)
-        self._remove(name)
+        self._folder.remove(name)
         return None
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
             lease: dict[str, Any] = self._folder.read_json(name)
-            lease["modified"] = self._modified(name)
+            lease["modified"] = self._folder.modified(name)
         except (OSError, ValueError):
             return None
         return lease
-
-    def _modified(self, name: str) -> datetime:
-        self._folder.fs.invalidate_cache()
-        modified: datetime = self._folder.fs.modified(self._folder.path(name))
-        return modified
-
-    def _remove(self, name: str) -> None:
-        with suppress(OSError):
-            self._folder.fs.rm_file(self._folder.path(name))

@@ -165,22 +165,15 @@ def open_manifest(uri: str, keep: Sequence[str] = ()) -> Manifest:
 
 
 def _find_files(uri: str) -> tuple[Folder, list[str]]:
-    fs, path = fsspec.core.url_to_fs(uri)
-    path = path.rstrip("/")
     try:
-        if "*" in path or "?" in path or "[" in path:
-            root = path[: min(path.index(c) for c in "*?[" if c in path)].rpartition("/")[0]
-            found = fs.glob(path)
-        elif fs.isdir(path):
-            root, found = path, fs.find(path)
-        elif fs.exists(path):
-            root, found = path.rpartition("/")[0], [path]
-        else:
-            raise InputError(f"--manifest {uri} does not exist: check the path")
+        fs, path = fsspec.core.url_to_fs(uri)
+        path = path.rstrip("/")
+        folder = Folder(uri, fs, path)
+        root, found = folder.retried(lambda: _list_files(fs, path))
     except (OSError, ImportError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"--manifest {uri} can't be read: {error}") from error
+        raise InputError(f"--manifest {redact(uri)} can't be read: {redact(str(error))}") from error
+    if not found:
+        raise InputError(f"--manifest {redact(uri)} does not exist: check the path")
     names = [str(PurePosixPath(file).relative_to(root)) for file in sorted(found)]
     names = [
         name
@@ -193,18 +186,33 @@ def _find_files(uri: str) -> tuple[Folder, list[str]]:
     return Folder(protocol + root, fs, root), names
 
 
+def _list_files(fs: fsspec.AbstractFileSystem, path: str) -> tuple[str, list[str]]:
+    """Return the folder that names are relative to, and the files."""
+    if any(mark in path for mark in "*?["):
+        root = path[: min(path.index(mark) for mark in "*?[" if mark in path)].rpartition("/")[0]
+        return root, list(fs.glob(path))
+    if fs.isdir(path):
+        # An empty folder is there, which an empty list would not say.
+        return path, list(fs.find(path)) or [f"{path}/"]
+    return path.rpartition("/")[0], [path] if fs.exists(path) else []
+
+
 def _open_file(folder: Folder, name: str) -> tuple[ManifestFile, pa.Schema]:
     path = folder.path(name)
-    try:
+
+    def read_footer() -> tuple[Any, int]:
         with folder.fs.open(path, "rb") as file:
-            metadata = pq.read_metadata(file)
+            return pq.read_metadata(file), int(folder.fs.size(path) or 0)
+
+    try:
+        metadata, size = folder.retried(read_footer)
     except (OSError, pa.ArrowException) as error:
         raise InputError(
             f"{path} is not a readable Parquet file ({error}): make one with `iqa manifest`"
         ) from error
     groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
     schema = metadata.schema.to_arrow_schema()
-    return ManifestFile(name, int(folder.fs.size(path) or 0), groups), schema
+    return ManifestFile(name, size, groups), schema
 
 
 def _check_columns(path: str, schema: pa.Schema, keep: Sequence[str]) -> None:

@@ -141,23 +141,26 @@ def read_committed(
         InputError: If a part file can't be read.
     """
 
+    def open_and_read(name: str) -> tuple[str, pa.Table, Mapping[str, Any]]:
+        with folder.fs.open(folder.path(name), "rb") as handle:
+            file = pq.ParquetFile(handle, read_dictionary=[MANIFEST_FILE])
+            stated = json.loads((file.schema_arrow.metadata or {}).get(_STATED, b"{}"))
+            counts = stated.get("statuses", {})
+            if everything or sum(counts.values()) != file.metadata.num_rows:
+                table = file.read() if everything else file.read([*IDENTITY, "status"])
+                counts = count_statuses(table)
+            else:
+                table = file.read([*IDENTITY])
+        return name, table.select(list(IDENTITY)), stated | {"statuses": counts}
+
     def read(name: str) -> tuple[str, pa.Table, Mapping[str, Any]]:
         try:
-            with folder.fs.open(folder.path(name), "rb") as handle:
-                file = pq.ParquetFile(handle, read_dictionary=[MANIFEST_FILE])
-                stated = json.loads((file.schema_arrow.metadata or {}).get(_STATED, b"{}"))
-                counts = stated.get("statuses", {})
-                if everything or sum(counts.values()) != file.metadata.num_rows:
-                    table = file.read() if everything else file.read([*IDENTITY, "status"])
-                    counts = count_statuses(table)
-                else:
-                    table = file.read([*IDENTITY])
+            return folder.retried(lambda: open_and_read(name))
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"part file {name} of {folder.uri} can't be read ({error}): it was not written by "
                 "this program or was damaged since; move it away and run again"
             ) from error
-        return name, table.select(list(IDENTITY)), stated | {"statuses": counts}
 
     committed = known or Committed()
     names = [name for name in folder.list(PARTS) if name not in committed.parts]
@@ -386,7 +389,7 @@ class Output:
             if len(kept):
                 self._write_part(name, kept)
             else:
-                self.folder.fs.rm_file(self.folder.path(name))
+                self.folder.remove(name)
         if removed:
             self.committed = read_committed(self.folder)
         return removed

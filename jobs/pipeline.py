@@ -19,6 +19,7 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -62,6 +63,8 @@ _TIMINGS = {_FETCH_SECONDS: "fetch", _DECODE_SECONDS: "decode", _MODEL_SECONDS: 
 
 #: Reading is split among this many tasks at most.
 _READ_TASKS = 1000
+#: Attempts at a unit of a remote manifest after the first.
+_READ_RETRIES = 5
 #: Pixel bytes in one block between decoding and the tower.
 _BLOCK_BYTES = 64 * 1024 * 1024
 #: A part file is written at the latest when this many bytes wait for it.
@@ -223,7 +226,20 @@ def read_rows(
 ) -> Iterator[pa.Table]:
     """Read the units of work that a table lists (a Ray task)."""
     for row in table.to_pylist():
-        yield from read_unit(folder, Unit(**row), keep, image_id_type, batch_rows)
+        unit = Unit(**row)
+        yielded = attempt = 0
+        while True:
+            tables = read_unit(folder, unit, keep, image_id_type, batch_rows)
+            try:
+                for part in islice(tables, yielded, None):
+                    yield part
+                    yielded += 1
+                break
+            except Exception:
+                attempt += 1
+                if folder.is_local or attempt > _READ_RETRIES:
+                    raise
+                time.sleep(2**attempt / 2)
 
 
 def decode_rows(table: pa.Table, *, encoding: Encoding) -> Iterator[pa.Table]:

@@ -1,0 +1,112 @@
+"""Compare scores with human opinion: correlations, intervals, and differences between runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from iqa_core.evaluation import describe, evaluate
+from iqa_core.files import Folder
+from iqa_core.labels import join_labels
+from iqa_core.scatter import draw_scatter
+from iqa_core.schema import InputError
+from jobs.options import option
+
+__all__ = ["Config", "run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of ``iqa evaluate``."""
+
+    scores: tuple[str, ...] = option(
+        help="output folders of `iqa score`; several are compared with each other", metavar="O"
+    )
+    labels: str | None = option(
+        None,
+        help="the manifest that was scored, or another Parquet or CSV file with image_id (default: "
+        "the columns that the scores kept)",
+        metavar="L",
+    )
+    label_column: str = option("mos", help="column of the labels", metavar="COLUMN")
+    lower_is_better: bool = option(
+        False, help="a low label is a good image, as DMOS has it: correlations are turned round"
+    )
+    by: str | None = option(
+        None, help="also evaluate each value of this column, such as distortion", metavar="COLUMN"
+    )
+    where: str | None = option(
+        None, help="use only images with this value, such as split=test", metavar="COLUMN=VALUE"
+    )
+    join: Literal["auto", "identity", "image_id"] = option(
+        "auto",
+        help="join by the rows' place in the manifest or by image_id; auto takes the place where the "
+        "labels are the manifest that was scored",
+    )
+    resamples: int = option(
+        1000, help="bootstrap resamples; 0 for no intervals", metavar="N", minimum=0
+    )
+    resample_by: str | None = option(
+        None,
+        help="draw all images with the same value together, such as reference (default: draw images)",
+        metavar="COLUMN",
+    )
+    confidence: float = option(
+        0.95,
+        help="share of the resamples that an interval holds",
+        metavar="X",
+        above=0,
+        maximum=0.999,
+    )
+    seed: int = option(0, help="seed of the bootstrap", metavar="S", minimum=0)
+    figure: str | None = option(
+        None, help="draw scores, labels and the fitted curve to an .svg file", metavar="FILE"
+    )
+    json: bool = option(False, help="print JSON instead of text")
+
+
+def run(config: Config) -> int:
+    """Join, evaluate, draw, print."""
+    if config.figure and not config.figure.endswith(".svg"):
+        raise InputError(f"--figure {config.figure} must be an .svg file, which browsers open")
+    joined = join_labels(
+        config.scores,
+        config.labels,
+        label_column=config.label_column,
+        join=config.join,
+        group_column=config.by,
+        cluster_column=config.resample_by,
+        where=config.where,
+    )
+    evaluation = evaluate(
+        joined.scores,
+        joined.labels,
+        groups=joined.groups,
+        clusters=joined.clusters,
+        lower_is_better=config.lower_is_better,
+        resamples=config.resamples,
+        confidence=config.confidence,
+        seed=config.seed,
+    )
+    if config.figure:
+        folder, _, name = config.figure.rpartition("/")
+        drawn = draw_scatter(
+            evaluation, joined.scores, joined.labels, label_name=config.label_column
+        )
+        try:
+            Folder.of(folder or ".").write(name, drawn.encode())
+        except OSError as error:
+            raise InputError(f"--figure {config.figure} can't be written: {error}") from error
+    if config.json:
+        rows = {
+            name: {"rows": rows, "used": evaluation.count, "left_out": joined.left_out[name]}
+            for name, rows in joined.rows.items()
+        }
+        told = {"join": joined.join, "label": config.label_column, "scores": rows}
+        print(json.dumps(told | evaluation.as_dict(), indent=2))
+    else:
+        print(
+            "\n".join([*joined.describe(), f"joined by {joined.join}", "", *describe(evaluation)])
+        )
+    return 0

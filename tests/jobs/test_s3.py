@@ -1,0 +1,79 @@
+"""Manifest, images and output on a real S3 API that fails one request in ten."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tests.s3 import BUCKET, FAULTS, s3_server
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+ROOT = Path(__file__).parent.parent.parent
+ROWS = 300
+MISSING = {7, 100, 255}
+
+
+@pytest.fixture(scope="module")
+def store(photos):
+    """A bucket with images and a manifest of which 1 % name nothing."""
+    s3fs = pytest.importorskip("s3fs")
+    with s3_server() as (proxy, environment, options):
+        fs = s3fs.S3FileSystem(**options)
+        fs.mkdir(BUCKET)
+        for number in range(ROWS):
+            if number not in MISSING:
+                photo = list(photos.values())[number % len(photos)]
+                buffer = io.BytesIO()
+                Image.fromarray(photo[number % 60 :, :200][:200]).save(buffer, "JPEG")
+                fs.pipe_file(f"{BUCKET}/images/{number}.jpg", buffer.getvalue())
+        for place, part in enumerate((range(200), range(200, ROWS))):
+            table = pa.table({"uri": [f"s3://{BUCKET}/images/{number}.jpg" for number in part]})
+            buffer = io.BytesIO()
+            pq.write_table(table, buffer, row_group_size=64)
+            fs.pipe_file(f"{BUCKET}/manifest/{place}.parquet", buffer.getvalue())
+        yield proxy, environment, fs
+
+
+def iqa(environment, *words):
+    return subprocess.run(
+        [sys.executable, "-m", "jobs", *words],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+
+def test_scoring_through_a_store_that_fails(store):
+    proxy, environment, fs = store
+    manifest, output = f"s3://{BUCKET}/manifest", f"s3://{BUCKET}/scores"
+    proxy.share = 0.1
+    words = ["score", "--manifest", manifest, "--output", output]
+    words += ["--timeout", "3", "--retries", "8", "--commit-seconds", "2"]
+    done = iqa(environment, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {*FAULTS, "none"} <= set(proxy.seen)
+    proxy.share = 0.0
+    assert iqa(environment, "verify", "--scores", output, "--manifest", manifest).returncode == 0
+    fs.invalidate_cache()
+    parts = [
+        pq.read_table(io.BytesIO(fs.cat_file(path))) for path in fs.glob(f"{BUCKET}/scores/p*")
+    ]
+    rows = pa.concat_tables(parts).to_pylist()
+    assert len(rows) == ROWS
+    failed = {row["uri"]: row["status"] for row in rows if row["status"] != "ok"}
+    assert failed == {f"s3://{BUCKET}/images/{n}.jpg": "not_found" for n in MISSING}
+    for path in fs.find(f"{BUCKET}/scores"):
+        assert b"testing-secret" not in fs.cat_file(path)
+    assert "testing-secret" not in done.stdout + done.stderr
+    again = iqa(environment, *words)
+    assert again.returncode == 0
+    assert "nothing to do" in again.stdout
