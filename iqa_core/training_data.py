@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,7 +32,16 @@ if TYPE_CHECKING:
     from iqa_core.features import FeatureCache
     from iqa_core.scoring import PromptFeatures
 
-__all__ = ["DATA", "FILES", "MOST_HELD_OUT", "TrainingData", "check_target", "write_training_data"]
+__all__ = [
+    "DATA",
+    "FILES",
+    "MOST_HELD_OUT",
+    "DataPlan",
+    "TrainingData",
+    "check_target",
+    "plan_training_data",
+    "write_training_data",
+]
 
 DATA = "data.json"
 _COLUMN = "column:"
@@ -159,36 +168,42 @@ def check_target(cache: FeatureCache, target: str, watch: Sequence[str] = ()) ->
             raise InputError(f"{option} column {name!r} is of type {kind}, but must be numeric")
 
 
-def write_training_data(
+@dataclass(frozen=True, eq=False)
+class DataPlan:
+    """Which row of a cache goes where.
+
+    Attributes:
+        data: What will be written; its folder is empty.
+        places: (rows,) int64 in the cache's order: a place among the training rows from 0 up,
+            ``-2 - place`` among the held-out ones, -1 for neither.
+    """
+
+    data: TrainingData
+    places: np.ndarray
+
+
+def plan_training_data(
     cache: FeatureCache,
-    folder: str,
-    prompts: PromptFeatures,
+    pairs: int,
     *,
     target: str = "ensemble",
     holdout: float = 0.1,
     holdout_by: str | None = None,
     watch: Sequence[str] = (),
-) -> TrainingData:
-    """Write the rows of a feature cache as a training reads them.
-
-    Memory does not grow with the features: what is held for each row is its hash and its place.
+) -> DataPlan:
+    """Decide which row of a feature cache goes where; nothing is written.
 
     Args:
         cache: The features.
-        folder: Path or URI of the folder to write to.
-        prompts: Features of the fixed base prompts, the teacher.
+        pairs: P, the number of base prompt pairs.
         target: ``ensemble``, ``per-pair`` or ``column:NAME``.
         holdout: Share of the rows to measure on, by a hash of the row's identity: a row's side
             depends neither on other rows nor on the seed.
         holdout_by: Column to hash instead: rows that share its value are on the same side.
         watch: Numeric columns to report agreement with.
 
-    Returns:
-        The rows.
-
     Raises:
-        InputError: If a column is unusable or too few rows are left on a side. Nothing is written
-            then.
+        InputError: If a column is unusable or too few rows are held out.
     """
     check_target(cache, target, watch)
     if holdout_by is not None and holdout_by not in cache.kept:
@@ -203,15 +218,34 @@ def write_training_data(
             f"on, but at least {_LEAST_HELD_OUT} are needed: raise it, or embed more images"
         )
     data = TrainingData(
-        folder=folder,
+        folder="",
         rows=counts[0],
         held_out_rows=min(counts[1], MOST_HELD_OUT),
         unused=len(places) - sum(counts),
         width=cache.width,
-        pairs=len(prompts.names),
+        pairs=pairs,
         target=target,
         watched=tuple(watch),
     )
+    return DataPlan(data, places)
+
+
+def write_training_data(
+    cache: FeatureCache, plan: DataPlan, folder: str, prompts: PromptFeatures
+) -> TrainingData:
+    """Write the rows of a feature cache as a training reads them.
+
+    Memory does not grow with the features: what is held for each row is its hash and its place.
+
+    Args:
+        cache: The features.
+        plan: Which row goes where.
+        folder: Path or URI of the folder to write to.
+        prompts: Features of the fixed base prompts, the teacher.
+
+    Returns:
+        The rows.
+    """
     goal = Folder.of(folder)
     with ExitStack() as stack:
         if goal.is_local:
@@ -219,25 +253,20 @@ def write_training_data(
             local.mkdir(parents=True, exist_ok=True)
         else:
             local = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        _write_arrays(cache, local, prompts, data, places)
+        _write_arrays(cache, local, prompts, plan)
         if not goal.is_local:
             for path in sorted(local.iterdir()):
                 goal.fs.put_file(str(path), goal.path(path.name))
-    document = asdict(data)
+    document = asdict(plan.data)
     del document["folder"]
     goal.write_json(DATA, document)
-    return data
+    return replace(plan.data, folder=folder)
 
 
 def _places(
     cache: FeatureCache, target: str, holdout: float, holdout_by: str | None
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """Return where each row of the cache goes, in the cache's order.
-
-    Returns:
-        (rows,) int64: a place among the training rows from 0 up, ``-2 - place`` among the held-out
-        ones, -1 for neither; and how many there are of the first two.
-    """
+    """Return :attr:`DataPlan.places`, and how many rows are for training and held out."""
     hashes, sides, usable = [], [], []
     columns = [target.removeprefix(_COLUMN)] if target.startswith(_COLUMN) else []
     columns += [holdout_by] if holdout_by and holdout_by not in columns else []
@@ -277,16 +306,16 @@ def _write_arrays(
     cache: FeatureCache,
     local: Path,
     prompts: PromptFeatures,
-    data: TrainingData,
-    places: np.ndarray,
+    plan: DataPlan,
 ) -> None:
+    data = plan.data
     train = _create(local, "train", ("features", "targets"), data, data.rows)
     held_out = _create(local, "held_out", tuple(_TYPES), data, data.held_out_rows)
     column = data.target.removeprefix(_COLUMN) if data.target.startswith(_COLUMN) else None
     kept = sorted({*data.watched, *([column] if column else [])})
     start = 0
     for table in cache.tables([EMBEDDING, *kept]):
-        here = places[start : start + len(table)]
+        here = plan.places[start : start + len(table)]
         start += len(table)
         features = features_of(table)
         teacher = torch.from_numpy(margins(features, prompts))

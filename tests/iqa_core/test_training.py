@@ -37,7 +37,12 @@ from iqa_core.training import (
     steps_per_epoch,
     train,
 )
-from iqa_core.training_data import DATA, TrainingData, write_training_data
+from iqa_core.training_data import (
+    DATA,
+    TrainingData,
+    plan_training_data,
+    write_training_data,
+)
 
 ROOT = Path(__file__).parents[2]
 PAIRS = NAMED_PAIRS["pyiqa"][:3]
@@ -64,6 +69,11 @@ def write_cache(folder, table, rows_per_part=90):
         part = table.slice(start, rows_per_part)
         pq.write_table(part, folder / f"part-{number:03d}.parquet", row_group_size=40)
     return FeatureCache(str(folder))
+
+
+def written(cache, folder, prompts, **options):
+    plan = plan_training_data(cache, len(prompts.names), **options)
+    return write_training_data(cache, plan, folder, prompts)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +104,7 @@ def cache(table, tmp_path_factory):
 @pytest.fixture(scope="module")
 def data(cache, prompts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    return write_training_data(cache, str(folder), prompts, holdout=0.2, watch=["mos"])
+    return written(cache, str(folder), prompts, holdout=0.2, watch=["mos"])
 
 
 def new_learner(towers, seed=0, **options):
@@ -294,7 +304,7 @@ def test_training_improves_on_its_start_and_keeps_the_best(towers, data):
 
 
 def test_a_column_can_be_learned(cache, towers, prompts, tmp_path):
-    column = write_training_data(cache, str(tmp_path), prompts, target="column:mos", holdout=0.2)
+    column = written(cache, str(tmp_path), prompts, target="column:mos", holdout=0.2)
     learner = new_learner(towers)
     chosen = settings(towers, loss="plcc", steps=200, learning_rate=0.05)
     state = train(learner, towers.text, column, chosen)
@@ -303,7 +313,7 @@ def test_a_column_can_be_learned(cache, towers, prompts, tmp_path):
 
 @pytest.mark.parametrize("loss", ["fidelity", "listnet", "approx-ndcg", "soft-spearman", "upl"])
 def test_every_kind_of_loss_trains(towers, cache, prompts, tmp_path, loss):
-    pairs = write_training_data(cache, str(tmp_path), prompts, target="per-pair")
+    pairs = written(cache, str(tmp_path), prompts, target="per-pair")
     state = train(
         new_learner(towers, context="per-side"),
         towers.text,
@@ -385,7 +395,7 @@ def test_shards_are_the_rows_once(data):
 
 def test_the_order_of_the_part_files_changes_nothing(table, data, prompts, tmp_path):
     turned = table.take(list(range(ROWS - 1, -1, -1)))
-    other = write_training_data(
+    other = written(
         write_cache(tmp_path / "f", turned, 77), str(tmp_path / "d"), prompts, holdout=0.2
     )
     for here, there in ((data.shard(0, 1), other.shard(0, 1)), (data.held_out(), other.held_out())):
@@ -397,7 +407,7 @@ def test_the_order_of_the_part_files_changes_nothing(table, data, prompts, tmp_p
 
 
 def test_rows_that_share_a_value_are_on_one_side(cache, table, prompts, tmp_path):
-    split = write_training_data(
+    split = written(
         cache, str(tmp_path), prompts, holdout=0.3, holdout_by="photo", target="per-pair"
     )
     assert split.held_out()[1].shape == (split.held_out_rows, len(PAIRS))
@@ -416,7 +426,7 @@ def test_rows_that_share_a_value_are_on_one_side(cache, table, prompts, tmp_path
 
 
 def test_rows_without_the_column_are_left_out(cache, prompts, tmp_path):
-    column = write_training_data(cache, str(tmp_path), prompts, target="column:mos")
+    column = written(cache, str(tmp_path), prompts, target="column:mos")
     assert column.unused == 8 + 20
     assert np.isfinite(column.shard(0, 1)[1]).all()
 
@@ -424,7 +434,7 @@ def test_rows_without_the_column_are_left_out(cache, prompts, tmp_path):
 def test_data_elsewhere_is_copied_to_the_worker(cache, data, prompts):
     folder = "memory://training"
     try:
-        write_training_data(cache, folder, prompts, holdout=0.2, watch=["mos"])
+        written(cache, folder, prompts, holdout=0.2, watch=["mos"])
         elsewhere = TrainingData.open(folder)
         for rank in range(2):
             for here, there in zip(data.shard(rank, 2), elsewhere.shard(rank, 2), strict=True):
@@ -446,7 +456,7 @@ def test_data_elsewhere_is_copied_to_the_worker(cache, data, prompts):
 )
 def test_unusable_data(cache, prompts, tmp_path, options, text):
     with pytest.raises(InputError, match=text):
-        write_training_data(cache, str(tmp_path / "data"), prompts, **options)
+        written(cache, str(tmp_path / "data"), prompts, **options)
     assert not (tmp_path / "data").exists()
 
 
