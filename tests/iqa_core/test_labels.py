@@ -1,0 +1,360 @@
+"""Tests of iqa_core/labels.py: each way to join, every row accounted for, every error's text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from iqa_core.labels import join_labels
+from iqa_core.schema import InputError
+
+ROWS = 12
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """A manifest of 12 rows with labels; the ids are twice each."""
+    path = tmp_path / "data" / "m.parquet"
+    path.parent.mkdir()
+    pq.write_table(
+        pa.table(
+            {
+                "uri": [f"{i}.png" for i in range(ROWS)],
+                "image_id": [f"id-{i // 2}" for i in range(ROWS)],
+                "mos": [None if i == 3 else float(i) for i in range(ROWS)],
+                "kind": ["blur" if i % 2 else "noise" for i in range(ROWS)],
+                "level": [i % 3 for i in range(ROWS)],
+                "split": ["test" if i < 6 else "train" for i in range(ROWS)],
+                "reference": [None if i == 8 else f"r{i % 4}" for i in range(ROWS)],
+            }
+        ),
+        path,
+    )
+    return path
+
+
+def write_run(folder, *, scores, manifest=None, ids=None, rows=None, kept=None):
+    """Write what `iqa score` leaves: part files, and a plan if the manifest is known."""
+    folder.mkdir()
+    count = len(scores)
+    table = pa.table(
+        {
+            "manifest_file": ["m.parquet"] * count,
+            "manifest_row": pa.array(rows or range(count), pa.int64()),
+            "image_id": pa.array(ids or [f"id-{i}" for i in range(count)]),
+            "uri": [f"{i}.png" for i in range(count)],
+            "status": ["ok" if one is not None else "decode_error" for one in scores],
+            "score": pa.array(scores, pa.float32()),
+            **(kept or {}),
+        }
+    )
+    order = np.random.default_rng(0).permutation(count)  # parts come in any order
+    for part, rows in enumerate(np.array_split(order, 2)):
+        pq.write_table(table.take(rows), folder / f"part-{part}.parquet")
+    if manifest is not None:
+        files = [{"name": manifest.name, "size": manifest.stat().st_size, "rows": count}]
+        (folder / "_run").mkdir()
+        (folder / "_run" / "plan.json").write_text(json.dumps({"files": files}))
+    return str(folder)
+
+
+def one_hundred(i):
+    return float(np.float32(i / 100))
+
+
+@pytest.fixture
+def run(tmp_path, manifest):
+    scores = [None if i == 5 else i / 100 for i in range(ROWS)]
+    ids = [f"id-{i // 2}" for i in range(ROWS)]
+    return write_run(tmp_path / "run", scores=scores, manifest=manifest, ids=ids)
+
+
+def pairs(joined, name):
+    return {
+        (one_hundred(round(s * 100)), y)
+        for s, y in zip(joined.scores[name], joined.labels, strict=True)
+    }
+
+
+def test_the_scored_manifest_joins_by_place_though_its_ids_repeat(run, manifest):
+    joined = join_labels([run], str(manifest))
+    assert joined.join == "identity"
+    assert pairs(joined, run) == {
+        (one_hundred(i), float(i)) for i in range(ROWS) if i not in (3, 5)
+    }
+    assert joined.rows == {run: 12}
+    assert joined.left_out == {run: {"not scored": 1, "without a label": 1}}
+    assert joined.describe() == [
+        f"{run}: 10 of 12 rows used; left out: 1 not scored, 1 without a label"
+    ]
+
+
+def test_the_manifests_folder_is_the_manifest(run, manifest):
+    assert join_labels([run], str(manifest.parent)).join == "identity"
+
+
+def test_a_csv_joins_by_image_id(tmp_path, manifest):
+    run = write_run(tmp_path / "run", scores=[i / 100 for i in range(9)], manifest=manifest)
+    labels = tmp_path / "labels.csv"
+    labels.write_text(
+        "image_id,opinion\n" + "".join(f"id-{i},{i}\n" for i in range(2, 7)) + "id-99,1\nid-7,\n"
+    )
+    joined = join_labels([run], str(labels), label_column="opinion")
+    assert joined.join == "image_id"
+    assert pairs(joined, run) == {(one_hundred(i), float(i)) for i in range(2, 7)}
+    assert joined.left_out[run] == {"without a label": 1, "without a row in the labels": 3}
+    assert joined.unscored == 1
+    assert joined.describe()[1] == "1 labelled images are in no score set"
+
+
+def test_ids_of_a_csv_keep_their_zeros(tmp_path):
+    run = write_run(tmp_path / "run", scores=[0.1, 0.2, 0.3], ids=["001", "002", "010"])
+    labels = tmp_path / "labels.tsv"
+    labels.write_text("image_id\tmos\n001\t1\n002\t2\n010\t3\n")
+    assert len(join_labels([run], str(labels)).labels) == 3
+
+
+def test_whole_numbers_are_ids_too(tmp_path):
+    run = write_run(tmp_path / "run", scores=[0.1, 0.2, 0.3], ids=[7, 8, 9])
+    labels = tmp_path / "labels.parquet"
+    pq.write_table(
+        pa.table({"image_id": pa.array([9, 8, 7], pa.int32()), "mos": [3, 2, 1]}), labels
+    )
+    assert pairs(join_labels([run], str(labels)), run) == {
+        (one_hundred(10), 1.0),
+        (one_hundred(20), 2.0),
+        (one_hundred(30), 3.0),
+    }
+
+
+def test_labels_with_a_place_of_their_own_join_by_it(tmp_path, run):
+    labels = tmp_path / "labels.csv"
+    labels.write_text(
+        "manifest_file,manifest_row,mos\n" + "".join(f"m.parquet,{i},{i}\n" for i in range(12))
+    )
+    joined = join_labels([run], str(labels))
+    assert joined.join == "identity"
+    assert len(joined.labels) == 11
+
+
+def test_kept_columns_are_labels(tmp_path):
+    kept = {"mos": [1.0, 2.0, None, 4.0, 5.0], "kind": ["a", "a", "b", "b", "b"]}
+    run = write_run(tmp_path / "run", scores=[0.1, 0.2, 0.3, 0.4, 0.5], kept=kept)
+    joined = join_labels([run], group_column="kind")
+    assert pairs(joined, run) == {(one_hundred(10 * i), float(i)) for i in (1, 2, 4, 5)}
+    assert sorted(joined.groups) == ["a", "a", "b", "b"]
+
+
+def test_several_sets_use_the_same_images(tmp_path, manifest, run):
+    other = write_run(
+        tmp_path / "other",
+        scores=[None if i < 2 else -i / 100 for i in range(ROWS)],
+        manifest=manifest,
+    )
+    joined = join_labels([run, other], str(manifest))
+    assert joined.join == "identity"
+    np.testing.assert_allclose(joined.scores[run], -joined.scores[other])
+    assert len(joined.labels) == 8
+    assert joined.left_out[run] == {
+        "not scored": 1,
+        "without a label": 1,
+        "not scored in another set": 2,
+    }
+    assert joined.left_out[other] == {
+        "not scored": 2,
+        "without a label": 1,
+        "not scored in another set": 1,
+    }
+    for name in (run, other):
+        assert joined.rows[name] == len(joined.labels) + sum(joined.left_out[name].values())
+
+
+def test_groups_clusters_and_a_condition(run, manifest):
+    joined = join_labels(
+        [run], str(manifest), group_column="level", cluster_column="reference", where="kind=noise"
+    )
+    assert sorted(joined.labels) == [0, 2, 4, 6, 10]
+    assert dict(zip(joined.labels, joined.groups, strict=True)) == {
+        0: "0",
+        2: "2",
+        4: "1",
+        6: "0",
+        10: "1",
+    }
+    assert set(joined.clusters) == {"r0", "r2"}
+    assert joined.left_out[run] == {
+        "not scored": 1,
+        "outside of --where": 4,
+        "without a --resample-by value": 1,
+        "without a label": 1,
+    }
+
+
+def test_a_null_group_is_a_group(tmp_path):
+    kept = {"mos": [1, 2, 3], "kind": ["a", None, None]}
+    run = write_run(tmp_path / "run", scores=[0.1, 0.2, 0.3], kept=kept)
+    assert sorted(join_labels([run], group_column="kind").groups) == ["(none)", "(none)", "a"]
+
+
+def test_groups_may_be_columns_that_only_the_scores_kept(tmp_path):
+    run = write_run(tmp_path / "run", scores=[0.1, 0.2, 0.3], kept={"kind": ["a", "b", "c"]})
+    labels = tmp_path / "labels.csv"
+    labels.write_text("image_id,mos\nid-2,3\nid-1,2\nid-0,1\n")
+    joined = join_labels([run], str(labels), group_column="kind")
+    assert dict(zip(joined.labels, joined.groups, strict=True)) == {1: "a", 2: "b", 3: "c"}
+
+
+def test_image_columns_are_not_read(tmp_path):
+    run = write_run(tmp_path / "run", scores=[0.1, 0.2, 0.3])
+    labels = tmp_path / "labels.parquet"
+    ids = [f"id-{i}" for i in range(3)]
+    pq.write_table(pa.table({"image": [b"x"] * 3, "image_id": ids, "mos": [1, 2, 3]}), labels)
+    assert len(join_labels([run], str(labels)).labels) == 3
+
+
+# Errors ---------------------------------------------------------------------------------------------
+
+
+def fails(text, *arguments, **options):
+    with pytest.raises(InputError, match=text) as raised:
+        join_labels(*arguments, **options)
+    assert "\n" not in str(raised.value)
+
+
+def test_errors_of_the_scores(tmp_path, manifest):
+    fails(r"--scores gone holds no part-\*\.parquet: give the output of `iqa score`", ["gone"])
+    folder = tmp_path / "features"
+    folder.mkdir()
+    pq.write_table(pa.table({"a": [1]}), folder / "part-0.parquet")
+    fails("has no column 'manifest_file': give the output of", [str(folder)])
+    (folder / "part-0.parquet").write_bytes(b"no Parquet")
+    fails(r"part-0\.parquet can't be read .*: restore it, or score again", [str(folder)])
+    run = write_run(tmp_path / "run", scores=[0.1, 0.2], rows=[4, 4], manifest=manifest)
+    fails(
+        "has manifest_file 'm.parquet row 4' more than once: `iqa verify` tells more",
+        [run],
+        str(manifest),
+    )
+    fails("is given twice: name each output once", [run, run], str(manifest))
+
+
+def test_errors_of_the_labels(tmp_path, run, manifest):
+    fails(
+        "is neither a Parquet or CSV file nor a folder of Parquet files",
+        [run],
+        str(tmp_path / "no"),
+    )
+    fails("gone.csv can't be read: .*No such file", [run], str(tmp_path / "gone.csv"))
+    (tmp_path / "bad.parquet").write_bytes(b"no Parquet")
+    fails("bad.parquet can't be read: ", [run], str(tmp_path / "bad.parquet"))
+    fails(
+        "has no column 'dmos', but uri, image_id, mos, kind, level, split, reference: name it: --",
+        [run],
+        str(manifest),
+        label_column="dmos",
+    )
+    fails("has no column 'mos', but .*: give --labels, or score with --keep", [run])
+    fails(
+        "column 'kind' of .* is string, but labels must be numbers",
+        [run],
+        str(manifest),
+        label_column="kind",
+    )
+
+
+def test_errors_of_columns(tmp_path, run, manifest):
+    fails(
+        "--by 'nothing' is no column: --labels .* has uri, .* and .*run has",
+        [run],
+        str(manifest),
+        group_column="nothing",
+    )
+    fails(
+        "--where split must be COLUMN=VALUE, such as split=test",
+        [run],
+        str(manifest),
+        where="split",
+    )
+    fails("--where 'no' is no column", [run], str(manifest), where="no=1")
+    fails(
+        "0 images have a label and a score, but at least 3 are needed: .*run: 0 of 12",
+        [run],
+        str(manifest),
+        where="split=valid",
+    )
+    fails(
+        "--resample-by 'split' has one value",
+        [run],
+        str(manifest),
+        cluster_column="split",
+        where="split=test",
+    )
+    kept = {"mos": list(range(201)), "boxes": [[1]] * 201, "name": [str(i) for i in range(201)]}
+    other = write_run(tmp_path / "many", scores=[0.5] * 201, kept=kept)
+    fails(
+        "--by 'name' has 201 values, more than 200: name a column of kinds",
+        [other],
+        group_column="name",
+    )
+    fails(
+        "--by 'boxes' of .* is list.*: name a column of text or numbers",
+        [other],
+        group_column="boxes",
+    )
+
+
+def test_errors_of_joining(tmp_path, run, manifest):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("image_id,mos\nid-1,1\nid-2,2\nid-1,3\n")
+    unique = write_run(tmp_path / "unique", scores=[0.1, 0.2, 0.3])
+    fails("labels.csv has image_id 'id-1' more than once: give the manifest", [unique], str(labels))
+    labels.write_text("image_id,mos\nid-1,1\nid-2,2\nid-3,3\n")
+    fails(
+        "run has image_id 'id-.' more than once: give the manifest that was scored",
+        [run],
+        str(labels),
+    )
+    fails(
+        "--join identity needs --labels as Parquet, or with the columns manifest_file",
+        [run],
+        str(labels),
+        join="identity",
+    )
+    labels.write_text("file,mos\na,1\nb,2\nc,3\n")
+    fails(
+        "labels.csv has no image_id and these are not rows of one manifest: add one",
+        [run],
+        str(labels),
+    )
+    fails(
+        "labels.csv has no image_id: add one, or give the manifest",
+        [run],
+        str(labels),
+        join="image_id",
+    )
+
+
+def test_another_manifest_is_not_taken_for_the_scored_one(tmp_path, run, manifest):
+    """Its rows may be others: the place alone would join them all wrong."""
+    table = pq.read_table(manifest)
+    other = Path(tmp_path / "other")
+    other.mkdir()
+    pq.write_table(table.slice(0, 11), other / "m.parquet")
+    fails("has image_id 'id-.' more than once", [run], str(other / "m.parquet"))
+    joined = join_labels([run], str(other / "m.parquet"), join="identity")  # on the user's word
+    assert joined.left_out[run]["without a row in the labels"] == 1
+
+
+def test_many_rows(tmp_path):
+    count = 200_000
+    ids = [f"image-{i}" for i in range(count)]
+    run = write_run(tmp_path / "run", scores=[0.5] * count, ids=ids)
+    labels = tmp_path / "labels.parquet"
+    pd.DataFrame({"image_id": ids[::-1], "mos": np.arange(count)}).to_parquet(labels)
+    assert len(join_labels([run], str(labels)).labels) == count

@@ -1,0 +1,117 @@
+"""Tests of jobs/evaluate.py: text, JSON and figure of the command, and its own errors."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy import stats
+
+from iqa_core.evaluation import METRICS
+from jobs.cli import main
+
+COUNT = 60
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Two runs over one CSV of opinions: the second is noisier; both fail on an image."""
+    rng = np.random.default_rng(0)
+    mos = rng.uniform(1, 5, COUNT)
+    rows = "".join(f"i{i},{mos[i]},{('blur', 'noise')[i % 2]},r{i % 6}\n" for i in range(COUNT))
+    (tmp_path / "mos.csv").write_text("image_id,mos,distortion,reference\n" + rows)
+    for name, noise in (("good", 0.3), ("bad", 3.0)):
+        (tmp_path / name).mkdir()
+        score = mos + noise * rng.normal(size=COUNT)
+        table = {
+            "manifest_file": ["m.parquet"] * COUNT,
+            "manifest_row": range(COUNT),
+            "image_id": [f"i{i}" for i in range(COUNT)],
+            "status": ["ok"] * (COUNT - 1) + ["not_found"],
+            "score": pa.array([*score[:-1], None], pa.float32()),
+        }
+        pq.write_table(pa.table(table), tmp_path / name / "part-0.parquet")
+    return tmp_path
+
+
+def evaluate(study, capsys, *words, scores=("good",)):
+    sources = [str(study / name) for name in scores]
+    status = main(["evaluate", "--scores", *sources, "--labels", str(study / "mos.csv"), *words])
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+def test_text(study, capsys):
+    status, out, err = evaluate(study, capsys, "--resamples", "50", "--by", "distortion")
+    assert (status, err) == (0, "")
+    assert "good: 59 of 60 rows used; left out: 1 not scored\njoined by image_id" in out
+    assert "95% bootstrap intervals from 50 resamples of images" in out
+    assert all(title in out for title in METRICS.values())
+    assert "\nblur " in out
+
+
+def test_json(study, capsys):
+    words = ("--json", "--resamples", "50", "--by", "distortion", "--resample-by", "reference")
+    status, out, _ = evaluate(study, capsys, *words, scores=("good", "bad"))
+    assert status == 0
+    found = json.loads(out)
+    good, bad = (str(study / name) for name in ("good", "bad"))
+    assert found["images"] == 59
+    assert found["scores"][good] == {"rows": 60, "used": 59, "left_out": {"not scored": 1}}
+    assert found["bootstrap"] == {"resamples": 50, "clusters": 6, "confidence": 0.95, "seed": 0}
+    table = pq.read_table(study / "good" / "part-0.parquet")
+    labels = [float(line.split(",")[1]) for line in (study / "mos.csv").read_text().split()[1:]]
+    wanted = stats.spearmanr(table["score"].to_numpy()[:-1], labels[:-1]).statistic
+    assert found["metrics"][good]["srcc"]["value"] == pytest.approx(wanted, abs=1e-9)
+    first = found["comparisons"][0]
+    assert (first["first"], first["second"], first["metric"]) == (good, bad, "srcc")
+    assert first["p_holm"] < 0.001
+    assert set(found["groups"]) == {"blur", "noise"}
+
+
+def test_direction(study, capsys):
+    _, out, _ = evaluate(study, capsys, "--json", "--resamples", "0", "--lower-is-better")
+    metrics = json.loads(out)["metrics"][str(study / "good")]
+    assert metrics["srcc"] == {"value": pytest.approx(-0.95, abs=0.05), "low": None, "high": None}
+
+
+def test_figure(study, capsys):
+    target = study / "figures" / "plot.svg"
+    assert evaluate(study, capsys, "--figure", str(target), "--resamples", "10")[0] == 0
+    assert target.read_text().startswith("<svg")
+    assert [one.name for one in target.parent.iterdir()] == ["plot.svg"]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--figure", "plot.png"], "--figure plot.png must be an .svg file, which browsers open"),
+        (
+            ["--label-column", "dmos"],
+            "has no column 'dmos', but image_id, mos, distortion, reference",
+        ),
+        (["--confidence", "1"], "--confidence 1.0 must be at most 0.999"),
+        (["--confidence", "0"], "--confidence 0.0 must be above 0"),
+        (["--resamples", "-1"], "--resamples -1 must be at least 0"),
+        (
+            ["--where", "distortion=jpeg"],
+            "0 images have a label and a score, but at least 3 are needed",
+        ),
+    ],
+)
+def test_errors_are_one_line(study, capsys, words, text):
+    status, out, err = evaluate(study, capsys, *words)
+    assert (status, out) == (1, "")
+    assert text in err
+    assert err.count("\n") == 1
+
+
+def test_a_figure_that_can_not_be_written(study, capsys):
+    (study / "file").write_text("")
+    target = str(study / "file" / "plot.svg")
+    status, _, err = evaluate(study, capsys, "--figure", target, "--resamples", "0")
+    assert status == 1
+    assert f"--figure {target} can't be written: " in err
