@@ -52,12 +52,14 @@ if TYPE_CHECKING:
     from iqa_core.manifest import Manifest
     from iqa_core.output import Output
     from iqa_core.towers import ImageTower, Precision
+    from jobs.breaker import Breaker
 
 __all__ = ["Actors", "Cluster", "Encoding", "plan_actors", "run_pipeline"]
 
 _PIXELS = "_pixels"
 _FETCH_SECONDS = "_fetch_seconds"
 _MODEL_SECONDS = "_model_seconds"
+_OUT_OF_MEMORY = "_out_of_memory"
 _DECODE_SECONDS = "_decode_seconds"
 _TIMINGS = {_FETCH_SECONDS: "fetch", _DECODE_SECONDS: "decode", _MODEL_SECONDS: "model"}
 
@@ -321,9 +323,11 @@ class TowerActor:
         device = "cuda" if actors.gpus and torch.cuda.is_available() else "cpu"
         self.tower = ray.get(ray.cloudpickle.loads(tower)).to_device(device, encoding.precision)
         self.encoding = encoding
+        self.out_of_memory = 0
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Replace pixels by scores."""
+        self.out_of_memory = 0
         began = time.perf_counter()
         places, images = self._images(table)
         features = np.full((len(table), self.encoding.width), np.nan, dtype=np.float32)
@@ -331,9 +335,7 @@ class TowerActor:
         error = table.column("error").to_pylist()
         for start in range(0, len(images), self.encoding.batch_size):
             stop = start + self.encoding.batch_size
-            encoded, failed = encode_images(
-                self.tower.encode, images[start:stop], self.encoding.width
-            )
+            encoded, failed = encode_images(self._encode, images[start:stop], self.encoding.width)
             features[places[start:stop]] = encoded
             for position, reason in failed.items():
                 place = places[start + position]
@@ -346,10 +348,20 @@ class TowerActor:
         columns |= _result_columns(features, self.encoding)
         seconds = (time.perf_counter() - began) / max(1, len(table))
         columns[_MODEL_SECONDS] = pa.array([seconds] * len(table), pa.float32())
-        wanted = [*self.encoding.schema.names, *_TIMINGS]
+        halved = [self.out_of_memory] + [0] * (len(table) - 1)
+        columns[_OUT_OF_MEMORY] = pa.array(halved[: len(table)], pa.int32())
         timings = [pa.field(name, pa.float32()) for name in _TIMINGS]
-        schema = pa.schema([*self.encoding.schema, *timings])
-        return pa.table({name: columns[name] for name in wanted}).cast(schema)
+        fields = [*self.encoding.schema, *timings, pa.field(_OUT_OF_MEMORY, pa.int32())]
+        wanted = {field.name: columns[field.name] for field in fields}
+        return pa.table(wanted).cast(pa.schema(fields))
+
+    def _encode(self, pixels: np.ndarray) -> torch.Tensor:
+        try:
+            features: torch.Tensor = self.tower.encode(pixels)
+        except torch.OutOfMemoryError:
+            self.out_of_memory += 1  # `encode_images` halves the batch and goes on
+            raise
+        return features
 
     def _images(self, table: pa.Table) -> tuple[list[int], list[np.ndarray]]:
         places, images = [], []
@@ -436,6 +448,8 @@ class Outcome:
         stage_seconds: Busy seconds of each stage, summed over workers.
         bottleneck: The stage that had the least time to spare, None if nothing was done.
         stopped: Whether a signal ended it early.
+        broken: What outage ended it early.
+        out_of_memory: Batches that were halved because the device's memory was full.
     """
 
     rows: int
@@ -443,7 +457,9 @@ class Outcome:
     seconds: float
     stage_seconds: dict[str, float]
     bottleneck: str | None
-    stopped: bool
+    stopped: bool = False
+    broken: str | None = None
+    out_of_memory: int = 0
 
 
 def run_pipeline(
@@ -456,6 +472,7 @@ def run_pipeline(
     actors: Actors,
     output: Output,
     commit_seconds: float,
+    breaker: Breaker | None = None,
 ) -> Outcome:
     """Score units of work and commit their rows to the output.
 
@@ -469,6 +486,7 @@ def run_pipeline(
         actors: The pool of scoring actors.
         output: Where rows are committed.
         commit_seconds: A part file is written this often.
+        breaker: Ends the run early in an outage; None goes on through it.
 
     Returns:
         What was done.
@@ -484,6 +502,8 @@ def run_pipeline(
             output.commit(pa.concat_tables(pending))
             pending.clear()
 
+    broken: str | None = None
+    out_of_memory = 0
     reference = ray.put(tower)
     dataset = _dataset(manifest, keep, units, rows, reference, encoding, actors)
     with _stop_requests() as stop, _Feed(dataset) as feed:
@@ -494,9 +514,15 @@ def run_pipeline(
             if table is not None:
                 for column, stage in _TIMINGS.items():
                     busy[stage] += pc.sum(table.column(column)).as_py() or 0.0
+                out_of_memory += pc.sum(table.column(_OUT_OF_MEMORY)).as_py() or 0
                 statuses.update(table.column("status").to_pylist())
-                pending.append(table.drop_columns(list(_TIMINGS)))
+                pending.append(table.select(encoding.schema.names))
                 progress.add(statuses)
+                if breaker is not None:
+                    broken = breaker.add(*(table.column(n).to_pylist() for n in (URI, "status")))
+                    if broken:
+                        pending = [breaker.without_victims(part) for part in pending]
+                        break
             now = time.monotonic()
             if now - last >= commit_seconds or sum(t.nbytes for t in pending) >= _PART_BYTES:
                 commit()
@@ -512,6 +538,8 @@ def run_pipeline(
         stage_seconds=busy,
         bottleneck=_bottleneck(busy, actors),
         stopped=stop.is_set(),
+        broken=broken,
+        out_of_memory=out_of_memory,
     )
 
 

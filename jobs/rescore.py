@@ -103,4 +103,4 @@ def _score_parts(
     progress.add(done)
     progress.close()
     seconds = time.monotonic() - began
-    return Outcome(done.total(), dict(done), seconds, {"model": seconds}, None, stopped=False)
+    return Outcome(done.total(), dict(done), seconds, {"model": seconds}, None)

@@ -16,6 +16,7 @@ from iqa_core.fetching import DEFAULT_SCHEMES, Fetcher, redact
 from iqa_core.manifest import open_manifest, plan_units
 from iqa_core.output import Output, output_schema
 from iqa_core.towers import load_towers
+from jobs.breaker import Breaker
 from jobs.pipeline import Cluster, Encoding, Outcome, plan_actors, run_pipeline
 from jobs.progress import duration
 
@@ -32,6 +33,7 @@ __all__ = ["as_json", "conclude", "conclude_unchanged", "run_fingerprint", "run_
 
 #: Raised whenever the same options would give other numbers or columns.
 _FORMAT = 1
+_TOO_MANY_ERRORS = 3
 _STOPPED = 143  # as a process that SIGTERM ended
 
 
@@ -106,7 +108,7 @@ def run_images(
             units = list(plan_units(manifest, output.committed.rows))
             outcome = run_pipeline(
                 manifest, config.keep, units, rows, towers.image, encoding, actors, output,
-                config.commit_seconds,
+                config.commit_seconds, Breaker() if config.max_error_rate < 1 else None,
             )  # fmt: skip
             return conclude(output, outcome, actors, config.max_error_rate)
 
@@ -122,9 +124,21 @@ def conclude(output: Output, outcome: Outcome, actors: Actors | None, max_error_
     result = output.audit()
     output.finish(_summary(outcome, output, result, actors))
     print(_describe_outcome(outcome))
+    if outcome.out_of_memory:
+        print(
+            f"the device's memory was full {outcome.out_of_memory:,} times, and batches were halved: a "
+            "smaller --batch-size avoids that"
+        )
     if outcome.stopped:
         print(f"stopped: {result}; the same command goes on from here")
         return _STOPPED
+    if outcome.broken:
+        print(
+            f"{outcome.broken}. Stopped: {result}; once it is over, the same command goes on, with "
+            "--retry-errors for rows that failed before this was noticed (--max-error-rate 1 goes on "
+            "regardless)"
+        )
+        return _TOO_MANY_ERRORS
     return conclude_unchanged(output, result, max_error_rate)
 
 
@@ -206,6 +220,8 @@ def _summary(
             "rows": outcome.rows,
             "seconds": round(outcome.seconds, 3),
             "stopped": outcome.stopped,
+            "outage": outcome.broken,
+            "out_of_memory": outcome.out_of_memory,
         },
         "images_per_second": round(outcome.rows / max(outcome.seconds, 1e-9), 2),
         "seconds": round(outcome.seconds, 3),
@@ -229,5 +245,5 @@ def conclude_unchanged(output: Output, result: Audit, max_error_rate: float) -> 
             f"{failed:,} of {total:,} rows could not be scored ({failed / total:.1%}), more than "
             f"--max-error-rate {max_error_rate:g} allows: see the status and error columns"
         )
-        return 3
+        return _TOO_MANY_ERRORS
     return 0

@@ -1,0 +1,71 @@
+"""Notices an outage: when a host or bucket fails row after row, a run stops instead of going on."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from typing import TYPE_CHECKING
+
+from iqa_core.fetching import host_of
+from iqa_core.schema import Status
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pyarrow as pa
+
+__all__ = ["Breaker"]
+
+#: Failures that tell of the store and not of the image.
+_OUTAGE = {Status.FORBIDDEN, Status.NETWORK, Status.THROTTLED, Status.TIMEOUT}
+_WINDOW = 300
+_SHARE = 0.9
+
+
+class Breaker:
+    """Watches the last rows of each host.
+
+    Args:
+        window: Rows of a host that are looked at.
+        share: It breaks if at least this share of them failed alike.
+    """
+
+    def __init__(self, window: int = _WINDOW, share: float = _SHARE) -> None:
+        self._share = share
+        self._last: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=window))
+        self._window = window
+        self.broken: tuple[str, str] | None = None
+
+    def add(self, uris: Sequence[str | None], statuses: Sequence[str]) -> str | None:
+        """Take rows as they come; return what is wrong, once something is.
+
+        Args:
+            uris: Of each row; None for images that are inside the manifest.
+            statuses: Of each row.
+        """
+        if not self._last and not _OUTAGE.intersection(statuses):
+            return None
+        for uri, status in zip(uris, statuses, strict=True):
+            if host := host_of(uri):
+                self._last[host].append(status)
+        for host, last in self._last.items():
+            status, count = Counter(last).most_common(1)[0]
+            if len(last) == self._window and status in _OUTAGE and count >= self._share * len(last):
+                self.broken = (host, status)
+                return (
+                    f"{count} of the last {len(last)} rows of {host} failed with {status!r}: this is "
+                    "an outage, not bad images"
+                )
+        return None
+
+    def without_victims(self, table: pa.Table) -> pa.Table:
+        """Return the rows of a table that are worth keeping: not those that the outage failed."""
+        if self.broken is None:
+            return table
+        host, status = self.broken
+        kept = [
+            found != status or host_of(uri) != host
+            for uri, found in zip(
+                table.column("uri").to_pylist(), table.column("status").to_pylist(), strict=True
+            )
+        ]
+        return table.filter(kept)

@@ -1,0 +1,115 @@
+"""Tests of jobs/pipeline.py with towers that fail inside a real actor."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+import torch
+from PIL import Image
+from torch import nn
+
+from iqa_core.fetching import Fetcher
+from iqa_core.manifest import open_manifest, plan_units
+from iqa_core.output import Output, output_schema
+from iqa_core.rows import RowSet
+from iqa_core.schema import Preprocess
+from iqa_core.scoring import PromptFeatures
+from jobs.pipeline import Actors, Encoding, plan_actors, run_pipeline
+
+PREPROCESS = Preprocess(size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
+PROMPTS = PromptFeatures(("p",), np.array([[[1, 0], [0, 1]]], dtype=np.float32), 1.0, "digest")
+
+
+class MeanTower(nn.Module):
+    """Features are an image's brightness; red images fail, and so do large batches."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most = most
+
+    def to_device(self, device, precision):
+        return self
+
+    def encode(self, pixels):
+        if len(pixels) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory (as a GPU says it)")
+        images = torch.from_numpy(np.array(pixels)).float() / 255
+        if ((images[..., 0] > 0.9) & (images[..., 1] < 0.1)).all(dim=(1, 2)).any():
+            raise RuntimeError("no red images")
+        mean = images.mean(dim=(1, 2, 3))
+        return nn.functional.normalize(torch.stack([mean, 1 - mean], dim=1), dim=1)
+
+
+@pytest.fixture
+def run(ray_cluster, tmp_path):
+    """Score 40 grey images, three of them red, by a tower."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    for number in range(40):
+        colour = (255, 0, 0) if number in (3, 17, 18) else (number * 6,) * 3
+        Image.new("RGB", (32, 32), colour).save(tmp_path / f"{number}.png")
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"uri": [f"{number}.png" for number in range(40)]}), path)
+    manifest = open_manifest(str(path))
+    schema = output_schema(manifest, (), pairs=PROMPTS.names)
+
+    def run(tower, batch_size):
+        encoding = Encoding(
+            fetcher=Fetcher(str(tmp_path)),
+            preprocess=PREPROCESS,
+            decode="exact",
+            max_pixels=10_000,
+            precision="fp32",
+            batch_size=batch_size,
+            width=2,
+            prompts=PROMPTS,
+            schema=schema,
+        )
+        output = Output(str(tmp_path / "o"), manifest, {})
+        with output.writing({}, 30):
+            units = list(plan_units(manifest, RowSet()))
+            actors = Actors(most=1, cpus=0.5, gpus=0)
+            outcome = run_pipeline(
+                manifest, (), units, 40, tower, encoding, actors, output, commit_seconds=30
+            )
+        parts = [pq.read_table(path) for path in (tmp_path / "o").glob("part-*.parquet")]
+        return outcome, pa.concat_tables(parts).sort_by("manifest_row").to_pylist()
+
+    yield run
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.mark.ray
+def test_images_that_the_model_fails_on_cost_only_themselves(run):
+    outcome, rows = run(MeanTower(most=3), batch_size=16)
+    assert outcome.statuses == {"ok": 37, "model_error": 3}
+    assert outcome.out_of_memory > 0
+    for number, row in enumerate(rows):
+        if number in (3, 17, 18):
+            assert row["status"] == "model_error"
+            assert row["error"] == "RuntimeError: no red images"
+            assert row["score"] is None
+        else:
+            mean = number * 6 / 255
+            cosines = np.array([mean, 1 - mean]) / np.hypot(mean, 1 - mean)
+            assert row["score"] == pytest.approx(
+                1 / (1 + np.exp(cosines[1] - cosines[0])), abs=1e-6
+            )
+
+
+class TestPlanningActors:
+    def test_an_actor_for_each_gpu(self):
+        assert plan_actors(None, None, None, {"CPU": 16, "GPU": 4}) == Actors(4, 1.0, 1.0)
+        assert plan_actors(None, None, 0.5, {"CPU": 16, "GPU": 4}) == Actors(8, 1.0, 0.5)
+
+    def test_a_cpu_stays_free_where_there_is_no_gpu(self):
+        assert plan_actors(None, None, None, {"CPU": 8}) == Actors(7, 1.0, 0.0)
+        assert plan_actors(None, 2.0, None, {"CPU": 8}) == Actors(3, 2.0, 0.0)
+        assert plan_actors(None, None, None, {"CPU": 1}) == Actors(1, 1.0, 0.0)
+
+    def test_gpus_that_are_yet_to_come(self):
+        assert plan_actors(4, None, 1.0, {"CPU": 8}) == Actors(4, 1.0, 1.0)
