@@ -23,6 +23,7 @@ COMMANDS = {
     "manifest": "list images in a Parquet manifest",
     "score": "score the images of a manifest; the same command again resumes",
     "embed": "encode the images of a manifest once, to train on or to score later",
+    "train": "learn better prompts from the features of `iqa embed`",
     "evaluate": "compare scores with human opinion: correlations, intervals, differences",
     "report": "show a run's scores as one HTML page",
     "verify": "prove that an output holds every row of its manifest once",
