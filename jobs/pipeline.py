@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +32,6 @@ import torch
 from iqa_core.features import EMBEDDING, feature_column, score_columns
 from iqa_core.fetching import Fetcher, redact
 from iqa_core.files import Folder
-from iqa_core.images import decode_image
 from iqa_core.manifest import DATA, Unit, read_unit
 from iqa_core.schema import (
     HEIGHT,
@@ -44,11 +43,13 @@ from iqa_core.schema import (
     Status,
 )
 from iqa_core.scoring import PromptFeatures, encode_images
+from jobs.isolation import Isolated, Watchdog, is_second_try
 from jobs.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from iqa_core.images import Decoded
     from iqa_core.manifest import Manifest
     from iqa_core.output import Output
     from iqa_core.towers import ImageTower, Precision
@@ -73,6 +74,8 @@ _BLOCK_BYTES = 64 * 1024 * 1024
 _PART_BYTES = 256 * 1024 * 1024
 #: How long a stopped run waits for Ray to end its execution; the finished rows are safe by then.
 _CLOSE_SECONDS = 10.0
+#: No image of the default limit on pixels takes a tenth of this.
+_DECODE_SECONDS_AT_MOST = 120.0
 #: Decode workers are replaced after so many tasks, as C decoders may leak.
 _TASKS_PER_WORKER = 2000
 
@@ -84,8 +87,7 @@ class Encoding:
     Attributes:
         fetcher: Reads images by URI.
         preprocess: How the tower wants its images; None leaves them at their own size.
-        decode: See :func:`iqa_core.images.decode_image`.
-        max_pixels: Limit on an image's pixels.
+        decoder: Encoded bytes to pixels; raises :class:`iqa_core.schema.ImageError`.
         precision: Arithmetic of the tower.
         batch_size: Images in one forward pass.
         width: Width of the image features.
@@ -95,8 +97,7 @@ class Encoding:
 
     fetcher: Fetcher
     preprocess: Preprocess | None
-    decode: Literal["fast", "exact"]
-    max_pixels: int
+    decoder: Callable[[bytes], Decoded]
     precision: Precision
     batch_size: int
     width: int
@@ -246,6 +247,11 @@ def read_rows(
 
 def decode_rows(table: pa.Table, *, encoding: Encoding) -> Iterator[pa.Table]:
     """Fetch and decode (a Ray task): adds pixels, size and status to each row."""
+    guard: Isolated | Watchdog
+    if is_second_try():
+        guard = Isolated(encoding.decoder, _DECODE_SECONDS_AT_MOST)
+    else:
+        guard = Watchdog(_DECODE_SECONDS_AT_MOST)
     rows: list[dict[str, Any]] = []
     size = start = 0
     uris = pc.if_else(table.column(DATA).is_null(), table.column(URI), None).to_pylist()
@@ -256,7 +262,7 @@ def decode_rows(table: pa.Table, *, encoding: Encoding) -> Iterator[pa.Table]:
         if embedded.is_valid:
             data = embedded.as_py()
         got = time.perf_counter()
-        row = _decode(data, encoding)
+        row = _decode(data, encoding.decoder, guard)
         row[_FETCH_SECONDS] = got - began
         row[_DECODE_SECONDS] = time.perf_counter() - got
         rows.append(row)
@@ -264,20 +270,23 @@ def decode_rows(table: pa.Table, *, encoding: Encoding) -> Iterator[pa.Table]:
         if size >= _BLOCK_BYTES or position == len(table) - 1:
             yield _append(table.slice(start, len(rows)).drop_columns([DATA]), rows)
             rows, size, start = [], 0, position + 1
+    guard.close()
 
 
-def _decode(data: bytes | ImageError | None, encoding: Encoding) -> dict[str, Any]:
+def _decode(
+    data: bytes | ImageError | None,
+    decoder: Callable[[bytes], Decoded],
+    guard: Isolated | Watchdog,
+) -> dict[str, Any]:
     try:
         if data is None:
             raise ImageError(Status.INVALID_ROW, "the row has neither a uri nor image bytes")
         if isinstance(data, ImageError):
             raise data
-        image = decode_image(
-            data, encoding.preprocess, mode=encoding.decode, max_pixels=encoding.max_pixels
-        )
+        image = guard.call(decoder, data)
     except ImageError as error:
         return {"status": error.status.value, "error": error.message, _PIXELS: None}
-    except Exception as error:
+    except Exception as error:  # a decoder may raise anything; the row must go on
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         return {"status": Status.DECODE_ERROR.value, "error": reason, _PIXELS: None}
     return {

@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import torch
 
 from iqa_core import __version__
 from iqa_core.fetching import DEFAULT_SCHEMES, Fetcher, redact
+from iqa_core.images import decode_image
 from iqa_core.manifest import open_manifest, plan_units
 from iqa_core.output import Output, output_schema
 from iqa_core.towers import load_towers
@@ -81,6 +83,7 @@ def run_images(
             print(f"nothing to do: all {manifest.rows:,} rows are in {config.output}")
             return conclude_unchanged(output, output.audit(), config.max_error_rate)
         cluster.start()
+        preprocess = towers.preprocess if config.resolution == "model" else None
         encoding = Encoding(
             fetcher=Fetcher(
                 manifest.folder.uri,
@@ -90,9 +93,13 @@ def run_images(
                 schemes=(*DEFAULT_SCHEMES, *config.allow_scheme),
                 prefixes=config.allow_prefix,
             ),
-            preprocess=towers.preprocess if config.resolution == "model" else None,
-            decode=config.decode,
-            max_pixels=config.max_pixels,
+            preprocess=preprocess,
+            decoder=partial(
+                decode_image,
+                preprocess=preprocess,
+                mode=config.decode,
+                max_pixels=config.max_pixels,
+            ),
             precision=precision,
             batch_size=config.batch_size,
             width=width,

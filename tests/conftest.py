@@ -10,6 +10,7 @@ import pytest
 
 os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"  # read when Ray Data is imported
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ.pop("RAY_ADDRESS", None)
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +32,7 @@ def ray_cluster():
     import ray
 
     ray.init(
+        "local",  # not a cluster that happens to run on this machine
         num_cpus=3,
         include_dashboard=False,
         log_to_driver=False,

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
+import time
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,13 +20,16 @@ from PIL import Image
 from torch import nn
 
 from iqa_core.fetching import Fetcher
+from iqa_core.images import decode_image
 from iqa_core.manifest import open_manifest, plan_units
 from iqa_core.output import Output, output_schema
 from iqa_core.rows import RowSet
-from iqa_core.schema import Preprocess
+from iqa_core.schema import ImageError, Preprocess
 from iqa_core.scoring import PromptFeatures
+from jobs.isolation import Isolated
 from jobs.pipeline import Actors, Encoding, plan_actors, run_pipeline
 
+ROOT = Path(__file__).parent.parent.parent
 PREPROCESS = Preprocess(size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
 PROMPTS = PromptFeatures(("p",), np.array([[[1, 0], [0, 1]]], dtype=np.float32), 1.0, "digest")
 
@@ -57,12 +66,11 @@ def run(ray_cluster, tmp_path):
     manifest = open_manifest(str(path))
     schema = output_schema(manifest, (), pairs=PROMPTS.names)
 
-    def run(tower, batch_size):
+    def run(tower, batch_size, decoder=None):
         encoding = Encoding(
             fetcher=Fetcher(str(tmp_path)),
             preprocess=PREPROCESS,
-            decode="exact",
-            max_pixels=10_000,
+            decoder=decoder or partial(decode_image, preprocess=PREPROCESS),
             precision="fp32",
             batch_size=batch_size,
             width=2,
@@ -99,6 +107,58 @@ def test_images_that_the_model_fails_on_cost_only_themselves(run):
             assert row["score"] == pytest.approx(
                 1 / (1 + np.exp(cosines[1] - cosines[0])), abs=1e-6
             )
+
+
+def fragile(data):
+    """Decode, but crash on one image as a C library does, and hang on none."""
+    image = decode_image(data, PREPROCESS)
+    if image.pixels[0, 0, 0] == 60:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return image
+
+
+@pytest.mark.ray
+def test_files_that_crash_the_decoder_cost_only_themselves(run):
+    outcome, rows = run(MeanTower(most=40), batch_size=40, decoder=fragile)
+    assert outcome.statuses == {"ok": 36, "model_error": 3, "decode_error": 1}
+    assert rows[10]["status"] == "decode_error"
+    assert rows[10]["error"] == "the decoder crashed on this file (exit code -11)"
+
+
+def behave(data):
+    """Do what the data say."""
+    if data == b"hang":
+        time.sleep(100)
+    if data == b"die":
+        os._exit(3)
+    if data == b"raise":
+        raise ValueError("no image")
+    return data
+
+
+def test_a_child_that_dies_or_hangs_is_replaced():
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    isolated = Isolated(behave, seconds=2)
+    try:
+        assert isolated.call(behave, b"one") == b"one"
+        with pytest.raises(ImageError, match=r"crashed on this file \(exit code 3\)"):
+            isolated.call(behave, b"die")
+        with pytest.raises(ImageError, match="decoding took more than 2 s: given up"):
+            isolated.call(behave, b"hang")
+        with pytest.raises(ValueError, match="no image"):
+            isolated.call(behave, b"raise")
+        assert isolated.call(behave, b"two") == b"two"
+    finally:
+        isolated.close()
+        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def test_a_watchdog_ends_a_process_that_hangs():
+    code = "import time; from jobs.isolation import Watchdog; "
+    code += "Watchdog(1.0).call(lambda data: time.sleep(60), b'')"
+    began = time.monotonic()
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 70
+    assert time.monotonic() - began < 40
 
 
 class TestPlanningActors:
