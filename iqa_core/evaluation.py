@@ -3,12 +3,12 @@
 Methods, and where they are from:
 
 - The four-parameter logistic: VQEG, Final Report from the Video Quality Experts Group on the
-  Validation of Objective Models of Video Quality Assessment, 2000,
-  https://vqeg.org/media/8212/frtv_phase1_final_report.doc. The five-parameter one: Sheikh, Sabir
-  and Bovik, A Statistical Evaluation of Recent Full Reference Image Quality Assessment Algorithms,
-  IEEE TIP 15(11), 2006, https://doi.org/10.1109/TIP.2006.881959. Both are fitted by least squares.
-  Ours are fitted by variable projection (Golub and Pereyra 1973): given slope and centre the rest
-  is linear, so that only two values are searched, from a grid of starts, within wide bounds.
+  Validation of Objective Models of Video Quality Assessment (FR-TV, phase I), 2000,
+  https://vqeg.org. The five-parameter one: Sheikh, Sabir and Bovik, A Statistical Evaluation of
+  Recent Full Reference Image Quality Assessment Algorithms, IEEE TIP 15(11), 2006,
+  https://doi.org/10.1109/TIP.2006.881959. Both are fitted by least squares, ours by variable
+  projection (Golub and Pereyra 1973): given slope and centre the rest is linear, so that only these
+  two are searched, from a grid of starts.
 - Intervals: percentile bootstrap. All score sets see the same resamples, so that differences are
   paired. With clusters (the pictures made from one reference), whole clusters are drawn. A curve
   is fitted again to each resample by at most six steps from the one of all images.
