@@ -66,12 +66,17 @@ def identities(output):
 def test_a_killed_run_goes_on_where_it_was(ray_cluster, manifest, tmp_path, capsys):
     output = tmp_path / "scores"
     process = start(manifest, output)
+    wait_for_parts(process, output, 1)
+    options = ["--manifest", str(manifest), "--output", str(output)]
+    assert main(["score", *options]) == 1  # a second driver while the first is alive
+    error = capsys.readouterr().err
+    assert f"--output {output} is being written by process {process.pid} on" in error
+    assert error.count("\n") == 1
     wait_for_parts(process, output, 2)
     process.kill()  # SIGKILL: the driver has no chance to tidy up
     process.communicate()
     before = identities(output)
     assert 0 < len(before) < ROWS
-    options = ["--manifest", str(manifest), "--output", str(output)]
     assert main(["verify", "--scores", str(output), "--manifest", str(manifest)]) == 1
     assert f"{ROWS - len(before):,} missing" in capsys.readouterr().out
     assert main(["score", *options, "--commit-seconds", "1"]) == 0

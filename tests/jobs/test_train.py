@@ -1,0 +1,208 @@
+"""Tests of jobs/train.py and jobs/training.py: embed, train, score; killed workers; wrong uses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image, ImageFilter
+
+from iqa_core.losses import LOSSES
+from iqa_core.prompt_file import load_prompts
+from jobs.cli import main
+
+pytestmark = pytest.mark.ray
+
+IMAGES = 80
+OPTIONS = ["--pairs", "pyiqa", "--list-size", "16", "--steps", "60", "--checkpoint-steps", "5"]
+OPTIONS += ["--context-length", "4", "--patience", "99", "--watch", "sharpness", "--holdout", "0.3"]
+
+
+@pytest.fixture(scope="module")
+def folder(ray_cluster, photos, tmp_path_factory):
+    """A manifest of 80 images, each more blurred than the one before it, and their features."""
+    folder = tmp_path_factory.mktemp("train")
+    images = list(photos.values())
+    for number in range(IMAGES):
+        image = Image.fromarray(images[number % len(images)][:240, :240])
+        image.filter(ImageFilter.GaussianBlur(number / 20)).save(folder / f"{number}.png")
+    table = {"uri": [f"{n}.png" for n in range(IMAGES)]}
+    table |= {"sharpness": [float(-n) for n in range(IMAGES)], "name": ["x"] * IMAGES}
+    pq.write_table(pa.table(table), folder / "manifest.parquet")
+    options = ["--manifest", str(folder / "manifest.parquet"), "--keep", "sharpness", "name"]
+    assert main(["embed", *options, "--output", str(folder / "features")]) == 0
+    return folder
+
+
+def command(folder, output, *more):
+    return ["train", "--features", str(folder / "features"), "--output", str(output), *more]
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    """Prompts that two undisturbed workers learned."""
+    output = folder / "undisturbed" / "prompts.safetensors"
+    assert main(command(folder, output, *OPTIONS, "--num-workers", "2")) == 0
+    return output
+
+
+def test_training_leaves_what_it_says(trained):
+    prompts = load_prompts(trained)
+    assert prompts.context.shape == (4, 512) or prompts.context.shape[0] == 4
+    assert prompts.training["ended"] == "steps"
+    assert prompts.training["recovered_at_steps"] == []
+    assert prompts.training["workers"] == 2
+    assert prompts.metrics["teacher"]["srcc ensemble"] == 1.0
+    best, start = (prompts.metrics[who]["srcc ensemble"] for who in ("student", "start"))
+    assert 1 >= best >= start
+    assert {"srcc ensemble", "srcc sharpness"} == set(prompts.metrics["student"])
+    run = trained.with_suffix(".run")
+    metrics = pq.read_table(run / "metrics.parquet").to_pandas()
+    assert metrics.step.tolist() == list(range(0, 61, 5))
+    assert metrics.agreement.max() == best
+    assert metrics.loss[1:].notna().all()
+    left = {path.name for path in run.iterdir() if path.is_file() or any(path.iterdir())}
+    assert left == {"metrics.parquet", "tensorboard"}  # neither rows nor checkpoints
+    page = trained.with_suffix(".html").read_text()
+    assert "Held-out rank agreement" in page
+    assert "went on from" not in page
+    assert "<script" not in page
+
+
+def test_learned_prompts_score(trained, folder, tmp_path):
+    scores = [tmp_path / "from-images", tmp_path / "from-features"]
+    sources = [["--manifest", str(folder / "manifest.parquet")]]
+    sources += [["--features", str(folder / "features")]]
+    for source, output in zip(sources, scores, strict=True):
+        options = [*source, "--prompts", str(trained), "--output", str(output)]
+        assert main(["score", *options]) == 0
+    read = [pq.read_table(output).sort_by("manifest_row") for output in scores]
+    first, second = (table.column("score").to_numpy() for table in read)
+    assert len(first) == IMAGES
+    np.testing.assert_allclose(first, second, atol=2e-3)  # float16 features
+    assert read[0].schema.field("scores").type.num_fields == 5
+
+
+def kill_a_worker(run: Path, after_step: int) -> None:
+    """Send SIGKILL to the second worker once training has passed a step."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            if json.loads((run / "progress.json").read_text())["step"] >= after_step:
+                started = sorted(run.glob("start-*.json"))[-1]
+                worker = json.loads(started.read_text())["workers"][1]
+                os.kill(worker["process"], signal.SIGKILL)
+                return
+        except FileNotFoundError:
+            pass
+        time.sleep(0.01)
+
+
+def train_and_kill(words, run, after_step):
+    killer = threading.Thread(target=kill_a_worker, args=(run, after_step))
+    killer.start()
+    status = main(words)
+    killer.join()
+    return status
+
+
+def same_context(path, other):
+    return np.array_equal(load_prompts(path).context, load_prompts(other).context)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_one_interval(trained, folder, tmp_path, capsys):
+    output = tmp_path / "prompts.safetensors"
+    words = command(folder, output, *OPTIONS, "--num-workers", "2")
+    assert train_and_kill(words, output.with_suffix(".run"), 10) == 0
+    (step,) = load_prompts(output).training["recovered_at_steps"]
+    assert 5 <= step < 60
+    assert step % 5 == 0
+    sentence = f"training went on from the checkpoint of step {step}"
+    assert sentence in capsys.readouterr().out
+    assert sentence in output.with_suffix(".html").read_text()
+    metrics = pq.read_table(output.with_suffix(".run") / "metrics.parquet")
+    assert metrics.column("step").to_pylist() == list(range(0, 61, 5))
+    assert same_context(output, trained)  # as if nothing had happened
+
+
+@pytest.mark.slow
+def test_the_same_command_goes_on_where_a_failed_one_was(trained, folder, tmp_path, capsys):
+    output = tmp_path / "prompts.safetensors"
+    words = command(folder, output, *OPTIONS, "--num-workers", "2", "--max-failures", "0")
+    assert train_and_kill(words, output.with_suffix(".run"), 10) == 1
+    assert "the same command goes on from the last checkpoint" in capsys.readouterr().err
+    assert not output.exists()
+    assert main([*words, "--seed", "1"]) == 1
+    assert (
+        "holds an unfinished training with seed 0 where this one has 1" in capsys.readouterr().err
+    )
+    assert main(words) == 0
+    assert load_prompts(output).training["recovered_at_steps"][0] >= 5
+    assert same_context(output, trained)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--output", "p.pt"], "--output p.pt must be named *.safetensors: add it to the name"),
+        (["--features", "gone"], "--features gone holds no features"),
+        (["--pairs", "best"], "--pairs 'best' is neither a named set"),
+        (["--teacher", "mos"], "--teacher 'mos' is none of ensemble, per-pair, column:NAME"),
+        (["--teacher", "column:mos"], "'mos' is not in the features, whose columns are: sharpness"),
+        (["--watch", "name"], "--watch column 'name' is of type string, but must be numeric"),
+        (["--loss", "mle"], "loss 'mle' is none of ranknet, margin, fidelity"),
+        (["--loss-options", "temperature"], "--loss-options 'temperature' is not NAME=NUMBER"),
+        (["--loss-options", "k=1"], "loss listmle has no hyper-parameter 'k'"),
+        (["--list-size", "100"], "a step needs 100 rows of a worker"),
+        (["--list-size", "16", "--num-workers", "3"], "must be a multiple of the 3 workers"),
+        (["--holdout", "0.01"], "rows to measure agreement on, but at least 8 are needed"),
+        (["--context-length", "80"], "but the text tower takes at most"),
+        (["--learning-rate", "0"], "--learning-rate 0.0 must be above 0"),
+        (["--init", ""], "give some words"),
+    ],
+)
+def test_wrong_use_gives_one_line_and_writes_nothing(folder, tmp_path, capsys, words, text):
+    capsys.readouterr()
+    output = tmp_path / "new" / "p.safetensors"
+    assert main([*command(folder, output, "--holdout", "0.3"), *words]) == 1
+    said = capsys.readouterr().err
+    assert text in said
+    assert said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_features_of_other_weights_are_refused(folder, tmp_path, capsys):
+    features = tmp_path / "features"
+    (features / "_run").mkdir(parents=True)
+    for path in [*(folder / "features").glob("*.parquet"), *(folder / "features/_run").iterdir()]:
+        target = features / path.relative_to(folder / "features")
+        target.write_bytes(path.read_bytes().replace(b'"weights": "', b'"weights": "0'))
+    output = tmp_path / "p.safetensors"
+    assert main(["train", "--features", str(features), "--output", str(output)]) == 1
+    assert "run `iqa embed` again" in capsys.readouterr().err
+
+
+def test_divergence_says_what_to_do(folder, tmp_path, capsys):
+    output = tmp_path / "p.safetensors"
+    words = command(folder, output, *OPTIONS, "--optimizer", "sgd", "--learning-rate", "1e38")
+    assert main(words) == 1
+    assert "training diverged at step 5: lower --learning-rate (1e+38)" in capsys.readouterr().err
+    assert not output.exists()
+    assert not any(path.is_file() for path in output.with_suffix(".run").rglob("*"))
+
+
+def test_the_help_names_every_loss(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    listed = said.partition("--loss LOSS ")[2].partition(" (default: listmle)")[0]
+    assert set(listed.replace(", or ", ", ").split(", ")) == set(LOSSES)
