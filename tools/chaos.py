@@ -157,9 +157,11 @@ class Chaos:
             self.cluster.remove_node(node, allow_graceful=False)
             self.nodes.append(self.cluster.add_node(num_cpus=2))
             return "(and a new node)"
-        victims = self._workers(_TITLES[target])
-        if not victims:
-            return "(none was there)"
+        deadline = time.monotonic() + 10
+        # A worker has the title of its task only while the task runs.
+        while not (victims := self._workers(_TITLES[target])):
+            if process.poll() is not None or time.monotonic() > deadline:
+                return "(none was there)"
         victim = self.random.choice(victims)
         os.kill(victim, signal.SIGKILL)
         return ""
