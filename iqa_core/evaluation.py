@@ -11,7 +11,7 @@ Methods, and where they are from:
   two are searched, from a grid of starts.
 - Intervals: percentile bootstrap. All score sets see the same resamples, so that differences are
   paired. With clusters (the pictures made from one reference), whole clusters are drawn. A curve
-  is fitted again to each resample by at most six steps from the one of all images.
+  is fitted again to each resample by a few steps from the one of all images.
 - Z for two rank correlations with the same labels: Meng, Rosenthal and Rubin, Comparing Correlated
   Correlation Coefficients, Psychological Bulletin 111(1), 1992,
   https://doi.org/10.1037/0033-2909.111.1.172, with the variance that Bonett and Wright give for
@@ -70,6 +70,8 @@ _CURVE_POINTS = 101
 # line, a step or an exponential, which more digits would not change.
 _LOW = np.array([math.log(0.01), -1000.0])
 _HIGH = np.array([math.log(100.0), 1000.0])
+# A resample's curve is near that of all images, and the nearer the more images there are.
+_STEPS, _FEW_STEPS, _MANY_IMAGES = 6, 3, 2000
 _START_SLOPES = (0.3, 1.0, 2.0, 4.0, 10.0, 30.0)
 _START_QUANTILES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 
@@ -137,6 +139,7 @@ class _Problem:
         centred = u - u.mean()
         self._line = centred / np.linalg.norm(centred)
         self._rest = self._without_line(v)
+        self._last: tuple[np.ndarray, tuple[np.ndarray, np.ndarray, float]] | None = None
 
     @classmethod
     def of(cls, scores: ArrayLike, labels: ArrayLike, parameters: int) -> _Problem | None:
@@ -173,12 +176,19 @@ class _Problem:
         It is counted from the side on which it is small, and scaled to 1, so that a curve whose
         centre is far outside of the data neither vanishes nor equals the constant.
         """
+        if self._last is not None and np.array_equal(self._last[0], at):
+            return self._last[1]
         side = 1.0 if at[1] > 0 else -1.0
         steps = side * math.exp(at[0]) * (self.u - at[1])
-        logs = special.log_expit(steps)
-        top = float(logs.max())
-        logistic = np.exp(logs - top)
-        return logistic, side * logistic * special.expit(-steps), top
+        highest = float(steps.max())
+        top = float(special.log_expit(highest))
+        if highest > -30:
+            logistic = special.expit(steps) / math.exp(top)
+        else:  # it would lose digits, and in the end be zero
+            logistic = np.exp(special.log_expit(steps) - top)
+        found = logistic, side * logistic * special.expit(-steps), top
+        self._last = (at.copy(), found)  # MINPACK asks for values and derivatives in turn
+        return found
 
     def _rise(self, logistic: np.ndarray) -> tuple[np.ndarray, float]:
         """Return what only the logistic column explains, and its coefficient."""
@@ -579,7 +589,8 @@ class _Evaluator:
             problem = None if whole is None else whole.resample(rows)
             if whole is None or problem is None or best is None:
                 continue
-            at, squares = problem.solve([best[0]], tolerance=1e-6, steps=6)
+            steps = _FEW_STEPS if len(rows) > _MANY_IMAGES else _STEPS
+            at, squares = problem.solve([best[0]], tolerance=1e-6, steps=steps)
             correlations[i], errors[i] = problem.quality(squares)
             if i == 0:
                 curve = problem.curve(at, self._grid)

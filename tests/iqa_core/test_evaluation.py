@@ -163,18 +163,18 @@ def test_bootstrap_values_are_those_of_the_resampled_rows():
 
 def test_intervals_cover_the_truth():
     """Pearson's and Spearman's are known for a normal pair: rho and 6/pi asin(rho/2)."""
-    rho, count, trials = 0.8, 60, 80
+    rho, count, trials = 0.8, 60, 60
     truth = {"plcc": rho, "srcc": 6 / math.pi * math.asin(rho / 2)}
     covered = dict.fromkeys(truth, 0)
     rng = np.random.default_rng(11)
     for trial in range(trials):
         x, e = rng.normal(size=(2, count))
         y = rho * x + math.sqrt(1 - rho**2) * e
-        found = evaluate({"a": x}, y, resamples=50, confidence=0.9, seed=trial).metrics["a"]
+        found = evaluate({"a": x}, y, resamples=40, confidence=0.9, seed=trial).metrics["a"]
         for key, value in truth.items():
             covered[key] += found[key].low <= value <= found[key].high
-    # 0.9 of 80 is 72; three standard deviations are 8
-    assert all(64 <= count <= 80 for count in covered.values()), covered
+    # 0.9 of 60 is 54; three standard deviations are 7
+    assert all(47 <= count <= 60 for count in covered.values()), covered
 
 
 def test_clusters_widen_intervals_where_images_of_one_cluster_are_alike():
