@@ -24,11 +24,23 @@ if TYPE_CHECKING:
     from iqa_core.rows import RowSet
     from iqa_core.scoring import PromptFeatures
 
-__all__ = ["EMBEDDING", "FeatureCache", "feature_column", "features_of", "score_columns"]
+__all__ = [
+    "EMBEDDING",
+    "VIEWS",
+    "VIEW_LEVELS",
+    "FeatureCache",
+    "feature_column",
+    "features_of",
+    "score_columns",
+    "views_of",
+]
 
 EMBEDDING = "embedding"
+#: Features of degraded copies (V x D, flat), and how strongly each was degraded (V).
+VIEWS = "views"
+VIEW_LEVELS = "view_levels"
 _OWN = {MANIFEST_FILE, MANIFEST_ROW, IMAGE_ID, URI, "status", "error", "score", "scores"}
-_OWN |= {"margins", "width", "height", EMBEDDING}
+_OWN |= {"margins", "width", "height", EMBEDDING, VIEWS, VIEW_LEVELS}
 #: Towers of one cache and of what is done with it must agree in these parts of the fingerprint.
 _TOWER = ("model", "weights", "quick_gelu", "preprocess", "resolution", "decode", "precision")
 
@@ -40,14 +52,28 @@ def feature_column(features: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(flat, features.shape[1], mask=pa.array(missing))
 
 
-def features_of(table: pa.Table) -> np.ndarray:
+def features_of(table: pa.Table, name: str = EMBEDDING) -> np.ndarray:
     """Return the features of a table's rows, (N, D) float32, NaN where there are none."""
-    column = table.column(EMBEDDING).combine_chunks()
+    column = table.column(name).combine_chunks()
     width = column.type.list_size
     features = np.full((len(column), width), np.nan, dtype=np.float32)
     valid = column.is_valid().to_numpy(zero_copy_only=False)
     features[valid] = column.drop_null().flatten().to_numpy().reshape(-1, width)
     return features
+
+
+def views_of(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Return the features of degraded copies, (N, V, D) float32, and their levels, (N, V) int8.
+
+    Where a row has none, features are NaN and levels 0.
+    """
+    levels_type = table.column(VIEW_LEVELS).type
+    flat = features_of(table, VIEWS).reshape(len(table), levels_type.list_size, -1)
+    column = table.column(VIEW_LEVELS).combine_chunks()
+    levels = np.zeros((len(table), levels_type.list_size), dtype=np.int8)
+    valid = column.is_valid().to_numpy(zero_copy_only=False)
+    levels[valid] = column.drop_null().flatten().to_numpy().reshape(-1, levels_type.list_size)
+    return flat, levels
 
 
 def score_columns(features: np.ndarray, prompts: PromptFeatures) -> dict[str, pa.Array]:
@@ -108,6 +134,13 @@ class FeatureCache:
     def width(self) -> int:
         """Width D of the features."""
         return int(self.schema.field(EMBEDDING).type.list_size)
+
+    @property
+    def views(self) -> int:
+        """Number V of degraded copies of each image."""
+        if VIEWS not in self.schema.names:
+            return 0
+        return int(self.schema.field(VIEW_LEVELS).type.list_size)
 
     @property
     def kept(self) -> list[str]:

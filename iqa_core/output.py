@@ -61,6 +61,7 @@ def output_schema(
     *,
     pairs: Sequence[str] = (),
     embedding: int | None = None,
+    views: int = 0,
 ) -> pa.Schema:
     """Return the one explicit schema of a run's part files.
 
@@ -69,6 +70,7 @@ def output_schema(
         keep: Columns of the manifest to carry along.
         pairs: Names of the prompt pairs; none leaves out the score columns.
         embedding: Width of the image features, or None to leave them out.
+        views: Degraded copies of each image whose features are stored beside its own.
 
     Raises:
         InputError: If a kept column would have the name of one of the output's own.
@@ -91,6 +93,9 @@ def output_schema(
     fields += [pa.field(WIDTH, pa.int32()), pa.field(HEIGHT, pa.int32())]
     if embedding is not None:
         fields.append(pa.field("embedding", pa.list_(pa.float16(), embedding)))
+    if embedding is not None and views:
+        fields.append(pa.field("views", pa.list_(pa.float16(), views * embedding)))
+        fields.append(pa.field("view_levels", pa.list_(pa.int8(), views)))
     own = {one.name for one in fields}
     for name in keep:
         if name in own:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from iqa_core.schema import InputError
 from jobs.config import ImageConfig
 from jobs.options import option
 
@@ -21,10 +22,24 @@ class Config(ImageConfig):
         help="Parquet file, glob or folder with a uri or an image column, local or remote",
         metavar="M",
     )
+    views: int = option(
+        0,
+        help="also encode so many degraded copies of each image (blur, noise, JPEG, ...), whose order "
+        "is known: `iqa train` learns from it",
+        metavar="N",
+        minimum=0,
+        maximum=32,
+    )
 
 
 def run(config: Config) -> int:
     """Encode; return the exit status."""
+    if config.views and config.resolution == "native":
+        raise InputError(
+            f"--views {config.views} needs images of one size: leave out --resolution native"
+        )
     from jobs.run import run_images
 
-    return run_images(config, config.manifest, kind="embed", prompts_of=None, embeddings=True)
+    return run_images(
+        config, config.manifest, kind="embed", prompts_of=None, embeddings=True, views=config.views
+    )

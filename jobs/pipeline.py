@@ -29,12 +29,14 @@ import ray
 import ray.data
 import torch
 
-from iqa_core.features import EMBEDDING, feature_column, score_columns
+from iqa_core.degradations import degraded_views
+from iqa_core.features import EMBEDDING, VIEW_LEVELS, VIEWS, feature_column, score_columns
 from iqa_core.fetching import Fetcher, redact
 from iqa_core.files import Folder
 from iqa_core.manifest import DATA, Unit, read_unit
 from iqa_core.schema import (
     HEIGHT,
+    IDENTITY,
     URI,
     WIDTH,
     ImageError,
@@ -93,6 +95,7 @@ class Encoding:
         width: Width of the image features.
         prompts: What the features are scored by; None only embeds.
         schema: The output's columns.
+        views: Degraded copies of each image that are encoded beside it; they need ``preprocess``.
     """
 
     fetcher: Fetcher
@@ -103,6 +106,7 @@ class Encoding:
     width: int
     prompts: PromptFeatures | None
     schema: pa.Schema
+    views: int = 0
 
 
 @dataclass(frozen=True)
@@ -256,6 +260,7 @@ def decode_rows(table: pa.Table, *, encoding: Encoding) -> Iterator[pa.Table]:
     size = start = 0
     uris = pc.if_else(table.column(DATA).is_null(), table.column(URI), None).to_pylist()
     fetched = encoding.fetcher.stream([uri or None for uri in uris])
+    files, numbers = (table.column(name).to_pylist() for name in IDENTITY)
     for position, embedded in enumerate(table.column(DATA)):
         began = time.perf_counter()
         data = next(fetched)
@@ -263,6 +268,8 @@ def decode_rows(table: pa.Table, *, encoding: Encoding) -> Iterator[pa.Table]:
             data = embedded.as_py()
         got = time.perf_counter()
         row = _decode(data, encoding.decoder, guard)
+        if encoding.views and row[_PIXELS] is not None:
+            _add_views(row, encoding, f"{files[position]}:{numbers[position]}")
         row[_FETCH_SECONDS] = got - began
         row[_DECODE_SECONDS] = time.perf_counter() - got
         rows.append(row)
@@ -297,6 +304,14 @@ def _decode(
     }
 
 
+def _add_views(row: dict[str, Any], encoding: Encoding, key: str) -> None:
+    """Append the pixels of degraded copies to a row's pixels."""
+    height, width = encoding.preprocess.size if encoding.preprocess else (row[HEIGHT], row[WIDTH])
+    image = np.frombuffer(row[_PIXELS], np.uint8).reshape(height, width, 3)
+    views, row[VIEW_LEVELS] = degraded_views(image, encoding.views, key)
+    row[_PIXELS] = b"".join([row[_PIXELS], *(view.tobytes() for view in views)])
+
+
 _DECODED = pa.schema(
     [
         ("status", pa.string()),
@@ -304,6 +319,7 @@ _DECODED = pa.schema(
         (WIDTH, pa.int32()),
         (HEIGHT, pa.int32()),
         (_PIXELS, pa.large_binary()),
+        (VIEW_LEVELS, pa.list_(pa.int8())),
         (_FETCH_SECONDS, pa.float32()),
         (_DECODE_SECONDS, pa.float32()),
     ]
@@ -339,7 +355,9 @@ class TowerActor:
         self.out_of_memory = 0
         began = time.perf_counter()
         places, images = self._images(table)
-        features = np.full((len(table), self.encoding.width), np.nan, dtype=np.float32)
+        copies = 1 + self.encoding.views
+        shape = (len(table) * copies, self.encoding.width)
+        features = np.full(shape, np.nan, dtype=np.float32)
         status = table.column("status").to_pylist()
         error = table.column("error").to_pylist()
         for start in range(0, len(images), self.encoding.batch_size):
@@ -347,8 +365,9 @@ class TowerActor:
             encoded, failed = encode_images(self._encode, images[start:stop], self.encoding.width)
             features[places[start:stop]] = encoded
             for position, reason in failed.items():
-                place = places[start + position]
+                place = places[start + position] // copies
                 status[place], error[place] = Status.MODEL_ERROR.value, reason
+        features = features.reshape(len(table), -1)
         columns = {name: table.column(name) for name in table.column_names if name != _PIXELS}
         # A signed URI is a key to the image; the row's identity leads back to it.
         uris = [uri and redact(uri) for uri in table.column(URI).to_pylist()]
@@ -373,23 +392,31 @@ class TowerActor:
         return features
 
     def _images(self, table: pa.Table) -> tuple[list[int], list[np.ndarray]]:
-        places, images = [], []
+        places: list[int] = []
+        images: list[np.ndarray] = []
         preprocess = self.encoding.preprocess
         sizes = zip(table.column(HEIGHT).to_pylist(), table.column(WIDTH).to_pylist(), strict=True)
         for place, (pixels, size) in enumerate(zip(table.column(_PIXELS), sizes, strict=True)):
             if pixels.is_valid:
                 shape = (*(preprocess.size if preprocess else size), 3)
-                places.append(place)
-                images.append(np.frombuffer(pixels.as_buffer(), np.uint8).reshape(shape))
+                copies = np.frombuffer(pixels.as_buffer(), np.uint8).reshape(-1, *shape)
+                places += range(place * len(copies), (place + 1) * len(copies))
+                images += list(copies)
         return places, images
 
 
 def _result_columns(features: np.ndarray, encoding: Encoding) -> dict[str, pa.Array]:
+    """Return the columns that come of a row's features, and of those of its degraded copies."""
+    # A row whose copy failed has failed, so that its score and its views are both there or neither.
+    features = np.where(np.isfinite(features).all(axis=1, keepdims=True), features, np.nan)
+    own = features[:, : encoding.width]
     columns: dict[str, pa.Array] = {}
     if encoding.prompts is not None:
-        columns |= score_columns(features, encoding.prompts)
+        columns |= score_columns(own, encoding.prompts)
     if EMBEDDING in encoding.schema.names:
-        columns[EMBEDDING] = feature_column(features)
+        columns[EMBEDDING] = feature_column(own)
+    if encoding.views:
+        columns[VIEWS] = feature_column(features[:, encoding.width :])
     return columns
 
 

@@ -46,6 +46,7 @@ def run_images(
     kind: str,
     prompts_of: Callable[[Towers], PromptFeatures] | None,
     embeddings: bool,
+    views: int = 0,
 ) -> int:
     """Encode the images of a manifest, score them if there are prompts, and commit the rows.
 
@@ -55,6 +56,7 @@ def run_images(
         kind: The subcommand, for the fingerprint.
         prompts_of: Gives the prompt features of the loaded towers; None only embeds.
         embeddings: Whether the output holds the image features.
+        views: Degraded copies of each image whose features it holds, too.
 
     Returns:
         The exit status: 0, 1 if the audit failed, 3 if too many rows failed, 143 if stopped.
@@ -71,6 +73,7 @@ def run_images(
         config.keep,
         pairs=prompts.names if prompts else (),
         embedding=width if embeddings else None,
+        views=views,
     )
     with Cluster(config.address) as cluster:
         actors = plan_actors(
@@ -105,6 +108,7 @@ def run_images(
             width=width,
             prompts=prompts,
             schema=schema,
+            views=views,
         )
         with output.writing(as_json(config), config.lease_seconds):
             output.drop(config.retry_errors)

@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from iqa_core import Scorer
-from iqa_core.features import FeatureCache, features_of
+from iqa_core.degradations import LEVELS, degraded_views
+from iqa_core.features import FeatureCache, features_of, views_of
+from iqa_core.images import decode_image
 from jobs.cli import main
 
 pytestmark = pytest.mark.ray
@@ -33,7 +35,7 @@ def features(ray_cluster, photos, tmp_path_factory):
     table = pa.table({"uri": uris, "mos": [float(n) for n in range(25)]})
     pq.write_table(table, folder / "manifest.parquet")
     options = ["--manifest", str(folder / "manifest.parquet"), "--output", str(folder / "features")]
-    assert main(["embed", *options, "--keep", "mos"]) == 0
+    assert main(["embed", *options, "--keep", "mos", "--views", "3"]) == 0
     return folder / "features"
 
 
@@ -47,6 +49,26 @@ def test_features_are_those_of_the_library(features):
     expected = Scorer("tiny").score([features.parent / f"{n}.png" for n in range(24)]).features
     np.testing.assert_allclose(found[:24], expected, atol=1e-3)  # stored as float16
     assert np.isnan(found[24]).all()
+
+
+def test_views_are_features_of_degraded_copies(features):
+    assert FeatureCache(str(features)).views == 3
+    table = rows_of(features)
+    views, levels = views_of(table)
+    assert views.shape == (25, 3, 128)
+    assert set(np.unique(levels[:24])) <= set(LEVELS)
+    assert (levels[24] == 0).all()
+    assert np.isnan(views[24]).all()
+    # The copies that the row's place fixes, through the same tower.
+    scorer = Scorer("tiny")
+    for row in (0, 7):
+        pixels = decode_image(
+            (features.parent / f"{row}.png").read_bytes(), scorer.preprocess
+        ).pixels
+        copies, stated = degraded_views(pixels, 3, f"manifest.parquet:{row}")
+        assert levels[row].tolist() == stated
+        expected = scorer.tower.encode(np.stack(copies)).numpy()
+        np.testing.assert_allclose(views[row], expected, atol=1e-3)
 
 
 def test_scores_from_features_are_those_from_images(features, tmp_path, capsys):
