@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from string import Template
@@ -29,6 +29,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from PIL import Image
 
+from iqa_core.drift import RunDispute, compare_pairs, compare_runs
 from iqa_core.images import decode_image
 from iqa_core.metrics import srcc
 from iqa_core.schema import (
@@ -100,6 +101,7 @@ def write_report(
     output: str,
     *,
     manifest: str | None = None,
+    compare: str | None = None,
     thumbnails: int = 60,
     title: str | None = None,
 ) -> ReportFacts:
@@ -111,25 +113,31 @@ def write_report(
         output: Path of the HTML file. Its folder must exist; an existing file is replaced.
         manifest: Manifest file or directory from which relative URIs and inline images are
             resolved; default: the one in the run's plan.
-        thumbnails: Most images in the contact sheet; the best and the worst images are up to a
-            fifth as many, each. 0 opens no image.
+        compare: Another run, such as an earlier one, to show the drift from and the images that the
+            two disagree about. Rows are joined by their place where both runs are of one manifest,
+            else by URI.
+        thumbnails: Most images in the contact sheet; the best and the worst images, and the most
+            disputed ones, are up to a fifth as many, each. 0 opens no image.
         title: Heading of the page.
 
     Returns:
         Counts of rows and images.
 
     Raises:
-        InputError: If ``scores`` holds no readable part file, the folder of ``output`` does not
-            exist or ``thumbnails`` is negative.
+        InputError: If ``scores`` or ``compare`` holds no readable part file, the folder of
+            ``output`` does not exist or ``thumbnails`` is negative.
     """
     if thumbnails < 0:
         raise InputError(f"thumbnails is {thumbnails}, but must be at least 0: give 0 for none")
     target = _check_output(output)
     run = _load_run(scores)
+    other = None if compare is None else _load_other(run, compare)
     layout = _choose_images(run.score, thumbnails)
+    layout.disputes.extend(_choose_disputes(run, other, thumbnails))
     cards = _load_cards(run, layout, manifest or run.manifest)
-    page = _page(run, layout, cards, title or "Image quality report").encode("utf-8", "replace")
-    _write_atomically(target, page)
+    page = _page(run, other, layout, cards, title or "Image quality report")
+    content = page.encode("utf-8", "replace")
+    _write_atomically(target, content)
     scored = int(run.ok.sum())
     return ReportFacts(
         output=str(target),
@@ -138,7 +146,7 @@ def write_report(
         failed=len(run.ok) - scored,
         shown=len(cards),
         missing=sum(card.thumbnail is None for card in cards.values()),
-        size=len(page),
+        size=len(content),
     )
 
 
@@ -182,6 +190,40 @@ class _Run:
     config: dict[str, Any]
     summary: dict[str, Any]
     manifest: str | None
+    files: list[tuple[str, int]]  # of the manifest, name and size; empty if the plan is unknown
+
+
+@dataclass(frozen=True, eq=False)
+class _Other:
+    """The run to compare with."""
+
+    name: str
+    config: dict[str, Any]
+    found: RunDispute
+
+
+def _load_other(run: _Run, compare: str) -> _Other:
+    filesystem, path = fsspec.core.url_to_fs(compare)
+    dataset = _open_parts(compare, filesystem, path, "compare")
+    columns = [MANIFEST_FILE, MANIFEST_ROW, URI, "status", "score"]
+    try:
+        tables = [one.to_table(columns=columns) for one in (run.dataset, dataset)]
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(compare, error, "compare") from error
+    files = _manifest_files(_read_json(filesystem, f"{path}/_run/plan.json"))
+    same = bool(files) and files == run.files
+    return _Other(
+        name=compare,
+        config=_read_json(filesystem, f"{path}/_run/config.json"),
+        found=compare_runs(*tables, same_manifest=same),
+    )
+
+
+def _manifest_files(plan: Mapping[str, Any]) -> list[tuple[str, int]]:
+    try:
+        return [(str(file["name"]), int(file["size"])) for file in plan["files"]]
+    except (KeyError, TypeError, ValueError):
+        return []
 
 
 def _load_run(scores: str) -> _Run:
@@ -208,10 +250,11 @@ def _load_run(scores: str) -> _Run:
         config=_read_json(filesystem, f"{path}/_run/config.json"),
         summary=_read_json(filesystem, f"{path}/_run/summary.json"),
         manifest=manifest if isinstance(manifest, str) else None,
+        files=_manifest_files(plan),
     )
 
 
-def _open_parts(scores: str, filesystem: Any, path: str) -> Any:  # noqa: ANN401
+def _open_parts(scores: str, filesystem: Any, path: str, option: str = "scores") -> Any:  # noqa: ANN401
     try:
         names = [name.rstrip("/") for name in filesystem.ls(path, detail=False)]
     except (FileNotFoundError, NotADirectoryError):
@@ -219,25 +262,25 @@ def _open_parts(scores: str, filesystem: Any, path: str) -> Any:  # noqa: ANN401
     parts = sorted(name for name in names if re.fullmatch(r"part-.*\.parquet", Path(name).name))
     if not parts:
         raise InputError(
-            f"--scores {scores} holds no part-*.parquet: give the --output directory of a scoring "
+            f"--{option} {scores} holds no part-*.parquet: give the --output directory of a scoring "
             "run"
         )
     try:
         dataset = ds.dataset(parts, filesystem=filesystem, format="parquet")
     except (pa.ArrowException, OSError) as error:
-        raise _unreadable(scores, error) from error
+        raise _unreadable(scores, error, option) from error
     absent = [name for name in _REQUIRED if name not in dataset.schema.names]
     if absent or not pa.types.is_struct(dataset.schema.field("scores").type):
         raise InputError(
-            f"--scores {scores} has part files without the column {(absent or ['scores'])[0]!r} "
+            f"--{option} {scores} has part files without the column {(absent or ['scores'])[0]!r} "
             "of scored rows: give the --output directory of a scoring run"
         )
     return dataset
 
 
-def _unreadable(scores: str, error: Exception) -> InputError:
+def _unreadable(scores: str, error: Exception, option: str = "scores") -> InputError:
     reason = " ".join(str(error).split())[:300]
-    return InputError(f"--scores {scores} can't be read: {reason}: score again, or restore it")
+    return InputError(f"--{option} {scores} can't be read: {reason}: score again, or restore it")
 
 
 def _read_json(filesystem: Any, path: str) -> dict[str, Any]:  # noqa: ANN401
@@ -286,15 +329,27 @@ class _Strip:
 
 
 @dataclass(frozen=True, eq=False)
+class _Dispute:
+    """Images that are judged most differently: by whom, the rows, and a line for each."""
+
+    section: str
+    title: str
+    reasons: dict[int, str]
+
+
+@dataclass(frozen=True, eq=False)
 class _Layout:
     worst: list[int]
     best: list[int]
     strips: list[_Strip]
+    disputes: list[_Dispute] = field(default_factory=list)
 
     @property
     def rows(self) -> list[int]:
         """All rows shown, each once, ascending."""
-        return sorted({*self.worst, *self.best, *(i for strip in self.strips for i in strip.rows)})
+        strips = (i for strip in self.strips for i in strip.rows)
+        disputes = (i for dispute in self.disputes for i in dispute.reasons)
+        return sorted({*self.worst, *self.best, *strips, *disputes})
 
 
 @dataclass(frozen=True, eq=False)
@@ -320,6 +375,46 @@ def _choose_images(score: np.ndarray, thumbnails: int) -> _Layout:
         best=[int(i) for i in order[::-1][:edge]],
         strips=strips if thumbnails else [],
     )
+
+
+def _choose_disputes(run: _Run, other: _Other | None, thumbnails: int) -> list[_Dispute]:
+    most = min(12, math.ceil(thumbnails / 5))
+    disputes = []
+    if other is not None:
+        found = other.found
+        difference = found.difference
+
+        def told(i: int) -> str:
+            return (
+                f"above {found.here[i]:.0%} of the images here, {found.there[i]:.0%} there "
+                f"({_number(float(found.score[i]))})"
+            )
+
+        for title, rows in (
+            ("Better here than there", _largest(difference, most)),
+            ("Worse here than there", _largest(-difference, most)),
+        ):
+            disputes.append(_Dispute("drift", title, {i: told(i) for i in rows}))
+    if len(run.pairs) > 1:
+        pairs = compare_pairs(run.pairs)
+        names = list(run.pairs)
+        reasons = {
+            i: f"{names[pairs.highest[i]]}: above {pairs.ranks[pairs.highest[i], i]:.0%} of the "
+            f"images, {names[pairs.lowest[i]]}: {pairs.ranks[pairs.lowest[i], i]:.0%}"
+            for i in _largest(pairs.spread, most)
+        }
+        disputes.append(_Dispute("pairs", "Most disputed between the pairs", reasons))
+    return [dispute for dispute in disputes if dispute.reasons]
+
+
+def _largest(values: np.ndarray, count: int) -> list[int]:
+    """Return the places of up to ``count`` values above 0, the largest first."""
+    values = np.where(np.isfinite(values), values, 0.0)
+    count = min(count, int((values > 0).sum()))
+    if not count:
+        return []
+    places = np.argpartition(-values, count - 1)[:count]
+    return [int(i) for i in places[np.lexsort((places, -values[places]))]]
 
 
 def _spread(rows: np.ndarray, count: int) -> list[int]:
@@ -517,10 +612,14 @@ def _table(
 # The page -----------------------------------------------------------------------------------------
 
 
-def _page(run: _Run, layout: _Layout, cards: Mapping[int, _Card], title: str) -> str:
+def _page(
+    run: _Run, other: _Other | None, layout: _Layout, cards: Mapping[int, _Card], title: str
+) -> str:
     sections = [
         ("scores", "Scores", _histograms(run)),
+        ("drift", "Against another run", _drift(run, other, layout, cards)),
         ("extremes", "Best and worst", _extremes(run, layout, cards)),
+        ("disputed", "Disputed between the pairs", _disputes(run, "pairs", layout, cards)),
         ("sheet", "From worst to best", _sheet(run, layout, cards)),
         ("columns", "Score and the manifest's columns", _columns(run)),
         ("failures", "Failures", _failures(run)),
@@ -673,6 +772,71 @@ def _extremes(run: _Run, layout: _Layout, cards: Mapping[int, _Card]) -> str:
     )
 
 
+def _disputes(run: _Run, section: str, layout: _Layout, cards: Mapping[int, _Card]) -> str:
+    return "".join(
+        f'<h3>{dispute.title}</h3><div class="cards">'
+        + "".join(_figure(run, i, cards[i], told=told) for i, told in dispute.reasons.items())
+        + "</div>"
+        for dispute in layout.disputes
+        if dispute.section == section
+    )
+
+
+def _drift(run: _Run, other: _Other | None, layout: _Layout, cards: Mapping[int, _Card]) -> str:
+    if other is None:
+        return ""
+    found = other.found
+    here, there = run.score[np.isfinite(run.score)], found.all_scores
+    both = int(np.isfinite(found.here).sum())
+    moved = int((np.abs(found.difference) > 0.1).sum())
+    facts = [
+        ("Compared with", _text(other.name)),
+        ("Its model and pairs", _text(f"{_value(other.config.get('model'))}, {_pairs_of(other)}")),
+        (f"Rows in both, by their {found.joined_by}", f"{found.rows:,}"),
+        ("Rows only here, only there", f"{found.only_here:,}, {found.only_there:,}"),
+        ("Scored in both", f"{both:,}"),
+        ("Rank correlation (SRCC) of the two", _number(srcc(found.here, found.there))),
+        ("Moved by more than a tenth of the ranks", _share(moved, both)),
+    ]
+    if len(here) and len(there):
+        facts += [
+            ("Mean score here, there", f"{_number(here.mean())}, {_number(there.mean())}"),
+            ("Median here, there", f"{_number(np.median(here))}, {_number(np.median(there))}"),
+            (
+                "Largest gap of the two cumulative distributions",
+                _number(_largest_gap(here, there)),
+            ),
+        ]
+    parts = [_table("Drift", ("Fact", "Value"), facts, "facts")]
+    if found.statuses:
+        rows = [
+            (f"<code>{_text(a)}</code>", f"<code>{_text(b)}</code>", f"{count:,}")
+            for (a, b), count in list(found.statuses.items())[:_MAX_GROUPS]
+        ]
+        parts.append(_table("Rows of another status", ("Here", "There", "Rows"), rows, "numbers"))
+    if len(here) and len(there):
+        axis = _axis(np.concatenate([[here.min(), here.max()], [there.min(), there.max()]]))
+        drawn = (("here", here), ("there", there))
+        plots = [_histogram(values, axis, name, _BINS, 99) for name, values in drawn]
+        parts.append(f'<div class="multiples">{"".join(plots)}</div>')
+    return "".join(parts) + _disputes(run, "drift", layout, cards)
+
+
+def _largest_gap(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the statistic of Kolmogorov and Smirnov: 0 for the same distributions, at most 1."""
+    values = np.concatenate([first, second])
+    shares = [np.searchsorted(np.sort(one), values, "right") / len(one) for one in (first, second)]
+    return float(np.abs(shares[0] - shares[1]).max())
+
+
+def _pairs_of(other: _Other) -> str:
+    return _value(other.config.get("prompts") or other.config.get("pairs"))
+
+
+def _share(count: int, total: int) -> str:
+    return f"{count:,} ({count / total:.1%})" if total else _NONE
+
+
 def _sheet(run: _Run, layout: _Layout, cards: Mapping[int, _Card]) -> str:
     if not layout.strips:
         return ""
@@ -697,7 +861,13 @@ def _strip_name(number: int, count: int) -> str:
     return f"{number}{suffix}"
 
 
-def _figure(run: _Run, index: int, card: _Card, choose: Callable[..., str] | None = None) -> str:
+def _figure(
+    run: _Run,
+    index: int,
+    card: _Card,
+    choose: Callable[..., str] | None = None,
+    told: str | None = None,
+) -> str:
     pairs = {name: float(values[index]) for name, values in run.pairs.items()}
     pairs = {name: value for name, value in pairs.items() if math.isfinite(value)}
     # &#10; so that each pair has its own line in the tooltip
@@ -706,7 +876,7 @@ def _figure(run: _Run, index: int, card: _Card, choose: Callable[..., str] | Non
     )
     score = _number(float(run.score[index]))
     short = html.escape(_short_name(card.row))
-    reason = ""
+    reason = "" if told is None else f'<span class="reason">{_text(told)}</span>'
     if choose is not None and len(pairs) > 1:
         name = choose(pairs, key=lambda name: pairs[name])
         word = "highest" if choose is max else "lowest"

@@ -19,6 +19,12 @@ class Config:
     manifest: str | None = option(
         None, help="where the manifest is now, if it has moved since the run", metavar="M"
     )
+    compare: str | None = option(
+        None,
+        help="another output, such as an earlier one: shows the drift and the images that the two "
+        "disagree about",
+        metavar="O",
+    )
     thumbnails: int = option(60, help="images in the contact sheet", metavar="N", minimum=0)
     title: str | None = option(None, help="heading of the page", metavar="TEXT")
 
@@ -29,6 +35,7 @@ def run(config: Config) -> int:
         config.scores,
         config.output,
         manifest=config.manifest,
+        compare=config.compare,
         thumbnails=config.thumbnails,
         title=config.title,
     )

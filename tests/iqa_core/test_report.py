@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from scipy import stats
 
 from iqa_core import report
 from iqa_core.report import write_report
@@ -300,6 +301,71 @@ def test_large_run_opens_only_the_images_shown(tmp_path, monkeypatch):
     assert facts.rows == count
     assert len(opened) == facts.shown <= 84
     assert f"images/{int(values.argmax())}.jpg" in opened
+
+
+def test_images_that_the_pairs_dispute_name_the_pairs(make):
+    rows = [ok(i, i / 20, f"{i}.jpg") for i in range(20)]
+    rows[19]["scores"] = {"quality": 0.95, "noise": 0.001}
+    _, page = make(rows)
+    assert "Most disputed between the pairs" in page.text
+    assert "quality: above 100% of the images, noise: 5%" in page.text
+
+
+def test_pairs_that_agree_have_no_disputed_images(make):
+    facts, page = make([ok(i, i / 20) for i in range(20)])
+    assert "disputed" not in page.text.lower()
+    assert facts.shown == 20
+
+
+def another(folder, rows):
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / "part-0.parquet")
+    return str(folder)
+
+
+def test_drift_against_another_run(make, tmp_path):
+    evil = "<b>.jpg"
+    uris = [f"{i}.jpg" for i in range(9)] + [evil]
+    there = [ok(i, (9 - i if i in (0, 9) else i) / 20, uri) for i, uri in enumerate(uris)]
+    there[4] = failed(4, "4.jpg", "timeout")
+    there.append(ok(10, 0.7, "only-there.jpg"))
+    other = another(tmp_path / "other", there[::-1])
+    _, page = make([ok(i, i / 20 + 0.4, uri) for i, uri in enumerate(uris)], compare=other)
+    for text in (
+        "Rows in both, by their uri10",
+        "Rows only here, only there0, 1",
+        "Scored in both9",
+        "Moved by more than a tenth of the ranks2 (22.2%)",
+        "oktimeout1",
+        "above 100% of the images here, 0% there (0.000)",
+        "above 0% of the images here, 100% there (0.450)",
+    ):
+        assert text in page.text
+    assert page.find("b") == [{}] * len(page.find("b"))
+
+
+def test_a_run_against_itself_has_no_disputed_images(make, tmp_path):
+    rows = [ok(i, i / 20, f"{i}.jpg") for i in range(5)]
+    _, page = make(rows, compare=another(tmp_path / "other", rows))
+    assert "Rank correlation (SRCC) of the two1.000" in page.text
+    assert "Better here than there" not in page.text
+
+
+def test_the_gap_of_two_distributions_is_that_of_kolmogorov_and_smirnov():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=50).round(1), rng.normal(0.5, 2, size=70).round(1)
+    assert report._largest_gap(first, second) == pytest.approx(
+        stats.ks_2samp(first, second).statistic
+    )
+    assert report._largest_gap(first, first) == 0
+
+
+def test_runs_without_a_common_score(make, tmp_path):
+    other = another(tmp_path / "other", [failed(0, "a.jpg"), ok(1, 0.5, "b.jpg")])
+    _, page = make([ok(0, 0.5, "a.jpg")], compare=other)
+    assert f"Scored in both0Rank correlation (SRCC) of the two{report._NONE}" in page.text
+    with pytest.raises(InputError, match=r"--compare .*gone holds no part-\*\.parquet"):
+        write_report(str(tmp_path / "scores"), str(tmp_path / "r.html"), compare="gone")
 
 
 def test_wrong_use_is_one_line_and_writes_nothing(tmp_path):
