@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -358,3 +359,21 @@ def test_many_rows(tmp_path):
     labels = tmp_path / "labels.parquet"
     pd.DataFrame({"image_id": ids[::-1], "mos": np.arange(count)}).to_parquet(labels)
     assert len(join_labels([run], str(labels)).labels) == count
+
+
+@pytest.mark.parametrize("name", ["m.parquet", "labels.csv"])
+def test_remote_scores_and_labels(tmp_path, run, manifest, name):
+    labels = manifest
+    if name == "labels.csv":
+        labels = tmp_path / name
+        places = "".join(f"m.parquet,{i},{i}\n" for i in range(ROWS))
+        labels.write_text("manifest_file,manifest_row,mos\n" + places)
+    memory = fsspec.filesystem("memory")
+    memory.put(run, "/join/run", recursive=True)
+    memory.put(str(labels), f"/join/{name}")
+    try:
+        joined = join_labels(["memory://join/run"], f"memory://join/{name}")
+        assert joined.join == "identity"
+        assert len(joined.labels) == len(join_labels([run], str(labels)).labels)
+    finally:
+        memory.rm("/join", recursive=True)
