@@ -31,6 +31,7 @@ import torch.distributed as dist
 from iqa_core.learner import pair_margins, teacher_scores
 from iqa_core.losses import make_loss
 from iqa_core.metrics import srcc
+from iqa_core.order import known_order_agreement, order_loss
 from iqa_core.schema import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from iqa_core.learner import PromptLearner
     from iqa_core.losses import RankingLoss
     from iqa_core.towers import TextTower
-    from iqa_core.training_data import TrainingData
+    from iqa_core.training_data import Rows, TrainingData
 
 __all__ = [
     "Lists",
@@ -61,6 +62,7 @@ Lists = Literal["global", "local"]
 Optimizer = Literal["adamw", "sgd"]
 
 _MOMENTUM = 0.9
+_ORDER_ROWS = 512  # held-out rows whose views are looked at
 _CHUNK = 8192  # held-out rows in one matrix product
 
 
@@ -82,6 +84,8 @@ class Settings:
         interval: Steps between two looks at the held-out rows, each of which is a checkpoint.
         patience: Looks without a better agreement after which training ends.
         logit_scale: The factor g on cosine differences.
+        order_weight: Weight of the known order of degraded views beside that of the teacher, where
+            the data have views; 0 leaves it out.
         seed: Of the lists; the context's start has its own.
 
     Raises:
@@ -100,6 +104,7 @@ class Settings:
     interval: int = 20
     patience: int = 10
     logit_scale: float = 100.0
+    order_weight: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -189,6 +194,7 @@ def list_loss(
     loss: RankingLoss,
     lists: Lists,
     world: World,
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return a worker's share of the loss: its gradients, summed over workers, are the gradient.
 
@@ -204,6 +210,7 @@ def list_loss(
         loss: Called with (P, L) margins.
         lists: See :class:`Settings`.
         world: Which worker this is.
+        weights: (P,) of the pairs; None is 1.
 
     Returns:
         A scalar, the mean over pairs. With ``global`` lists the same on all workers; with ``local``
@@ -211,7 +218,8 @@ def list_loss(
     """
     if lists == "global":
         margins, targets = _gather(margins, world), _gather(targets, world)
-    mean = loss(margins.T.contiguous(), targets.T.contiguous()).mean()
+    each = loss(margins.T.contiguous(), targets.T.contiguous())
+    mean = (each if weights is None else each * weights).mean()
     return mean if lists == "global" else mean / world.size
 
 
@@ -313,19 +321,27 @@ def train(
             optimizer.load_state_dict(state.optimizer)
     lists = _lists(data, settings, world, per_epoch, state.step)
     loss_of = settings.make_loss()
+    trust = torch.tensor(data.trust or (1.0,) * data.pairs, device=learner.context.device)
     total = torch.zeros((), device=learner.context.device)
     since = state.step
     while state.ended is None:
-        features, targets = (part.to(learner.context.device) for part in next(lists))
-        margins = pair_margins(learner(tower), features, settings.logit_scale)
-        loss = list_loss(margins, targets, loss_of, settings.lists, world)
+        features, targets, views, levels = (part.to(trust.device) for part in next(lists))
+        prompts = learner(tower)
+        margins = pair_margins(prompts, features, settings.logit_scale)
+        loss = ranking = list_loss(margins, targets, loss_of, settings.lists, world, trust)
+        if data.views and settings.order_weight:
+            copies = pair_margins(prompts, views, settings.logit_scale)
+            clean = torch.zeros(len(margins), dtype=levels.dtype, device=levels.device)
+            known = order_loss(torch.cat([margins, copies]), torch.cat([clean, levels])).mean()
+            # Each worker's own views: their mean over workers, as for local lists.
+            loss = loss + settings.order_weight * known / world.size
         optimizer.zero_grad()
         loss.backward()
         sum_gradients(learner.context, world)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(state.step, settings)
         optimizer.step()
-        total += loss.detach()
+        total += ranking.detach()
         state.step += 1
         if state.step % settings.interval == 0 or state.step == settings.steps:
             look(state, optimizer, total / (state.step - since), per_epoch)
@@ -355,16 +371,21 @@ def _optimizer(learner: PromptLearner, settings: Settings) -> torch.optim.Optimi
 
 def _lists(
     data: TrainingData, settings: Settings, world: World, per_epoch: int, step: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield this worker's rows of each list from a step on, for ever."""
-    features, targets = data.shard(world.rank, world.size)
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Yield this worker's rows of each list from a step on, for ever: with (l V, D) views."""
+    shard = data.shard(world.rank, world.size)
     mine = world.rows_per_step(settings)
     epoch, place = divmod(step, per_epoch)
     while True:
-        order = epoch_order(len(features), settings.seed, epoch, world)
+        order = epoch_order(len(shard.features), settings.seed, epoch, world)
         for start in range(place * mine, per_epoch * mine, mine):
             rows = np.sort(order[start : start + mine])  # a list has no order; a disk does
-            yield torch.from_numpy(features[rows]), torch.from_numpy(targets[rows])
+            yield (
+                torch.from_numpy(shard.features[rows]),
+                torch.from_numpy(shard.targets[rows]),
+                torch.from_numpy(shard.views[rows].reshape(-1, data.width)),
+                torch.from_numpy(shard.levels[rows].ravel()),
+            )
         epoch, place = epoch + 1, 0
 
 
@@ -385,7 +406,23 @@ class _Look:
         self.world = world
         self.began = time.monotonic()
         self.held_out = data.held_out() if world.rank == 0 else None
-        self.per_pair = data.per_pair
+        self.data = data
+
+    def _agreement(self, rows: Rows) -> float:
+        """Agreement with the teacher, as far as it is to be trusted, and with the known order."""
+        scale = self.settings.logit_scale
+        margins = held_out_margins(self.learner, self.tower, rows.features, scale)
+        reached = agreement(margins, rows.targets, per_pair=self.data.per_pair)
+        if not self.data.views or not self.settings.order_weight:
+            return reached
+        views = rows.views[:_ORDER_ROWS].reshape(-1, self.data.width)
+        copies = held_out_margins(self.learner, self.tower, views, scale)
+        scores = teacher_scores(torch.cat([margins[:_ORDER_ROWS], copies]))
+        levels = torch.from_numpy(np.array(rows.levels[:_ORDER_ROWS])).ravel()
+        clean = torch.zeros(len(scores) - len(levels), dtype=levels.dtype)
+        known = float(known_order_agreement(scores, torch.cat([clean, levels])))
+        weight, trust = self.settings.order_weight, float(np.mean(self.data.trust))
+        return (weight * known + trust * reached) / (weight + trust)
 
     def __call__(
         self,
@@ -398,10 +435,7 @@ class _Look:
         context = self.learner.context.detach()
         seen = torch.tensor([math.nan, 0.0], dtype=torch.float64, device=context.device)
         if self.held_out is not None and context.isfinite().all():
-            margins = held_out_margins(
-                self.learner, self.tower, self.held_out[0], self.settings.logit_scale
-            )
-            seen[0] = agreement(margins, self.held_out[1], per_pair=self.per_pair)
+            seen[0] = self._agreement(self.held_out)
         seen[1] = loss
         if self.world.size > 1:
             if self.settings.lists == "local":

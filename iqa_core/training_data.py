@@ -12,7 +12,7 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from iqa_core.features import EMBEDDING, features_of
+from iqa_core.features import EMBEDDING, VIEW_LEVELS, VIEWS, features_of, views_of
 from iqa_core.files import Folder
 from iqa_core.learner import teacher_scores
+from iqa_core.order import known_order_agreement, reliability
 from iqa_core.schema import IDENTITY, InputError, Status
 from iqa_core.scoring import margins
 
@@ -37,6 +38,7 @@ __all__ = [
     "FILES",
     "MOST_HELD_OUT",
     "DataPlan",
+    "Rows",
     "TrainingData",
     "check_target",
     "plan_training_data",
@@ -50,14 +52,35 @@ _TYPES = {
     "targets": np.float64,
     "teacher": np.float64,
     "watched": np.float64,
+    "views": np.float16,
+    "levels": np.int8,
 }
+_TRAIN = ("features", "targets", "views", "levels")
 #: Everything that :func:`write_training_data` writes.
 FILES = (DATA, *(f"{part}.{kind}" for part in ("train", "held_out") for kind in _TYPES))
 
 #: More held-out rows than these are not read: they would tell no more about the order.
 MOST_HELD_OUT = 20_000
 _LEAST_HELD_OUT = 8
+#: Views from which the trust in a teacher is measured.
+_TRUST_VIEWS = 4096
 _COPY_BYTES = 16 * 1024 * 1024
+
+
+class Rows(NamedTuple):
+    """Rows as read-only memory maps.
+
+    Attributes:
+        features: (n, D) float16.
+        targets: (n, P) or (n, 1) float64.
+        views: (n, V D) float16, the features of degraded copies.
+        levels: (n, V) int8, how strongly they were degraded.
+    """
+
+    features: np.ndarray
+    targets: np.ndarray
+    views: np.ndarray
+    levels: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -73,6 +96,9 @@ class TrainingData:
         pairs: P, the base prompt pairs.
         target: What the student is to agree with: ``ensemble``, ``per-pair`` or ``column:NAME``.
         watched: Names of columns whose agreement is reported, and nothing else.
+        views: V, the degraded copies of each row, whose order is known; 0 if there are none.
+        trust: P weights in [0, 1] of the teacher's order: how often it agrees with the known order of
+            the views; 1 where there are no views, or the target is a column.
     """
 
     folder: str
@@ -83,6 +109,8 @@ class TrainingData:
     pairs: int
     target: str
     watched: tuple[str, ...]
+    views: int = 0
+    trust: tuple[float, ...] = ()
 
     @property
     def per_pair(self) -> bool:
@@ -93,27 +121,24 @@ class TrainingData:
     def open(cls, folder: str) -> TrainingData:
         """Open what :func:`write_training_data` wrote."""
         document = Folder.of(folder).read_json(DATA)
-        return cls(**{**document, "folder": folder, "watched": tuple(document["watched"])})
+        tuples = {name: tuple(document[name]) for name in ("watched", "trust")}
+        return cls(**{**document, **tuples, "folder": folder})
 
-    def shard(self, rank: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    def shard(self, rank: int, size: int) -> Rows:
         """Map one worker's rows.
 
         Args:
             rank: Which worker.
             size: Of how many.
-
-        Returns:
-            (n, D) float16 features and (n, P) or (n, 1) float64 targets, as read-only maps.
         """
-        start, stop = rank * self.rows // size, (rank + 1) * self.rows // size
-        return self._map("train", "features", start, stop), self._map(
-            "train", "targets", start, stop
-        )
+        return self._rows("train", rank * self.rows // size, (rank + 1) * self.rows // size)
 
-    def held_out(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return (n, D) features and (n, P) or (n, 1) targets of the held-out rows."""
-        rows = (0, self.held_out_rows)
-        return self._map("held_out", "features", *rows), self._map("held_out", "targets", *rows)
+    def held_out(self) -> Rows:
+        """Map the held-out rows."""
+        return self._rows("held_out", 0, self.held_out_rows)
+
+    def _rows(self, part: str, start: int, stop: int) -> Rows:
+        return Rows(*(self._map(part, kind, start, stop) for kind in _TRAIN))
 
     def held_out_references(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the (n,) scores by the fixed base prompts, and the (n, W) watched columns."""
@@ -140,10 +165,14 @@ class TrainingData:
 
 
 def _columns(data: TrainingData, kind: str) -> int:
-    targets = data.pairs if data.per_pair else 1
-    return {"features": data.width, "targets": targets, "teacher": 1, "watched": len(data.watched)}[
-        kind
-    ]
+    return {
+        "features": data.width,
+        "targets": data.pairs if data.per_pair else 1,
+        "teacher": 1,
+        "watched": len(data.watched),
+        "views": data.views * data.width,
+        "levels": data.views,
+    }[kind]
 
 
 def check_target(cache: FeatureCache, target: str, watch: Sequence[str] = ()) -> None:
@@ -226,6 +255,8 @@ def plan_training_data(
         pairs=pairs,
         target=target,
         watched=tuple(watch),
+        views=cache.views,
+        trust=(1.0,) * pairs,
     )
     return DataPlan(data, places)
 
@@ -247,13 +278,18 @@ def write_training_data(
         The rows.
     """
     goal = Folder.of(folder)
+    weights = np.ones(plan.data.pairs)
+    if plan.data.views and not plan.data.target.startswith(_COLUMN):
+        weights, ensemble = _trust(cache, prompts)
+        each = weights if plan.data.per_pair else np.full(plan.data.pairs, ensemble)
+        plan = replace(plan, data=replace(plan.data, trust=tuple(each.tolist())))
     with ExitStack() as stack:
         if goal.is_local:
             local = Path(goal.root)
             local.mkdir(parents=True, exist_ok=True)
         else:
             local = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        _write_arrays(cache, local, prompts, plan)
+        _write_arrays(cache, local, prompts, plan, weights)
         if not goal.is_local:
             for path in sorted(local.iterdir()):
                 goal.fs.put_file(str(path), goal.path(path.name))
@@ -261,6 +297,33 @@ def write_training_data(
     del document["folder"]
     goal.write_json(DATA, document)
     return replace(plan.data, folder=folder)
+
+
+def _trust(cache: FeatureCache, prompts: PromptFeatures) -> tuple[np.ndarray, float]:
+    """Return how far each pair, and the ensemble weighed by that, is right about the known order."""
+    values: list[torch.Tensor] = []
+    levels: list[torch.Tensor] = []
+    for table in cache.tables([EMBEDDING, VIEWS, VIEW_LEVELS]):
+        images, (copies, strengths) = features_of(table), views_of(table)
+        there = np.isfinite(images).all(axis=1)
+        both = np.concatenate([images[there, None], copies[there]], axis=1)
+        values.append(torch.from_numpy(margins(both.reshape(-1, cache.width), prompts)))
+        zero = np.zeros((len(strengths), 1), dtype=np.int8)
+        levels.append(torch.from_numpy(np.concatenate([zero, strengths], axis=1)[there].ravel()))
+        if sum(map(len, values)) >= _TRUST_VIEWS:
+            break
+    margin, level = torch.cat(values)[:_TRUST_VIEWS], torch.cat(levels)[:_TRUST_VIEWS]
+    weights = reliability(known_order_agreement(margin, level))
+    scores = _ensemble(margin, weights.numpy())
+    return weights.numpy(), float(reliability(known_order_agreement(scores, level))[0])
+
+
+def _ensemble(margin: torch.Tensor, weights: np.ndarray) -> torch.Tensor:
+    """Return the mean of the pair scores, (N, 1), by their weights; plain if none is trusted."""
+    if not weights.any() or (weights == weights[0]).all():
+        return teacher_scores(margin)
+    each = teacher_scores(margin, "per-pair")
+    return each @ torch.from_numpy(weights / weights.sum())[:, None]
 
 
 def _places(
@@ -307,14 +370,16 @@ def _write_arrays(
     local: Path,
     prompts: PromptFeatures,
     plan: DataPlan,
+    weights: np.ndarray,
 ) -> None:
     data = plan.data
-    train = _create(local, "train", ("features", "targets"), data, data.rows)
+    train = _create(local, "train", _TRAIN, data, data.rows)
     held_out = _create(local, "held_out", tuple(_TYPES), data, data.held_out_rows)
     column = data.target.removeprefix(_COLUMN) if data.target.startswith(_COLUMN) else None
     kept = sorted({*data.watched, *([column] if column else [])})
     start = 0
-    for table in cache.tables([EMBEDDING, *kept]):
+    stored = [EMBEDDING, *((VIEWS, VIEW_LEVELS) if data.views else ())]
+    for table in cache.tables([*stored, *kept]):
         here = plan.places[start : start + len(table)]
         start += len(table)
         features = features_of(table)
@@ -324,9 +389,12 @@ def _write_arrays(
             "teacher": teacher_scores(teacher).numpy(),
             "watched": _floats(table, data.watched),
         }
-        if column is None:
-            kind: Literal["ensemble", "per-pair"] = "per-pair" if data.per_pair else "ensemble"
-            values["targets"] = teacher_scores(teacher, kind).numpy()
+        copies, levels = views_of(table) if data.views else (features[:, :0], features[:, :0])
+        values |= {"views": copies.reshape(len(table), -1), "levels": levels}
+        if data.per_pair:
+            values["targets"] = teacher_scores(teacher, "per-pair").numpy()
+        elif column is None:
+            values["targets"] = _ensemble(teacher, weights).numpy()
         else:
             values["targets"] = _floats(table, [column])
         for arrays, mask, at in (

@@ -26,7 +26,14 @@ import ray
 import ray.train
 import torch
 import torch.distributed as dist
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import (
+    Checkpoint,
+    CheckpointConfig,
+    CheckpointConsistencyMode,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+)
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.config import LoggingConfig
 
@@ -330,11 +337,10 @@ def _saying(folder: Folder, settings: Settings) -> Iterator[None]:
             return
         if record["step"] > said:
             said = record["step"]
-            loss = "" if record["loss"] is None else f", loss {record['loss']:.4g}"
+            loss, reached, best = (_number(record[key]) for key in ("loss", "agreement", "best"))
             print(
-                f"step {said:,} of {settings.steps:,}{loss}, held-out agreement "
-                f"{record['agreement']:.4f} (best {record['best']:.4f} at step "
-                f"{record['best_step']:,})",
+                f"step {said:,} of {settings.steps:,}, loss {loss}, held-out agreement {reached} "
+                f"(best {best} at step {record['best_step']:,})",
                 file=sys.stderr,
                 flush=True,
             )
@@ -351,6 +357,10 @@ def _saying(folder: Folder, settings: Settings) -> Iterator[None]:
         stopped.set()
         thread.join()
         say()
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"
 
 
 # The workers --------------------------------------------------------------------------------------
@@ -409,10 +419,9 @@ def train_worker(config: dict[str, Any]) -> None:
     with _curves(folder if first else None, state) as draw:
 
         def on_look(state: State) -> None:
-            # First what people see, then the checkpoint: what is reported is never ahead of it.
-            if first:
-                draw(state)
             _report(state, first=first)
+            if first:
+                draw(state)  # only now: what people see is never ahead of the checkpoint
 
         train(
             job.learner.to(device),
@@ -445,6 +454,9 @@ def _report(state: State, *, first: bool) -> None:
             (Path(folder) / _STATE).write_bytes(state.to_bytes())
             checkpoint = Checkpoint.from_directory(folder)
         ray.train.report(metrics, checkpoint=checkpoint)
+    if first:
+        # Until the controller has noted a report, it is lost with its worker: two intervals, not one.
+        ray.train.get_all_reported_checkpoints(CheckpointConsistencyMode.COMMITTED)
 
 
 @contextmanager
@@ -503,7 +515,7 @@ def _conclude(
         )
     with torch.no_grad():
         learner.context.copy_(state.best_context)
-    features, targets = data.held_out()
+    features, targets = data.held_out()[:2]
     margins = held_out_margins(learner, towers.text, features, prompts.logit_scale)
     student = teacher_scores(margins)[:, 0].numpy()
     teacher, watched = data.held_out_references()

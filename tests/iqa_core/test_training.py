@@ -16,11 +16,22 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from iqa_core.features import EMBEDDING, FeatureCache, feature_column, features_of
+from iqa_core import Scorer
+from iqa_core.degradations import degraded_views
+from iqa_core.features import (
+    EMBEDDING,
+    VIEW_LEVELS,
+    VIEWS,
+    FeatureCache,
+    feature_column,
+    features_of,
+    views_of,
+)
 from iqa_core.learner import PromptLearner, pair_margins, teacher_scores
 from iqa_core.losses import make_loss
+from iqa_core.order import known_order_agreement
 from iqa_core.prompt_file import learned_prompts, load_prompts, save_prompts
-from iqa_core.prompts import NAMED_PAIRS
+from iqa_core.prompts import NAMED_PAIRS, PromptPair
 from iqa_core.schema import InputError
 from iqa_core.scoring import encode_prompts
 from iqa_core.scoring import margins as scoring_margins
@@ -122,7 +133,7 @@ WORKER = """
 import sys, torch, torch.distributed as dist
 from iqa_core.learner import PromptLearner, pair_margins
 from iqa_core.losses import make_loss
-from iqa_core.prompts import NAMED_PAIRS
+from iqa_core.prompts import NAMED_PAIRS, PromptPair
 from iqa_core.towers import load_towers
 from iqa_core.training import World, list_loss, sum_gradients
 
@@ -298,7 +309,7 @@ def test_training_improves_on_its_start_and_keeps_the_best(towers, data):
     assert best["agreement"] > first["agreement"] + 0.02
     assert (state.best, state.best_step) == (best["agreement"], best["step"])
     assert torch.equal(learner.context, state.best_context)
-    features, targets = data.held_out()
+    features, targets = data.held_out()[:2]
     margins = held_out_margins(learner, towers.text, features, towers.logit_scale)
     assert agreement(margins, targets, per_pair=False) == pytest.approx(state.best, abs=1e-9)
 
@@ -374,7 +385,7 @@ def test_rows_are_those_of_the_cache(data, table, prompts):
     scores = teacher_scores(torch.from_numpy(scoring_margins(features, prompts))).numpy()[:, 0]
     mos = table.column("mos").to_numpy()
     seen = []
-    for stored, targets in (data.shard(0, 1), data.held_out()):
+    for stored, targets in (data.shard(0, 1)[:2], data.held_out()[:2]):
         numbers = [place[row.tobytes()] for row in stored]
         np.testing.assert_allclose(targets[:, 0], scores[numbers], rtol=0, atol=1e-12)
         seen += numbers
@@ -385,10 +396,10 @@ def test_rows_are_those_of_the_cache(data, table, prompts):
 
 
 def test_shards_are_the_rows_once(data):
-    whole, _ = data.shard(0, 1)
+    whole = data.shard(0, 1).features
     parts = [data.shard(rank, 3) for rank in range(3)]
-    np.testing.assert_array_equal(np.concatenate([features for features, _ in parts]), whole)
-    assert {len(targets) for _, targets in parts} <= {data.rows // 3, data.rows // 3 + 1}
+    np.testing.assert_array_equal(np.concatenate([part.features for part in parts]), whole)
+    assert {len(part.targets) for part in parts} <= {data.rows // 3, data.rows // 3 + 1}
     assert isinstance(whole, np.memmap)
     assert whole.dtype == np.float16
 
@@ -465,3 +476,75 @@ def test_data_is_complete_once_its_document_is_there(data):
     assert (Path(data.folder) / DATA).stat().st_mtime >= max(
         path.stat().st_mtime for path in Path(data.folder).glob("*.features")
     )
+
+
+# Degraded views -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def viewed(photos, tmp_path_factory):
+    """A cache of 150 crops with three degraded copies each, through the real tower."""
+    scorer = Scorer("tiny")
+    generator = np.random.default_rng(0)
+    images, levels = [], []
+    for row in range(150):
+        photo = list(photos.values())[row % len(photos)]
+        top, left = (int(generator.integers(edge - 223)) for edge in photo.shape[:2])
+        crop = np.ascontiguousarray(photo[top : top + 224, left : left + 224])
+        copies, stated = degraded_views(crop, 3, f"m.parquet:{row}")
+        images += [crop, *copies]
+        levels.append(stated)
+    features = scorer.score(images).features.reshape(150, 4, WIDTH)
+    table = pa.table(
+        {
+            "manifest_file": ["m.parquet"] * 150,
+            "manifest_row": pa.array(range(150), pa.int64()),
+            "status": ["ok"] * 150,
+            EMBEDDING: feature_column(features[:, 0]),
+            VIEWS: feature_column(features[:, 1:].reshape(150, -1)),
+            VIEW_LEVELS: pa.array(levels, pa.list_(pa.int8(), 3)),
+        }
+    )
+    return write_cache(tmp_path_factory.mktemp("viewed") / "features", table)
+
+
+def right_share(learner, towers, cache):
+    """How far the learner's scores of the held-in views agree with their known order."""
+    table = pa.concat_tables(cache.tables())
+    views, levels = views_of(table)
+    margins = held_out_margins(learner, towers.text, views.reshape(-1, WIDTH), towers.logit_scale)
+    return float(known_order_agreement(teacher_scores(margins), torch.from_numpy(levels.ravel())))
+
+
+def test_a_wrong_teacher_is_not_followed_where_the_order_is_known(viewed, towers, tmp_path):
+    pairs = [PromptPair("turned", "Bad photo.", "Good photo.")]
+    prompts = encode_prompts(towers, pairs)
+    data = written(viewed, str(tmp_path / "d"), prompts, holdout=0.2)
+    assert (data.views, data.trust) == (3, (0.0,))
+    learner = PromptLearner(towers.text, pairs, context_length=4, seed=0)
+    assert right_share(learner, towers, viewed) < 0
+    train(learner, towers.text, data, settings(towers, steps=80, learning_rate=0.02))
+    assert right_share(learner, towers, viewed) > 0.5
+    # Without the known order, the student is as wrong as its teacher.
+    alone = PromptLearner(towers.text, pairs, context_length=4, seed=0)
+    plain = dataclasses.replace(data, trust=(1.0,))
+    chosen = settings(towers, steps=80, learning_rate=0.02, order_weight=0.0)
+    train(alone, towers.text, plain, chosen)
+    assert right_share(alone, towers, viewed) < 0
+
+
+def test_trust_is_measured_for_each_pair(viewed, towers, tmp_path):
+    pairs = [
+        PromptPair("good", "Good photo.", "Bad photo."),
+        PromptPair("turned", "Bad photo.", "Good photo."),
+    ]
+    prompts = encode_prompts(towers, pairs)
+    each = written(viewed, str(tmp_path / "e"), prompts, holdout=0.2, target="per-pair")
+    assert each.trust[0] > 0.25
+    assert each.trust[1] == 0.0
+    # In the ensemble, only the pair that is right counts.
+    both = written(viewed, str(tmp_path / "b"), prompts, holdout=0.2)
+    assert both.trust == (each.trust[0],) * 2
+    features, targets = both.held_out()[:2]
+    margins = torch.from_numpy(scoring_margins(np.array(features), prompts)).double()
+    np.testing.assert_allclose(targets[:, 0], margins.sigmoid()[:, 0].numpy(), atol=1e-6)
