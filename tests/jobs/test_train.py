@@ -56,7 +56,7 @@ def trained(folder):
 
 def test_training_leaves_what_it_says(trained):
     prompts = load_prompts(trained)
-    assert prompts.context.shape == (4, 512) or prompts.context.shape[0] == 4
+    assert (prompts.kind, len(prompts.context)) == ("shared", 4)
     assert prompts.training["ended"] == "steps"
     assert prompts.training["recovered_at_steps"] == []
     assert prompts.training["workers"] == 2
@@ -92,13 +92,13 @@ def test_learned_prompts_score(trained, folder, tmp_path):
 
 
 def kill_a_worker(run: Path, after_step: int) -> None:
-    """Send SIGKILL to the second worker once training has passed a step."""
+    """Send SIGKILL to the last worker once training has passed a step."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         try:
             if json.loads((run / "progress.json").read_text())["step"] >= after_step:
                 started = sorted(run.glob("start-*.json"))[-1]
-                worker = json.loads(started.read_text())["workers"][1]
+                worker = json.loads(started.read_text())["workers"][-1]
                 os.kill(worker["process"], signal.SIGKILL)
                 return
         except FileNotFoundError:
@@ -114,30 +114,27 @@ def train_and_kill(words, run, after_step):
     return status
 
 
-def same_context(path, other):
-    return np.array_equal(load_prompts(path).context, load_prompts(other).context)
-
-
 @pytest.mark.slow
 def test_a_killed_worker_costs_one_interval(trained, folder, tmp_path, capsys):
     output = tmp_path / "prompts.safetensors"
     words = command(folder, output, *OPTIONS, "--num-workers", "2")
     assert train_and_kill(words, output.with_suffix(".run"), 10) == 0
     (step,) = load_prompts(output).training["recovered_at_steps"]
-    assert 5 <= step < 60
+    assert 10 <= step < 60
     assert step % 5 == 0
     sentence = f"training went on from the checkpoint of step {step}"
     assert sentence in capsys.readouterr().out
     assert sentence in output.with_suffix(".html").read_text()
     metrics = pq.read_table(output.with_suffix(".run") / "metrics.parquet")
     assert metrics.column("step").to_pylist() == list(range(0, 61, 5))
-    assert same_context(output, trained)  # as if nothing had happened
+    # As if nothing had happened.
+    assert np.array_equal(load_prompts(output).context, load_prompts(trained).context)
 
 
 @pytest.mark.slow
-def test_the_same_command_goes_on_where_a_failed_one_was(trained, folder, tmp_path, capsys):
+def test_the_same_command_goes_on_where_a_failed_one_was(folder, tmp_path, capsys):
     output = tmp_path / "prompts.safetensors"
-    words = command(folder, output, *OPTIONS, "--num-workers", "2", "--max-failures", "0")
+    words = command(folder, output, *OPTIONS, "--max-failures", "0")
     assert train_and_kill(words, output.with_suffix(".run"), 10) == 1
     assert "the same command goes on from the last checkpoint" in capsys.readouterr().err
     assert not output.exists()
@@ -146,8 +143,9 @@ def test_the_same_command_goes_on_where_a_failed_one_was(trained, folder, tmp_pa
         "holds an unfinished training with seed 0 where this one has 1" in capsys.readouterr().err
     )
     assert main(words) == 0
-    assert load_prompts(output).training["recovered_at_steps"][0] >= 5
-    assert same_context(output, trained)
+    assert load_prompts(output).training["recovered_at_steps"][0] >= 10
+    metrics = pq.read_table(output.with_suffix(".run") / "metrics.parquet")
+    assert metrics.column("step").to_pylist() == list(range(0, 61, 5))
 
 
 @pytest.mark.parametrize(
@@ -191,6 +189,7 @@ def test_features_of_other_weights_are_refused(folder, tmp_path, capsys):
     assert "run `iqa embed` again" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_divergence_says_what_to_do(folder, tmp_path, capsys):
     output = tmp_path / "p.safetensors"
     words = command(folder, output, *OPTIONS, "--optimizer", "sgd", "--learning-rate", "1e38")
