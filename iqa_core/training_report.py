@@ -31,10 +31,9 @@ class TrainingFacts:
         title: Heading of the page.
         history: Records of :attr:`iqa_core.training.State.history`.
         best_step: The step whose context was kept.
-        target: What the student learned from: ``ensemble``, ``per-pair`` or ``column:NAME``.
         teacher: (N,) scores of the held-out rows by the fixed base prompts.
         student: (N,) scores by the learned prompts.
-        agreements: By what is compared with: the teacher's and the student's rank agreement.
+        agreements: By what is compared with: the teacher's and the student's agreement.
         words: For each context vector its nearest tokens and their distances.
         recovered: One sentence for each time that training was interrupted and went on.
         facts: Anything else worth knowing, by name.
@@ -43,7 +42,6 @@ class TrainingFacts:
     title: str
     history: Sequence[Mapping[str, float]]
     best_step: int
-    target: str
     teacher: np.ndarray
     student: np.ndarray
     agreements: Mapping[str, tuple[float, float]]
@@ -58,7 +56,7 @@ def training_page(facts: TrainingFacts) -> str:
     curves = "".join(
         _curve(name, steps, [record[key] for record in facts.history], facts.best_step)
         for name, key in (
-            (f"Held-out rank agreement (SRCC) with {facts.target}", "agreement"),
+            ("Held-out agreement, which chooses the step to keep", "agreement"),
             ("Loss, mean since the last look", "loss"),
             ("Learning rate", "learning_rate"),
         )
@@ -122,7 +120,7 @@ def _agreements(facts: TrainingFacts) -> str:
         (_text(name), _number(teacher), f"<b>{_number(student)}</b>")
         for name, (teacher, student) in facts.agreements.items()
     ]
-    caption = f"Rank agreement (SRCC) on {len(facts.teacher):,} held-out rows"
+    caption = f"Agreement on {len(facts.teacher):,} held-out rows"
     return _table(caption, ("With", "Teacher (fixed prompts)", "Student (learned)"), rows)
 
 
@@ -231,8 +229,9 @@ _PAGE = Template("""<!doctype html>
 </head>
 <body>
 <h1>$title</h1>
-<p>The student's prompts were learned so that they order images as their target does. Where the target
-is the teacher itself, agreement can't pass 1 and says nothing about people's opinions.</p>
+<p>The teacher is the fixed prompts, the student the learned ones. Agreement (SRCC) is rank correlation;
+with the known order of degraded copies it is the share of pairs that are right, less the wrong ones.
+Agreement with the teacher itself can't pass 1, and says nothing about people's opinions.</p>
 $notices
 <section>$agreements</section>
 <section class="figures">$curves$scatter</section>

@@ -42,6 +42,12 @@ class Config:
     loss_options: tuple[str, ...] = option(
         (), help="the loss's hyper-parameters, such as temperature=0.2", metavar="NAME=X"
     )
+    order_weight: float = option(
+        1.0,
+        help="weight of the known order of degraded copies (`iqa embed --views`) beside the teacher's",
+        metavar="X",
+        minimum=0,
+    )
     list_size: int = option(64, help="images of one list", metavar="N", minimum=2)
     lists: Literal["global", "local"] = option(
         "global", help="one list across all workers, or one for each of them"

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
@@ -43,10 +44,12 @@ from iqa_core.files import Folder, has_scheme
 from iqa_core.learner import PromptLearner, teacher_scores
 from iqa_core.lease import OutputLease
 from iqa_core.metrics import srcc
+from iqa_core.order import known_order_agreement
 from iqa_core.prompt_file import learned_prompts, save_prompts
 from iqa_core.prompts import load_pairs
 from iqa_core.schema import InputError
 from iqa_core.scoring import encode_prompts
+from iqa_core.scoring import margins as fixed_margins
 from iqa_core.towers import load_towers
 from iqa_core.training import (
     Settings,
@@ -60,6 +63,7 @@ from iqa_core.training import (
 from iqa_core.training_data import (
     DATA,
     FILES,
+    Rows,
     TrainingData,
     check_target,
     plan_training_data,
@@ -90,6 +94,7 @@ _STATE = "state.pt"
 _DEFAULT_STEPS = 500
 _LEASE_SECONDS = 30.0
 _SAY_SECONDS = 5.0
+_VIEWED_ROWS = 512  # held-out rows whose copies are compared at the end
 #: A report waits until the controller has asked for it; Ray's 2 s would be most of a training.
 _POLL_SECONDS = "0.2"
 #: A worker group that can't start is tried again so often, a minute each: a cluster may be growing.
@@ -161,9 +166,9 @@ def run_training(config: Config) -> int:
             data = _data(cache, plan, folder, prompts)
             print(
                 f"{data.rows:,} rows to train on, {data.held_out_rows:,} held out, {data.unused:,} "
-                f"unusable; {settings.steps:,} steps at most of {settings.loss} on {settings.lists} "
-                f"lists of {settings.list_size}, {config.num_workers} "
-                f"{'GPU' if scaling.use_gpu else 'CPU'} workers",
+                f"unusable; {_views(data)}\n{settings.steps:,} steps at most of {settings.loss} on "
+                f"{settings.lists} lists of {settings.list_size}, workers: {config.num_workers} on "
+                f"{'GPUs' if scaling.use_gpu else 'CPUs'}",
                 flush=True,
             )
             cluster.start()
@@ -175,6 +180,12 @@ def run_training(config: Config) -> int:
             _conclude(config, towers, learner, prompts, data, settings, state, training, folder)
             _tidy(folder, keep=(_METRICS, _TENSORBOARD))
     return 0
+
+
+def _views(data: TrainingData) -> str:
+    if not data.views:
+        return "no degraded copies (`iqa embed --views` adds them)"
+    return f"{data.views} degraded copies each, trust in the teacher {np.mean(data.trust):.2f}"
 
 
 def _check_output(output: str) -> str:
@@ -208,6 +219,7 @@ def _settings(config: Config, logit_scale: float, rows: int) -> Settings:
         interval=config.checkpoint_steps,
         patience=config.patience,
         logit_scale=logit_scale,
+        order_weight=config.order_weight,
         seed=config.seed,
     )
     per_epoch = steps_per_epoch(rows, settings, World(0, config.num_workers))
@@ -265,6 +277,7 @@ def _describe_training(
         "version": __version__,
         "features": cache.tower,
         "rows": {"train": data.rows, "held_out": data.held_out_rows, "unused": data.unused},
+        "views": data.views,
         "pairs": [asdict(pair) for pair in learner.pairs],
         "teacher": config.teacher,
         "watch": list(config.watch),
@@ -515,16 +528,18 @@ def _conclude(
         )
     with torch.no_grad():
         learner.context.copy_(state.best_context)
-    features, targets = data.held_out()[:2]
-    margins = held_out_margins(learner, towers.text, features, prompts.logit_scale)
+    rows, (teacher, watched) = data.held_out(), data.held_out_references()
+    margins = held_out_margins(learner, towers.text, rows.features, prompts.logit_scale)
     student = teacher_scores(margins)[:, 0].numpy()
-    teacher, watched = data.held_out_references()
-    reached = agreement(margins, targets, per_pair=data.per_pair)
-    # A teacher's agreement with itself is 1; with a column, it is the fixed prompts' own.
-    fixed = srcc(teacher, targets[:, 0]) if config.teacher.startswith("column:") else 1.0
-    agreements = {config.teacher: (fixed, reached)}
+    # Between each pair and itself it is 1; the ensemble weighs its pairs by their trust.
+    fixed = 1.0 if data.per_pair else srcc(teacher, rows.targets[:, 0])
+    reached = agreement(margins, rows.targets, per_pair=data.per_pair)
+    agreements = {f"srcc {config.teacher}": (fixed, reached)}
     for place, name in enumerate(data.watched):
-        agreements[name] = (srcc(teacher, watched[:, place]), srcc(student, watched[:, place]))
+        column = watched[:, place]
+        agreements[f"srcc {name}"] = (srcc(teacher, column), srcc(student, column))
+    if data.views:
+        agreements["known order"] = _known_order(towers, learner, prompts, data)
     starts = [folder.read_json(name) for name in folder.list(_STARTS)]
     recovered = [start["step"] for start in starts[1:]]
     training = {
@@ -541,9 +556,10 @@ def _conclude(
         training=training,
         metrics={
             "held_out_rows": data.held_out_rows,
-            "teacher": {f"srcc {name}": pair[0] for name, pair in agreements.items()},
-            "student": {f"srcc {name}": pair[1] for name, pair in agreements.items()},
-            "start": {f"srcc {config.teacher}": state.history[0]["agreement"]},
+            "teacher": {name: pair[0] for name, pair in agreements.items()},
+            "student": {name: pair[1] for name, pair in agreements.items()},
+            "agreement": {"start": state.history[0]["agreement"], "best": state.best},
+            "trust": list(data.trust),
         },
     )
     _write_metrics(folder, state)
@@ -556,7 +572,6 @@ def _conclude(
             title=f"Learned prompts: {Path(config.output).name}",
             history=state.history,
             best_step=state.best_step,
-            target=config.teacher,
             teacher=teacher,
             student=student,
             agreements=agreements,
@@ -568,6 +583,24 @@ def _conclude(
     _write_beside(config.output, ".html", page.encode())
     save_prompts(config.output, learned)
     _say_result(config, state, data, agreements, learned, sentences)
+
+
+def _known_order(
+    towers: Towers, learner: PromptLearner, prompts: PromptFeatures, data: TrainingData
+) -> tuple[float, float]:
+    """Return how far fixed and learned prompts agree with the known order of held-out copies."""
+    rows = Rows(*(part[:_VIEWED_ROWS] for part in data.held_out()))
+    views = np.concatenate(
+        [rows.features[:, None], rows.views.reshape(len(rows.views), -1, data.width)], 1
+    )
+    every = views.reshape(-1, data.width)
+    clean = np.zeros((len(rows.levels), 1), rows.levels.dtype)
+    levels = torch.from_numpy(np.concatenate([clean, rows.levels], 1).ravel())
+    fixed = torch.from_numpy(fixed_margins(every, prompts))
+    learned = held_out_margins(learner, towers.text, every, prompts.logit_scale)
+    found = (known_order_agreement(teacher_scores(one), levels) for one in (fixed, learned))
+    teacher, student = (float(one[0]) for one in found)
+    return teacher, student
 
 
 def _write_metrics(folder: Folder, state: State) -> None:
@@ -593,10 +626,10 @@ def _say_result(
     why = {"steps": "all steps", "patience": "no better for long", "diverged": "it diverged"}
     print(
         f"{state.step:,} steps ({why[str(state.ended)]}), kept that of step {state.best_step:,}; "
-        f"agreement (SRCC) on {data.held_out_rows:,} held-out rows:"
+        f"agreement on {data.held_out_rows:,} held-out rows:"
     )
     for name, (teacher, student) in agreements.items():
-        print(f"  with {name}: fixed prompts {teacher:.4f}, learned prompts {student:.4f}")
+        print(f"  {name}: fixed prompts {teacher:.4f}, learned prompts {student:.4f}")
     for number, near in enumerate(learned.nearest_words, start=1):
         words = ", ".join(f"{word} ({far:.2f})" for word, far in near)
         print(f"  vector {number} is nearest to {words}")

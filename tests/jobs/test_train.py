@@ -38,6 +38,7 @@ def folder(ray_cluster, photos, tmp_path_factory):
     table |= {"sharpness": [float(-n) for n in range(IMAGES)], "name": ["x"] * IMAGES}
     pq.write_table(pa.table(table), folder / "manifest.parquet")
     options = ["--manifest", str(folder / "manifest.parquet"), "--keep", "sharpness", "name"]
+    options += ["--views", "2"]
     assert main(["embed", *options, "--output", str(folder / "features")]) == 0
     return folder
 
@@ -60,10 +61,13 @@ def test_training_leaves_what_it_says(trained):
     assert prompts.training["ended"] == "steps"
     assert prompts.training["recovered_at_steps"] == []
     assert prompts.training["workers"] == 2
-    assert prompts.metrics["teacher"]["srcc ensemble"] == 1.0
-    best, start = (prompts.metrics[who]["srcc ensemble"] for who in ("student", "start"))
+    start, best = (prompts.metrics["agreement"][when] for when in ("start", "best"))
     assert 1 >= best >= start
-    assert {"srcc ensemble", "srcc sharpness"} == set(prompts.metrics["student"])
+    for who in ("teacher", "student"):
+        found = prompts.metrics[who]
+        assert set(found) == {"srcc ensemble", "srcc sharpness", "known order"}
+        assert all(-1 <= value <= 1 for value in found.values())
+    assert prompts.training["views"] == 2
     run = trained.with_suffix(".run")
     metrics = pq.read_table(run / "metrics.parquet").to_pandas()
     assert metrics.step.tolist() == list(range(0, 61, 5))
@@ -72,7 +76,7 @@ def test_training_leaves_what_it_says(trained):
     left = {path.name for path in run.iterdir() if path.is_file() or any(path.iterdir())}
     assert left == {"metrics.parquet", "tensorboard"}  # neither rows nor checkpoints
     page = trained.with_suffix(".html").read_text()
-    assert "Held-out rank agreement" in page
+    assert "Held-out agreement" in page
     assert "went on from" not in page
     assert "<script" not in page
 
