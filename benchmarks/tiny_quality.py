@@ -30,7 +30,7 @@ from scipy import ndimage
 
 from iqa_core import Scorer
 from iqa_core.metrics import srcc
-from iqa_core.prompts import PromptPair, load_pairs
+from iqa_core.prompts import DEFAULT_PAIRS, PromptPair, load_pairs
 from tools.distortions import KINDS, LEVELS, UNSEEN_KINDS, apply
 from tools.tiny.render import full_reference
 
@@ -141,7 +141,12 @@ def measure(photos: dict[str, ImageArray], resolution: str, seed: int) -> Measur
         nothing and is left out.
     """
     five = list(load_pairs("pyiqa"))
-    pairs = [*five, *ATTRIBUTES.values()]
+    # The default set beside it; its names are marked, as some are those of attributes.
+    ten = [
+        PromptPair(f"default {pair.name}", pair.positive, pair.negative)
+        for pair in load_pairs(DEFAULT_PAIRS)
+    ]
+    pairs = [*five, *ATTRIBUTES.values(), *ten]
     scorer = Scorer("tiny", pairs, resolution=resolution)  # type: ignore[arg-type]
     chance = random_scorer(pairs, seed)
     rows = Measured()
@@ -163,6 +168,7 @@ def measure(photos: dict[str, ImageArray], resolution: str, seed: int) -> Measur
             result = scorer.score(batch)
             said = {
                 "tiny": result.scores[:, : len(five)].mean(axis=1),
+                f"tiny with `{DEFAULT_PAIRS}`": result.scores[:, -len(ten) :].mean(axis=1),
                 "random weights": chance.score(batch).scores[:, : len(five)].mean(axis=1),
                 **{label: [f(image) for image in batch] for label, f in CLASSICS.items()},
             }

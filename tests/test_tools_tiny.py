@@ -7,14 +7,22 @@ import random
 import numpy as np
 import pytest
 
-from tools.distortions import DISTORTIONS, KINDS, LEVELS, UNSEEN_KINDS, apply, distort
-from tools.tiny.captions import AXES, HELD_OUT, axis_targets, draw_caption
+from tools.distortions import (
+    DISTORTIONS,
+    EXTRA_KINDS,
+    KINDS,
+    LEVELS,
+    UNSEEN_KINDS,
+    apply,
+    distort,
+)
+from tools.tiny.captions import AXES, HELD_OUT, axis_targets, draw_caption, perceived
 from tools.tiny.photos import dead_leaves
 
 SCENE = dead_leaves(np.random.default_rng(3), 96)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DISTORTIONS)
 def test_distortion_keeps_shape_and_input(kind: str) -> None:
     """A distorted image is new, of the same shape, repeatable, and further off at level 5."""
     before = SCENE.copy()
@@ -31,7 +39,9 @@ def test_levels_map_to_severities() -> None:
     for level in LEVELS:
         expected = distort(SCENE, "jpeg", (level - 1) / 4, seed=0)
         assert np.array_equal(apply(SCENE, "jpeg", level), expected)
-    assert set(UNSEEN_KINDS) < set(DISTORTIONS)
+    assert set(UNSEEN_KINDS) < set(KINDS)
+    assert not set(EXTRA_KINDS) & set(KINDS)
+    assert {*KINDS, *EXTRA_KINDS} == set(DISTORTIONS)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +65,29 @@ def test_no_caption_is_a_held_out_wording() -> None:
     texts = [draw_caption(rng).text for _ in range(20_000)]
     plain = {text.strip(" .!,").lower().removeprefix("a ") for text in texts}
     assert not plain & HELD_OUT
+
+
+def test_without_turns_the_meaning_round() -> None:
+    """A caption without noise is on the good side, one without details on the bad side."""
+    axes = {axis.name: axis for axis in AXES}
+    assert "noise" in axes["noise"].absent(good=True)
+    assert "details" in axes["sharpness"].absent(good=False)
+    assert all(axis.absent(good) for axis in AXES for good in (True, False))
+    rng = random.Random(1)
+    drawn = [draw_caption(rng) for _ in range(20_000)]
+    signs = {c.sign for c in drawn if c.text.strip(".!").endswith(" without noise")}
+    assert signs == {1.0}
+    signs = {c.sign for c in drawn if c.text.strip(".!").endswith(" without details")}
+    assert signs == {-1.0}
+
+
+def test_stretched_quality_keeps_the_order() -> None:
+    """The quality target is 1 for the clean image and rises with HaarPSI."""
+    quality = np.linspace(0.15, 1, 50, dtype=np.float32)
+    stretched = perceived(quality)
+    assert stretched[0] == 0
+    assert stretched[-1] == 1
+    assert (np.diff(stretched) > 0).all()
 
 
 def test_axis_targets_name_the_distortion() -> None:

@@ -19,10 +19,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 from scipy import ndimage
 
-__all__ = ["DISTORTIONS", "KINDS", "LEVELS", "UNSEEN_KINDS", "apply", "distort"]
+__all__ = [
+    "DISTORTIONS",
+    "EXTRA_KINDS",
+    "KINDS",
+    "LEVELS",
+    "UNSEEN_KINDS",
+    "apply",
+    "distort",
+]
 
 ImageArray = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
@@ -318,6 +326,112 @@ def oversharpen(image: ImageArray, severity: float, rng: np.random.Generator) ->
     return _to_uint8(unit + _mix(1.0, 12.0, severity) * (unit - soft))
 
 
+# --- wider damage, for training only ---------------------------------------------------------
+
+
+def warp(image: ImageArray, severity: float, rng: np.random.Generator) -> ImageArray:
+    """Bend the image smoothly: waves of 20 to 60 pixels that move places by 1 to 9 pixels."""
+    height, width = image.shape[:2]
+    reach = _mix(1.0, 9.0, severity) * _scale(image)
+    cell = rng.uniform(20, 60) * _scale(image)
+    grid = (2, max(3, round(height / cell)), max(3, round(width / cell)))
+    bend = [
+        np.asarray(Image.fromarray(part).resize((width, height), Image.Resampling.BICUBIC))
+        for part in rng.standard_normal(grid, dtype=np.float32) * reach
+    ]
+    places = np.mgrid[:height, :width] + np.stack(bend)
+    channels = [
+        ndimage.map_coordinates(image[..., c], places, order=1, mode="nearest") for c in range(3)
+    ]
+    return np.stack(channels, axis=-1)
+
+
+def tear(image: ImageArray, severity: float, rng: np.random.Generator) -> ImageArray:
+    """Shift bands of 3 to 20 rows sideways by up to 2 to 40 pixels, as a bad video tape does."""
+    reach = _mix(2.0, 40.0, severity) * _scale(image)
+    out, top = image.copy(), 0
+    while top < len(image):
+        rows = int(rng.integers(3, 21))
+        shift = round(float(rng.uniform(-reach, reach)))
+        out[top : top + rows] = np.roll(image[top : top + rows], shift, axis=1)
+        top += rows
+    return out
+
+
+def comb(image: ImageArray, severity: float, rng: np.random.Generator) -> ImageArray:
+    """Shift every second pair of rows by 2 to 24 pixels: interlaced video of a moving scene."""
+    shift = round(_mix(2.0, 24.0, severity) * _scale(image))
+    out = image.copy()
+    for start in (0, 1):
+        out[start::4] = np.roll(image[start::4], shift, axis=1)
+    return out
+
+
+def ghost(image: ImageArray, severity: float, rng: np.random.Generator) -> ImageArray:
+    """Add a displaced copy of the image, 12 % to 50 % of it."""
+    share = _mix(0.12, 0.5, severity)
+    reach = rng.uniform(6, 30) * _scale(image)
+    angle = rng.uniform(0, 2 * np.pi)
+    offset = (round(reach * np.sin(angle)), round(reach * np.cos(angle)))
+    copy = np.roll(image, offset, axis=(0, 1))
+    return _to_uint8(_unit(image) * (1 - share) + _unit(copy) * share)
+
+
+def median(image: ImageArray, severity: float, rng: np.random.Generator) -> ImageArray:
+    """Paint over detail: a median filter at 1 down to 1/4 of the size, as strong denoising does."""
+    height, width = image.shape[:2]
+    factor = max(1.0, _mix(1.0, 4.0, severity) * _scale(image))
+    small = Image.fromarray(image).resize(
+        (max(8, round(width / factor)), max(8, round(height / factor))), Image.Resampling.BOX
+    )
+    painted = small.filter(ImageFilter.MedianFilter(3)).filter(ImageFilter.MedianFilter(3))
+    return np.asarray(painted.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def halftone(image: ImageArray, severity: float, rng: np.random.Generator) -> ImageArray:
+    """Print with dots: an ordered dither of 4 by 4 pixels, 10 % to 90 % of it."""
+    order = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]])
+    size = max(1, round(_scale(image)))
+    screen = np.kron((order + 0.5) / 16, np.ones((size, size)))
+    height, width = image.shape[:2]
+    repeat = (-(-height // len(screen)), -(-width // len(screen)))
+    threshold = np.tile(screen, repeat)[:height, :width, None]
+    unit, share = _unit(image), _mix(0.1, 0.9, severity)
+    return _to_uint8(unit * (1 - share) + (unit > threshold) * share)
+
+
+def speckle(image: ImageArray, severity: float, rng: np.random.Generator) -> ImageArray:
+    """Multiply by coarse noise of standard deviation 0.06 to 0.7 and 1 to 4 pixels."""
+    height, width = image.shape[:2]
+    noise = rng.standard_normal((height, width), dtype=np.float32)
+    noise = ndimage.gaussian_filter(noise, rng.uniform(0.4, 1.8) * _scale(image))
+    noise *= _mix(0.06, 0.7, severity) / (noise.std() + 1e-6)
+    return _to_uint8(_unit(image) * (1 + noise[..., None]))
+
+
+def chroma_shift(image: ImageArray, severity: float, rng: np.random.Generator) -> ImageArray:
+    """Pull red and blue apart by 1 to 14 pixels, as a bad lens or a bad print does."""
+    reach = _mix(1.0, 14.0, severity) * _scale(image)
+    angle = rng.uniform(0, 2 * np.pi)
+    offset = (round(reach * np.sin(angle)), round(reach * np.cos(angle)))
+    if offset == (0, 0):
+        offset = (0, 1)
+    out = image.copy()
+    out[..., 0] = np.roll(image[..., 0], offset, axis=(0, 1))
+    out[..., 2] = np.roll(image[..., 2], (-offset[0], -offset[1]), axis=(0, 1))
+    return out
+
+
+def vignette(image: ImageArray, severity: float, rng: np.random.Generator) -> ImageArray:
+    """Darken towards the borders: 15 % to 95 % of the light is lost in the corners."""
+    height, width = image.shape[:2]
+    centre = rng.uniform(0.35, 0.65, 2)
+    y = np.linspace(0, 1, height, dtype=np.float32)[:, None] - centre[0]
+    x = np.linspace(0, 1, width, dtype=np.float32)[None, :] - centre[1]
+    loss = np.clip(2.2 * (x**2 + y**2), 0, 1) * _mix(0.15, 0.95, severity)
+    return _to_uint8(_unit(image) * (1 - loss[..., None]))
+
+
 DISTORTIONS: dict[str, Distortion] = {
     function.__name__: function
     for function in (
@@ -345,9 +459,23 @@ DISTORTIONS: dict[str, Distortion] = {
         blocks,
         holes,
         oversharpen,
+        warp,
+        tear,
+        comb,
+        ghost,
+        median,
+        halftone,
+        speckle,
+        chroma_shift,
+        vignette,
     )
 }
-KINDS = tuple(DISTORTIONS)
+# Used in training only, so that `tiny` meets more ways in which an image can be spoiled.
+EXTRA_KINDS = (
+    *("warp", "tear", "comb", "ghost", "median", "halftone", "speckle", "chroma_shift"),
+    "vignette",
+)
+KINDS = tuple(kind for kind in DISTORTIONS if kind not in EXTRA_KINDS)
 # Never used in training `tiny`; the benchmark reports them apart.
 UNSEEN_KINDS = ("jitter", "haze")
 
@@ -357,7 +485,7 @@ def distort(image: ImageArray, kind: str, severity: float, seed: int) -> ImageAr
 
     Args:
         image: uint8 RGB array `(H, W, 3)`, at least 16 pixels on each side; not changed.
-        kind: One of `KINDS`.
+        kind: One of `KINDS` or `EXTRA_KINDS`.
         severity: Strength in `[0, 1]`.
         seed: Fixes directions, places and noise. The same seed at rising severities gives a ladder.
 
@@ -372,7 +500,8 @@ def distort(image: ImageArray, kind: str, severity: float, seed: int) -> ImageAr
         msg = f"image has shape {image.shape} and type {image.dtype}: give uint8 RGB (H, W, 3)"
         raise ValueError(msg)
     if kind not in DISTORTIONS:
-        raise ValueError(f"distortion kind {kind!r} is unknown: use one of {', '.join(KINDS)}")
+        names = ", ".join(DISTORTIONS)
+        raise ValueError(f"distortion kind {kind!r} is unknown: use one of {names}")
     if not 0.0 <= severity <= 1.0:
         raise ValueError(f"severity {severity} is out of range: use 0 to 1")
     return DISTORTIONS[kind](image, severity, np.random.default_rng(seed))
@@ -383,7 +512,7 @@ def apply(image: ImageArray, kind: str, level: float, seed: int = 0) -> ImageArr
 
     Args:
         image: uint8 RGB array `(H, W, 3)`; not changed.
-        kind: One of `KINDS`.
+        kind: One of `KINDS` or `EXTRA_KINDS`.
         level: Strength in `[0, 5]`; below 1 the severity is that of level 1 and only 0 is clean.
         seed: Fixes directions, places and noise.
 

@@ -31,7 +31,7 @@ def train(arguments: argparse.Namespace) -> None:
 
     names = Settings.__dataclass_fields__
     settings = Settings(**{name: getattr(arguments, name) for name in names})
-    train(settings, arguments.cache, arguments.config, arguments.checkpoint)
+    train(settings, arguments.cache, arguments.config, arguments.checkpoint, arguments.init)
 
 
 def export(arguments: argparse.Namespace) -> None:
@@ -44,7 +44,7 @@ def export(arguments: argparse.Namespace) -> None:
         arguments.checkpoint,
         arguments.output,
         ", ".join(packages),
-        "python -m tools.train_tiny render; train image, text, both; export (see docs/tiny.md)",
+        "python -m tools.train_tiny render; train image, readout, text; export (see docs/tiny.md)",
     )
 
 
@@ -63,7 +63,7 @@ def main() -> None:
     sub.set_defaults(run=render)
     config = Path("iqa_core/weights/tiny.json")
     sub = commands.add_parser("train", help="cache -> checkpoint, one stage")
-    sub.add_argument("stage", choices=("image", "text", "both"))
+    sub.add_argument("stage", choices=("image", "readout", "text", "both"))
     sub.add_argument("--cache", type=Path, default=Path("tiny-cache"))
     sub.add_argument("--config", type=Path, default=config, help="open_clip architecture")
     sub.add_argument("--checkpoint", type=Path, default=Path("tiny-cache/checkpoint.pt"))
@@ -75,6 +75,10 @@ def main() -> None:
     sub.add_argument("--threads", type=int, default=2)
     sub.add_argument("--minutes", type=float, default=0, help="wall time; 0: no limit")
     sub.add_argument("--last-crop", type=int, default=0, help="crop in the last 30 %%; 0: same")
+    sub.add_argument("--decay", type=float, default=1.0, help="share in which the rate falls")
+    sub.add_argument("--bfloat16", action="store_true", help="for CPUs with AMX")
+    sub.add_argument("--compile", action="store_true", help="torch.compile the image tower")
+    sub.add_argument("--init", type=Path, help="exported weights to start from")
     sub.add_argument("--save-every", type=int, default=500)
     sub.set_defaults(run=train)
     sub = commands.add_parser("export", help="checkpoint -> float16 safetensors")

@@ -13,9 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.distortions import KINDS
+from iqa_core.prompts import NAMED_PAIRS
+from tools.distortions import DISTORTIONS
 
-__all__ = ["AXES", "HELD_OUT", "Axis", "Caption", "axis_targets", "draw_caption"]
+__all__ = ["AXES", "HELD_OUT", "Axis", "Caption", "axis_targets", "draw_caption", "perceived"]
+
+
+KINDS = tuple(DISTORTIONS)
+# Phrases that start so say how much there is, and cannot follow "without".
+AMOUNTS = ("no ", "few", "little", "hardly", "too ", "many", "much", "enough", "low noise")
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,20 @@ class Axis:
     negative: tuple[str, ...]
     having: tuple[str, ...]
     lacking: tuple[str, ...]
+
+    def adjectives(self, good: bool) -> tuple[str, ...]:
+        """Adjectives of one end."""
+        return self.positive if good else self.negative
+
+    def phrases(self, good: bool) -> tuple[str, ...]:
+        """Noun phrases of one end, used after "with"."""
+        return self.having if good else self.lacking
+
+    def absent(self, good: bool) -> tuple[str, ...]:
+        """Noun phrases that stand for this end after "without": the other end's, and "no ..."."""
+        named = tuple(x for x in self.phrases(not good) if not x.startswith(AMOUNTS))
+        denied = tuple(x[3:] for x in self.phrases(good) if x.startswith("no "))
+        return named + denied * 3
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -81,7 +101,7 @@ AXES: tuple[Axis, ...] = (
             **{"low_resolution": 0.9, "jpeg2000": 0.6, "webp": 0.4, "aliasing": 0.4},
             **{"pixelate": 0.4},
         },
-        0.5,
+        0.6,
         _words(
             "sharp, crisp, clear, detailed, highly detailed, sharply detailed, razor sharp, "
             "well defined, fine, very sharp, unblurred, not blurry, non-blurry, crystal clear"
@@ -125,7 +145,7 @@ AXES: tuple[Axis, ...] = (
             **{"low_resolution": 1.0, "pixelate": 0.9, "aliasing": 0.8, "gaussian_blur": 0.7},
             **{"defocus_blur": 0.6, "motion_blur": 0.5, "jpeg2000": 0.5, "jpeg": 0.5, "webp": 0.4},
         },
-        0.5,
+        0.6,
         _words(
             "high resolution, high-resolution, hd, high definition, high-definition, hi-res, 4k, "
             "ultra hd, full resolution, large, big, full size"
@@ -152,7 +172,7 @@ AXES: tuple[Axis, ...] = (
     Axis(
         "noise",
         {"gaussian_noise": 1.0, "grain": 1.0, "shot_noise": 1.0, "impulse_noise": 1.0},
-        0.5,
+        0.6,
         _words(
             "noise-free, noise free, noiseless, clean, low noise, low-noise, denoised, not noisy, "
             "grain-free, grainless, unspoilt, pure"
@@ -344,27 +364,58 @@ ADJECTIVE_TEMPLATES = (
     "one {x} {n}",
     "{c} in a {x} {n}",
 )
+WITHOUT_TEMPLATES = (
+    "{n} without {x}",
+    "a {n} without {x}",
+    "a {n} of {c} without {x}",
+    "without {x}",
+    "this {n} is without {x}",
+    "a {n} that is without {x}",
+    "{c} without {x}",
+    "the {n} without any {x}",
+)
+# An adjective and something after it that says the same (`{x}`, then `{y}` or, denied, `{z}`).
+DOUBLE_TEMPLATES = (
+    "a {x} {n} with {y}",
+    "{x} {n} with {y}",
+    "a {x} {n} of {c} with {y}",
+    "a {x} {n} without {z}",
+    "{x} {n} without {z}",
+    "a {x} {n} of {c} without {z}",
+    "the {n} is {x}, with {y}",
+    "the {n} is {x}, without {z}",
+)
 NEUTRAL_TEMPLATES = ("a {n}", "a {n} of {c}", "{n}", "the {n}", "this is a {n} of {c}", "{c}")
 STRENGTHS = {"slightly": 0.4, "a bit": 0.4, "rather": 0.8, "very": 1.0, "extremely": 1.0}
 
-# Wordings that no caption spells out, in lower case and without punctuation: the pairs of CLIP-IQA
-# and of pyiqa. Their words are seen in other company only.
+# Wordings that no caption spells out, in lower case, without punctuation and a leading "a": the
+# pairs of CLIP-IQA, of pyiqa, and of this project's default set `quality`. Their words are seen in
+# other company only.
 HELD_OUT = frozenset(
     {
         *("good photo", "bad photo", "good image", "bad image", "sharp image", "blurry image"),
         *("sharp edges", "blurry edges", "high resolution image", "low resolution image"),
         *("noise-free image", "noise free image", "noisy image"),
+        *(
+            text.lower().removeprefix("a ")
+            for pair in NAMED_PAIRS["quality"]
+            for text in (pair.positive, pair.negative)
+        ),
     }
 )
 
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption and what it says: an axis (-1: nothing) and a sign (+1, -1, or weaker)."""
+    """A caption and what it says: an axis (-1: nothing) and a sign (+1, -1, or weaker).
+
+    `second` is another axis that the caption speaks of as well, with the same sign; -1 for none.
+    """
 
     text: str
     axis: int
     sign: float
+    second: int = -1
 
 
 def draw_caption(rng: random.Random) -> Caption:
@@ -378,32 +429,49 @@ def draw_caption(rng: random.Random) -> Caption:
     """
     while True:
         words = {"n": rng.choice(NOUNS), "c": rng.choice(CONTENTS)}
-        number, sign = -1, 0.0
-        if rng.random() < 0.04:
+        number, second, sign = -1, -1, 0.0
+        form = rng.random()
+        if form < 0.04:
             template = rng.choice(NEUTRAL_TEMPLATES)
         else:
             number = 0 if rng.random() < 0.12 else rng.randrange(len(AXES))
-            axis = AXES[number]
-            sign = rng.choice((1.0, -1.0))
-            if rng.random() < 0.35:
+            axis, good = AXES[number], rng.random() < 0.5
+            sign = 1.0 if good else -1.0
+            if form < 0.30:
                 template = rng.choice(WITH_TEMPLATES)
-                words["x"] = rng.choice(axis.having if sign > 0 else axis.lacking)
+                words["x"] = rng.choice(axis.phrases(good))
+            elif form < 0.42:
+                template = rng.choice(WITHOUT_TEMPLATES)
+                words["x"] = rng.choice(axis.absent(good))
             else:
                 template = rng.choice(ADJECTIVE_TEMPLATES)
-                words["x"] = rng.choice(axis.positive if sign > 0 else axis.negative)
+                words["x"] = rng.choice(axis.adjectives(good))
                 spoiled = words["x"].startswith(("of ", "very", "not ", "in ", "out ", "full"))
-                if rng.random() < 0.12 and not spoiled:
+                extra = rng.random()
+                if extra < 0.40 and not spoiled:
+                    template = rng.choice(DOUBLE_TEMPLATES)
+                    words["y"] = rng.choice(axis.phrases(good))
+                    words["z"] = rng.choice(axis.absent(good))
+                elif extra < 0.48 and not spoiled:
                     strength = rng.choice(tuple(STRENGTHS))
                     words["x"] = f"{strength} {words['x']}"
                     sign *= STRENGTHS[strength]
-                elif rng.random() < 0.08:
-                    other = rng.choice(axis.positive if sign > 0 else axis.negative)
-                    words["x"] += rng.choice((", ", " and ")) + other
+                elif extra < 0.56:
+                    other = axis
+                    if rng.random() < 0.5:
+                        second = rng.randrange(len(AXES))
+                        other = AXES[second]
+                    words["x"] += rng.choice((", ", " and ")) + rng.choice(other.adjectives(good))
         text = template.format(**words)
         if text.strip(" .!,").lower().removeprefix("a ") in HELD_OUT or text.lower() in HELD_OUT:
             continue
         text += rng.choice(("", "", ".", "!"))
-        return Caption(text, number, sign)
+        return Caption(text, number, sign, second)
+
+
+def perceived(quality: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Stretch HaarPSI `(N,)` to `[0, 1]`, mild distortions more than severe ones; order is kept."""
+    return 1 - np.clip((1 - quality) / 0.85, 0, 1) ** 0.75
 
 
 def axis_targets(table: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -413,11 +481,11 @@ def axis_targets(table: NDArray[np.float32]) -> NDArray[np.float32]:
         table: Rows of the cache `(N, columns)`; see `tools.tiny.render.COLUMNS`.
 
     Returns:
-        `(N, axes)` in `[0, 1]`; 1 is the positive end. The quality axis is HaarPSI stretched from
-        [0.15, 1]. Brightness, contrast and colourfulness mix what is measured with what was done.
+        `(N, axes)` in `[0, 1]`; 1 is the positive end. The quality axis is `perceived`
+        HaarPSI. Brightness, contrast and colourfulness mix what is measured with what was done.
     """
     kind1, severity1, kind2, severity2, quality, luma, contrast, colour = table[:, :8].T
-    loss = 1 - np.clip((quality - 0.15) / 0.85, 0, 1)
+    loss = 1 - perceived(quality)
     total = np.maximum(severity1 + severity2 + 0.2 * (kind2 >= 0), 1e-6)
     share = np.zeros((len(table), len(KINDS)), np.float32)
     rows = np.arange(len(table))

@@ -25,7 +25,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tvf
 
-from tools.distortions import KINDS, UNSEEN_KINDS, distort
+from tools.distortions import DISTORTIONS, UNSEEN_KINDS, distort
 from tools.tiny.photos import (
     Photo,
     dead_leaves,
@@ -36,6 +36,7 @@ from tools.tiny.photos import (
 )
 
 __all__ = [
+    "ALL_KINDS",
     "GROUP",
     "IMAGE_SIZE",
     "TRAIN_KINDS",
@@ -51,7 +52,15 @@ ImageArray = NDArray[np.uint8]
 
 IMAGE_SIZE = 224
 GROUP = 6
-TRAIN_KINDS = tuple(kind for kind in KINDS if kind not in UNSEEN_KINDS)
+ALL_KINDS = tuple(DISTORTIONS)
+TRAIN_KINDS = tuple(kind for kind in ALL_KINDS if kind not in UNSEEN_KINDS)
+# How often a kind is drawn, 1 if not named: more of what is hard to see.
+OFTEN = {
+    **{"desaturation": 2.0, "colour_cast": 2.0, "blocks": 2.0, "webp": 2.0, "motion_blur": 2.0},
+    **{"pixelate": 1.5, "aliasing": 1.5, "oversharpen": 1.5, "jpeg2000": 0.7},
+}
+CHANCE = np.array([OFTEN.get(kind, 1.0) for kind in TRAIN_KINDS])
+CHANCE /= CHANCE.sum()
 COLUMNS = (
     *("kind1", "severity1", "kind2", "severity2", "quality"),
     *("luma", "contrast", "colour", "group", "ladder", "source", "validation"),
@@ -160,22 +169,22 @@ def render_group(
 
     Returns:
         Images `(6, 224, 224, 3)` and the table `(6, columns)` in the order of `COLUMNS`; kinds are
-        positions in `KINDS`, -1 for none.
+        positions in `ALL_KINDS`, -1 for none.
     """
     rng = np.random.default_rng([seed, group])
     clean, source, validation = scenes.crop(rng)
     images = [model_view(clean)]
     head = (float(group), 0.0, float(source), float(validation))
     rows: list[tuple[float, ...]] = [(-1.0, 0.0, -1.0, 0.0, 1.0, *statistics(images[0]), *head)]
-    ladder = rng.random() < 0.5
-    kind = TRAIN_KINDS[int(rng.integers(len(TRAIN_KINDS)))]
+    ladder = rng.random() < 0.6
+    kind = TRAIN_KINDS[int(rng.choice(len(TRAIN_KINDS), p=CHANCE))]
     place_seed = int(rng.integers(2**31))
     for step in range(1, GROUP):
         first, second = (kind, float(rng.uniform((step - 1) / 5, step / 5))), ("", 0.0)
         if not ladder:
-            both = rng.choice(len(TRAIN_KINDS), 2, replace=False)
+            both = rng.choice(len(TRAIN_KINDS), 2, replace=False, p=CHANCE)
             first = (TRAIN_KINDS[int(both[0])], float(rng.random()))
-            if rng.random() < 0.4:
+            if rng.random() < 0.35:
                 first = (first[0], 0.8 * first[1])
                 second = (TRAIN_KINDS[int(both[1])], 0.8 * float(rng.random()))
         image = distort(clean, *first, seed=place_seed)
@@ -183,8 +192,8 @@ def render_group(
             image = distort(image, *second, seed=place_seed + 1)
         view = model_view(image)
         images.append(view)
-        other = float(KINDS.index(second[0])) if second[0] else -1.0
-        done = (float(KINDS.index(first[0])), first[1], other, second[1])
+        other = float(ALL_KINDS.index(second[0])) if second[0] else -1.0
+        done = (float(ALL_KINDS.index(first[0])), first[1], other, second[1])
         seen = (full_reference(image, clean), *statistics(view))
         rows.append((*done, *seen, head[0], float(ladder), *head[2:]))
     return np.stack(images), np.array(rows, np.float32)
