@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import posixpath
 import random
 import re
@@ -19,7 +20,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote, urljoin, urlsplit
 
 import aiohttp
@@ -58,6 +59,9 @@ _CODES = {
     "NoSuchKey": Status.NOT_FOUND,
     "SlowDown": Status.THROTTLED,
 }
+
+#: A part of a file, as in HTTP's Range header: how images inside tar shards are named.
+_RANGE = re.compile(r"#bytes=(\d{1,18})-(\d{1,18})$")
 
 # Passwords in URIs, and queries that sign or authorise a request.
 _USER_INFO = re.compile(r"(\w://)[^/@\s]+@")
@@ -199,50 +203,74 @@ class Fetcher:
             return error
 
     def _read(self, target: str) -> bytes:
+        """Read a file, or the part of it that ``#bytes=FIRST-LAST`` names."""
+        target, part = _split_range(target)
+        if part is not None:
+            self._check_size(part[1] - part[0])
+            data = self._read_part(target, *part)
+            if len(data) != part[1] - part[0]:
+                raise ImageError(
+                    Status.NOT_FOUND, f"there are no bytes {part[0]} to {part[1] - 1} in the file"
+                )
+            return data
         if not has_scheme(target):
-            path = Path(target)
-            found = path.stat()
-            if not stat.S_ISREG(found.st_mode):  # a folder, or a pipe that never ends
-                raise ImageError(Status.UNSUPPORTED, "not a regular file")
-            self._check_size(found.st_size)
-            return path.read_bytes()
+            with _open_regular(target) as file:
+                self._check_size(os.fstat(file.fileno()).st_size)
+                return file.read()
         if target.lower().startswith(("http://", "https://")):
             content: bytes = sync(get_loop(), self._read_http, target, timeout=self.timeout)
             return content
         fs, path_on_fs = fsspec.core.url_to_fs(target)
         if getattr(fs, "async_impl", False):
-            data = self._read_range(fs, path_on_fs)
+            # One byte more than the limit at most, so that a larger file is noticed, not read.
+            data = self._read_range(fs, path_on_fs, 0, self.max_bytes + 1)
         else:
             self._check_size(int(fs.size(path_on_fs) or 0))
             data = fs.cat_file(path_on_fs)
         self._check_size(len(data))
         return bytes(data)
 
-    def _read_range(self, fs: Any, path: str) -> bytes:  # noqa: ANN401 - fsspec is untyped
-        """Read one byte more than the limit at most, so that a larger file is noticed, not read."""
-        end = self.max_bytes + 1
+    def _read_part(self, target: str, start: int, stop: int) -> bytes:
+        if not has_scheme(target):
+            with _open_regular(target) as file:
+                file.seek(start)
+                return file.read(stop - start)
+        if target.lower().startswith(("http://", "https://")):
+            span = (start, stop)
+            content: bytes = sync(get_loop(), self._read_http, target, span, timeout=self.timeout)
+            return content
+        fs, path_on_fs = fsspec.core.url_to_fs(target)
+        if getattr(fs, "async_impl", False):
+            return self._read_range(fs, path_on_fs, start, stop)
+        return bytes(fs.cat_file(path_on_fs, start=start, end=stop))
+
+    def _read_range(self, fs: Any, path: str, start: int, stop: int) -> bytes:  # noqa: ANN401
         try:
-            data = sync(fs.loop, fs._cat_file, path, start=0, end=end, timeout=self.timeout)
+            data = sync(fs.loop, fs._cat_file, path, start=start, end=stop, timeout=self.timeout)
         except OSError as error:
             # An empty object has no range at all.
-            if "range" in str(error).lower() and fs.size(path) == 0:
+            if "range" in str(error).lower() and fs.size(path) <= start:
                 return b""
             raise
         return bytes(data)
 
-    async def _read_http(self, url: str) -> bytes:
+    async def _read_http(self, url: str, span: tuple[int, int] | None = None) -> bytes:
+        """Read a URL, or the bytes from ``span[0]`` up to ``span[1]``."""
+        headers = {"Range": f"bytes={span[0]}-{span[1] - 1}"} if span else {}
         for _ in range(_REDIRECTS):
             trusted = self._is_trusted(url)
             if not trusted:
                 _check_number(urlsplit(url).hostname or "")
             session = _session(private=trusted)
-            async with session.get(url, allow_redirects=False) as answer:
+            async with session.get(url, allow_redirects=False, headers=headers) as answer:
                 if answer.status in (301, 302, 303, 307, 308) and "Location" in answer.headers:
                     url = urljoin(url, answer.headers["Location"])
                     if not url.lower().startswith(("http://", "https://")):
                         raise ImageError(Status.DENIED, f"it redirects to {redact(url)}: not HTTP")
                     continue
                 answer.raise_for_status()
+                if span and answer.status != 206:
+                    raise ImageError(Status.UNSUPPORTED, "the server does not serve byte ranges")
                 self._check_size(answer.content_length or 0)
                 content = bytearray()
                 async for chunk in answer.content.iter_chunked(1 << 20):
@@ -256,6 +284,20 @@ class Fetcher:
             raise ImageError(
                 Status.TOO_LARGE, f"more than {self.max_bytes} bytes: raise --max-bytes to allow it"
             )
+
+
+def _split_range(uri: str) -> tuple[str, tuple[int, int] | None]:
+    """Split ``#bytes=FIRST-LAST`` off a URI; the range is (first, last + 1)."""
+    if found := _RANGE.search(uri):
+        return uri[: found.start()], (int(found[1]), int(found[2]) + 1)
+    return uri, None
+
+
+def _open_regular(path: str) -> BinaryIO:
+    """Open a file of this machine, unless it is a folder, or a pipe that never ends."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ImageError(Status.UNSUPPORTED, "not a regular file")
+    return open(path, "rb")
 
 
 def _without_file_scheme(uri: str) -> str:

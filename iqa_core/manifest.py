@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -330,8 +331,9 @@ def find_images(sources: Sequence[str], uri_column: str | None = None) -> tuple[
     """List images of folders, globs, single files and CSV files.
 
     Args:
-        sources: Folders (searched to any depth), globs, image files, or CSV files with a column of
-            paths or URIs, whose other columns are taken along.
+        sources: Folders (searched to any depth), globs, image files, tar shards such as
+            WebDataset's, or CSV files with a column of paths or URIs, whose other columns are taken
+            along. Images in a shard are named in place, as ``shard.tar#bytes=FIRST-LAST``.
         uri_column: The CSV column that holds them; by default the first of ``uri``, ``path``,
             ``file``, ``filename``, ``image``, ``image_path``, ``url`` that there is.
 
@@ -348,8 +350,8 @@ def find_images(sources: Sequence[str], uri_column: str | None = None) -> tuple[
         if source.lower().endswith((".csv", ".tsv")):
             tables.append(_read_csv(source, uri_column))
             continue
-        found, ids = _list_folder(source)
-        images = [i for i, path in enumerate(found) if _is_image_name(path)]
+        found, ids = _with_members(*_list_folder(source))
+        images = [i for i, name in enumerate(ids) if _is_image_name(name)]
         left_out += len(found) - len(images)
         tables.append(
             pa.table({URI: [found[i] for i in images], IMAGE_ID: [ids[i] for i in images]})
@@ -361,6 +363,30 @@ def find_images(sources: Sequence[str], uri_column: str | None = None) -> tuple[
             f"({' '.join(sorted(IMAGE_SUFFIXES))}); others can be listed in a CSV file"
         )
     return table, left_out
+
+
+def _with_members(found: list[str], ids: list[str]) -> tuple[list[str], list[str]]:
+    """Put the files inside tar shards in the shards' places."""
+    uris: list[str] = []
+    names: list[str] = []
+    for uri, name in zip(found, ids, strict=True):
+        if not uri.lower().endswith(".tar"):
+            uris.append(uri)
+            names.append(name)
+            continue
+        try:
+            with fsspec.open(uri, "rb") as file, tarfile.open(fileobj=file, mode="r:") as shard:
+                for member in shard:
+                    if member.isreg() and not member.issparse():
+                        start = member.offset_data
+                        uris.append(f"{uri}#bytes={start}-{start + member.size - 1}")
+                        names.append(f"{name}/{member.name}")
+        except (OSError, tarfile.TarError) as error:
+            raise InputError(
+                f"{redact(uri)} can't be read as an uncompressed tar file ({error}): unpack it, or "
+                "write it anew"
+            ) from error
+    return uris, names
 
 
 def _is_image_name(path: str) -> bool:

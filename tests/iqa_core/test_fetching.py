@@ -18,6 +18,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     requests: dict[str, int] = {}  # noqa: RUF012 - shared on purpose, cleared by the fixture
 
+    ranges: list[str] = []  # noqa: RUF012 - likewise
+
     def do_GET(self):
         count = self.requests[self.path] = self.requests.get(self.path, 0) + 1
         if self.path == "/slow":
@@ -36,6 +38,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Location", self.path.partition("?")[2])
             self.send_header("Content-Length", "0")
             self.end_headers()
+            return
+        if self.path == "/part":
+            self.ranges.append(self.headers["Range"])
+            self.send_response(206)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"data"[1:3])
             return
         self.send_response(status)
         if self.path == "/endless":
@@ -124,6 +133,17 @@ class TestFetcher:
         assert results[2] == b"local"
         assert results[3].status == Status.NOT_FOUND
         assert results[4:] == [b"data"] * 9
+
+    def test_parts_of_files(self, server, tmp_path):
+        (tmp_path / "shard.tar").write_bytes(bytes(range(100)))
+        fetcher = Fetcher(str(tmp_path), retries=0, prefixes=(server,))
+        assert fetcher.fetch("shard.tar#bytes=10-19") == bytes(range(10, 20))
+        assert status_of(fetcher, "shard.tar#bytes=90-120") == Status.NOT_FOUND
+        assert fetcher.fetch(f"{server}/part#bytes=1-2") == b"at"
+        assert _Handler.ranges == ["bytes=1-2"]
+        assert status_of(fetcher, f"{server}/whole#bytes=1-2") == Status.UNSUPPORTED
+        small = Fetcher(str(tmp_path), max_bytes=5)
+        assert status_of(small, "shard.tar#bytes=10-19") == Status.TOO_LARGE
 
     def test_endless_answers_end_at_the_limit(self, server, tmp_path):
         fetcher = Fetcher(str(tmp_path), prefixes=(server,), max_bytes=1 << 20)

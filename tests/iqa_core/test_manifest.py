@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from iqa_core.fetching import Fetcher
 from iqa_core.manifest import find_images, open_manifest, plan_units, read_unit, write_manifest
 from iqa_core.output import Output, audit, output_schema, read_committed
 from iqa_core.rows import RowSet
@@ -141,6 +145,27 @@ class TestFinding:
         (tmp_path / "sub/c.webp").unlink()
         with pytest.raises(InputError, match="no image among 0 files"):
             find_images([str(tmp_path / "sub")])
+
+    def test_images_in_tar_shards_are_named_in_place(self, tmp_path):
+        contents = {"0001.jpg": b"first", "0001.json": b"{}", "deep/0002.png": b"the second"}
+        with tarfile.open(tmp_path / "shard-0.tar", "w") as shard:
+            for name, content in contents.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                shard.addfile(member, io.BytesIO(content))
+        table, left_out = find_images([str(tmp_path)])
+        assert left_out == 1
+        ids = ["shard-0.tar/0001.jpg", "shard-0.tar/deep/0002.png"]
+        assert table.column("image_id").to_pylist() == ids
+        fetcher = Fetcher(str(tmp_path))
+        read = [fetcher.fetch(uri) for uri in table.column("uri").to_pylist()]
+        assert read == [b"first", b"the second"]
+        write_manifest(table, str(tmp_path / "m.parquet"))
+        stored = pq.read_table(tmp_path / "m.parquet").column("uri").to_pylist()
+        assert stored[0].startswith("shard-0.tar#bytes=")
+        (tmp_path / "bad.tar").write_bytes(b"no tar")
+        with pytest.raises(InputError, match=r"bad\.tar can't be read as an uncompressed tar"):
+            find_images([str(tmp_path)])
 
     def test_csv_files_keep_their_columns(self, tmp_path):
         (tmp_path / "list.csv").write_text('path,mos\na.jpg,1.5\n"b, c.jpg",2\ns3://x/y.jpg,3\n')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -186,3 +187,28 @@ def test_files_that_come_later_are_scored_by_the_next_run(
     error = capsys.readouterr().err
     assert "manifest file b.parquet of" in error
     assert "its rows was 12 when" in error
+
+
+def test_folders_tar_shards_and_embedded_bytes_give_the_same_scores(ray_cluster, photos, tmp_path):
+    images, manifest = tmp_path / "images", tmp_path / "manifest"
+    images.mkdir()
+    manifest.mkdir()
+    names = sorted(write_crops(images, photos, 60))
+    with tarfile.open(tmp_path / "shard.tar", "w") as shard:
+        for name in names:
+            shard.add(images / name, name)
+    for source in ("images", "shard.tar"):
+        words = [str(tmp_path / source), "--output", str(manifest / f"{source}.parquet")]
+        assert main(["manifest", *words, "--release", "none"]) == 0
+    content = [{"bytes": (images / name).read_bytes(), "path": name} for name in names]
+    table = pa.table({"image": content, "image_id": names})
+    pq.write_table(table, manifest / "embedded.parquet")
+    output = tmp_path / "scores"
+    assert main(["score", "--manifest", str(manifest), "--output", str(output)]) == 0
+    rows = scored(output).to_pandas()
+    assert (rows.status == "ok").all()
+    by_form = {form: part.score.to_numpy() for form, part in rows.groupby(rows.manifest_file)}
+    assert sorted(by_form) == ["embedded.parquet", "images.parquet", "shard.tar.parquet"]
+    for found in by_form.values():
+        assert len(found) == 60
+        np.testing.assert_allclose(found, by_form["images.parquet"], atol=1e-5)
