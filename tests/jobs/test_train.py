@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import threading
 import time
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,10 @@ from jobs.cli import main
 
 pytestmark = pytest.mark.ray
 
+SECTION = (Path(__file__).parents[2] / "README.md").read_text().partition("## Learn prompts")[2]
+EMBED, TRAIN, SCORE = (
+    shlex.split(line)[1:] for line in SECTION.split("```")[1].strip().splitlines()
+)
 IMAGES = 80
 OPTIONS = ["--pairs", "pyiqa", "--list-size", "16", "--steps", "60", "--checkpoint-steps", "5"]
 OPTIONS += ["--context-length", "4", "--patience", "99", "--watch", "sharpness", "--holdout", "0.3"]
@@ -36,10 +42,9 @@ def folder(ray_cluster, photos, tmp_path_factory):
         image.filter(ImageFilter.GaussianBlur(number / 20)).save(folder / f"{number}.png")
     table = {"uri": [f"{n}.png" for n in range(IMAGES)]}
     table |= {"sharpness": [float(-n) for n in range(IMAGES)], "name": ["x"] * IMAGES}
-    pq.write_table(pa.table(table), folder / "manifest.parquet")
-    options = ["--manifest", str(folder / "manifest.parquet"), "--keep", "sharpness", "name"]
-    options += ["--views", "2"]
-    assert main(["embed", *options, "--output", str(folder / "features")]) == 0
+    pq.write_table(pa.table(table), folder / "photos.parquet")
+    with chdir(folder):
+        assert main([*EMBED, "--keep", "sharpness", "name"]) == 0
     return folder
 
 
@@ -67,7 +72,7 @@ def test_training_leaves_what_it_says(trained):
         found = prompts.metrics[who]
         assert set(found) == {"srcc ensemble", "srcc sharpness", "known order"}
         assert all(-1 <= value <= 1 for value in found.values())
-    assert prompts.training["views"] == 2
+    assert prompts.training["views"] == 4
     run = trained.with_suffix(".run")
     metrics = pq.read_table(run / "metrics.parquet").to_pandas()
     assert metrics.step.tolist() == list(range(0, 61, 5))
@@ -83,7 +88,7 @@ def test_training_leaves_what_it_says(trained):
 
 def test_learned_prompts_score(trained, folder, tmp_path):
     scores = [tmp_path / "from-images", tmp_path / "from-features"]
-    sources = [["--manifest", str(folder / "manifest.parquet")]]
+    sources = [["--manifest", str(folder / "photos.parquet")]]
     sources += [["--features", str(folder / "features")]]
     for source, output in zip(sources, scores, strict=True):
         options = [*source, "--prompts", str(trained), "--output", str(output)]
@@ -95,9 +100,19 @@ def test_learned_prompts_score(trained, folder, tmp_path):
     assert read[0].schema.field("scores").type.num_fields == 5
 
 
+@pytest.mark.slow
+def test_the_lines_of_the_readme(folder):
+    with chdir(folder):
+        assert main([*TRAIN, "--steps", "20", "--list-size", "32", "--holdout", "0.2"]) == 0
+        assert main(SCORE) == 0
+    scores = pq.read_table(folder / "learned-scores").column("score")
+    assert len(scores) == IMAGES
+    assert scores.null_count == 0
+
+
 def kill_a_worker(run: Path, after_step: int) -> None:
     """Send SIGKILL to the last worker once training has passed a step."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 250
     while time.monotonic() < deadline:
         try:
             if json.loads((run / "progress.json").read_text())["step"] >= after_step:
