@@ -527,56 +527,93 @@ def run_pipeline(
     Returns:
         What was done.
     """
-    began = last = time.monotonic()
+    began = time.monotonic()
+    collected = _Collected(output, encoding.schema, commit_seconds, breaker)
     progress = Progress(rows)
-    pending: list[pa.Table] = []
-    busy: dict[str, float] = dict.fromkeys(_TIMINGS.values(), 0.0)
-    statuses: Counter[str] = Counter()
-
-    def commit() -> None:
-        if pending:
-            output.commit(pa.concat_tables(pending))
-            pending.clear()
-
-    broken: str | None = None
-    out_of_memory = 0
     reference = ray.put(tower)
     dataset = _dataset(manifest, keep, units, rows, reference, encoding, actors)
-    with _stop_requests() as stop, _Feed(dataset) as feed:
-        while not stop.is_set():
-            table = feed.next(timeout=0.5)
-            if table is feed.END:
-                break
-            if table is not None:
-                for column, stage in _TIMINGS.items():
-                    busy[stage] += pc.sum(table.column(column)).as_py() or 0.0
-                out_of_memory += pc.sum(table.column(_OUT_OF_MEMORY)).as_py() or 0
-                statuses.update(table.column("status").to_pylist())
-                pending.append(table.select(encoding.schema.names))
-                progress.add(statuses)
-                if breaker is not None:
-                    broken = breaker.add(*(table.column(n).to_pylist() for n in (URI, "status")))
-                    if broken:
-                        pending = [breaker.without_victims(part) for part in pending]
-                        break
-            now = time.monotonic()
-            if now - last >= commit_seconds or sum(t.nbytes for t in pending) >= _PART_BYTES:
-                commit()
-                last = now
-            progress.tick()
-        commit()
+    try:
+        with _stop_requests() as stop, _Feed(dataset) as feed:
+            while not stop.is_set() and not collected.broken:
+                table = feed.next(timeout=0.5)
+                if table is feed.END:
+                    break
+                if table is not None:
+                    collected.add(table)
+                    progress.add(collected.statuses)
+                collected.commit_if_due()
+                progress.tick()
+            # Within the feed: closing it may take longer than a stopped process has.
+            collected.commit()
+    except ray.exceptions.RayError as error:
+        collected.commit()
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(
+            f"Ray could not go on ({lines[-1].strip()[:300]}); what was finished is safe, and the same "
+            "command goes on from there; the workers' own words are in Ray's session logs"
+        ) from error
     progress.close()
-    seconds = time.monotonic() - began
     return Outcome(
-        rows=sum(statuses.values()),
-        statuses=dict(statuses),
-        seconds=seconds,
-        stage_seconds=busy,
-        bottleneck=_bottleneck(busy, actors),
+        rows=collected.statuses.total(),
+        statuses=dict(collected.statuses),
+        seconds=time.monotonic() - began,
+        stage_seconds=collected.busy,
+        bottleneck=_bottleneck(collected.busy, actors),
         stopped=stop.is_set(),
-        broken=broken,
-        out_of_memory=out_of_memory,
+        broken=collected.broken,
+        out_of_memory=collected.out_of_memory,
     )
+
+
+class _Collected:
+    """Finished rows on their way into part files, and what they tell of the run.
+
+    Args:
+        output: Where they are committed.
+        schema: The output's columns; others are the pipeline's own.
+        commit_seconds: A part file is written this often.
+        breaker: Notices outages; None goes on through them.
+    """
+
+    def __init__(
+        self, output: Output, schema: pa.Schema, commit_seconds: float, breaker: Breaker | None
+    ) -> None:
+        self.statuses: Counter[str] = Counter()
+        self.busy = dict.fromkeys(_TIMINGS.values(), 0.0)
+        self.out_of_memory = 0
+        self.broken: str | None = None
+        self._output = output
+        self._columns = schema.names
+        self._seconds = commit_seconds
+        self._breaker = breaker
+        self._pending: list[pa.Table] = []
+        self._last = time.monotonic()
+
+    def add(self, table: pa.Table) -> None:
+        """Take one finished block."""
+        for column, stage in _TIMINGS.items():
+            self.busy[stage] += pc.sum(table.column(column)).as_py() or 0.0
+        self.out_of_memory += pc.sum(table.column(_OUT_OF_MEMORY)).as_py() or 0
+        statuses = table.column("status").to_pylist()
+        self.statuses.update(statuses)
+        self._pending.append(table.select(self._columns))
+        if self._breaker is not None:
+            self.broken = self._breaker.add(table.column(URI).to_pylist(), statuses)
+            if self.broken:
+                self._pending = [self._breaker.without_victims(part) for part in self._pending]
+
+    def commit_if_due(self) -> None:
+        """Write a part file if it is time to, or if much waits for it."""
+        waiting = sum(table.nbytes for table in self._pending)
+        if time.monotonic() - self._last >= self._seconds or waiting >= _PART_BYTES:
+            self.commit()
+
+    def commit(self) -> None:
+        """Write a part file of what is finished."""
+        if any(map(len, self._pending)):
+            self._output.commit(pa.concat_tables(self._pending))
+        self._pending.clear()
+        self._last = time.monotonic()
 
 
 def _bottleneck(busy: dict[str, float], actors: Actors) -> str | None:
