@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+import signal
 import sys
 import tempfile
 import threading
@@ -160,7 +161,9 @@ def run_training(config: Config) -> int:
         scaling = _scaling(config, cluster)
         _check_same_run(folder, training)
         with OutputLease(folder, _LEASE_SECONDS):
-            if not folder.exists(_RUN):
+            if folder.exists(_RUN):
+                print(f"going on with the unfinished training in {folder.uri}")
+            else:
                 _tidy(folder, keep=())
                 folder.write_json(_RUN, training)
             data = _data(cache, plan, folder, prompts)
@@ -399,8 +402,11 @@ def _fit(job: Job, scaling: ScalingConfig, max_failures: int, folder: Folder) ->
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )
+    handler = signal.getsignal(signal.SIGINT)
     try:
         result = trainer.fit()
+    except SystemExit:  # of Ray's own handler of Ctrl-C
+        raise KeyboardInterrupt from None
     except ray.train.TrainingFailedError as error:
         failures = getattr(error, "worker_failures", {})
         lines = [str(one).strip().splitlines()[-1] for one in failures.values()]
@@ -411,6 +417,9 @@ def _fit(job: Job, scaling: ScalingConfig, max_failures: int, folder: Folder) ->
             file=sys.stderr,
         )
         return None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
     if result.checkpoint is None:
         raise RuntimeError("training ended without a checkpoint")
     with result.checkpoint.as_directory() as path:
