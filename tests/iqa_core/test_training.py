@@ -522,7 +522,6 @@ def test_a_wrong_teacher_is_not_followed_where_the_order_is_known(viewed, towers
     data = written(viewed, str(tmp_path / "d"), prompts, holdout=0.2)
     assert (data.views, data.trust) == (3, (0.0,))
     learner = PromptLearner(towers.text, pairs, context_length=4, seed=0)
-    assert right_share(learner, towers, viewed) < 0
     train(learner, towers.text, data, settings(towers, steps=80, learning_rate=0.02))
     assert right_share(learner, towers, viewed) > 0.5
     # Without the known order, the student is as wrong as its teacher.
