@@ -8,6 +8,7 @@ or redirects lead there (OWASP, "Server-Side Request Forgery Prevention Cheat Sh
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import os
 import posixpath
@@ -187,14 +188,16 @@ class Fetcher:
         if not remote:  # a disk gains nothing from threads
             yield from map(self._fetch_or_error, uris)
             return
+        # A pool of the process, not of this call: ending a pool waits for its threads, and an
+        # abandoned generator would do that whenever and in whichever thread it is collected.
+        pool = _pool(self.concurrency)
         waiting: deque[Future[bytes | ImageError | None]] = deque()
-        with ThreadPoolExecutor(self.concurrency) as pool:
-            for uri in uris:
-                if len(waiting) == self.concurrency:  # bounds what is in memory, too
-                    yield waiting.popleft().result()
-                waiting.append(pool.submit(self._fetch_or_error, uri))
-            while waiting:
+        for uri in uris:
+            if len(waiting) == self.concurrency:  # bounds what is in memory, too
                 yield waiting.popleft().result()
+            waiting.append(pool.submit(self._fetch_or_error, uri))
+        while waiting:
+            yield waiting.popleft().result()
 
     def _fetch_or_error(self, uri: str | None) -> bytes | ImageError | None:
         try:
@@ -360,6 +363,11 @@ def _is_public(address: str) -> bool:
         if inner is not None and not _is_public(str(inner)):
             return False
     return found.is_global and not found.is_multicast
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="fetch")
 
 
 _SESSIONS: dict[tuple[int, bool], aiohttp.ClientSession] = {}

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -261,23 +261,23 @@ def decode_rows(table: pa.Table, *, encoding: Encoding) -> Iterator[pa.Table]:
     uris = pc.if_else(table.column(DATA).is_null(), table.column(URI), None).to_pylist()
     fetched = encoding.fetcher.stream([uri or None for uri in uris])
     files, numbers = (table.column(name).to_pylist() for name in IDENTITY)
-    for position, embedded in enumerate(table.column(DATA)):
-        began = time.perf_counter()
-        data = next(fetched)
-        if embedded.is_valid:
-            data = embedded.as_py()
-        got = time.perf_counter()
-        row = _decode(data, encoding.decoder, guard)
-        if encoding.views and row[_PIXELS] is not None:
-            _add_views(row, encoding, f"{files[position]}:{numbers[position]}")
-        row[_FETCH_SECONDS] = got - began
-        row[_DECODE_SECONDS] = time.perf_counter() - got
-        rows.append(row)
-        size += len(row[_PIXELS] or b"")
-        if size >= _BLOCK_BYTES or position == len(table) - 1:
-            yield _append(table.slice(start, len(rows)).drop_columns([DATA]), rows)
-            rows, size, start = [], 0, position + 1
-    guard.close()
+    with closing(guard):
+        for position, embedded in enumerate(table.column(DATA)):
+            began = time.perf_counter()
+            data = next(fetched)
+            if embedded.is_valid:
+                data = embedded.as_py()
+            got = time.perf_counter()
+            row = _decode(data, encoding.decoder, guard)
+            if encoding.views and row[_PIXELS] is not None:
+                _add_views(row, encoding, f"{files[position]}:{numbers[position]}")
+            row[_FETCH_SECONDS] = got - began
+            row[_DECODE_SECONDS] = time.perf_counter() - got
+            rows.append(row)
+            size += len(row[_PIXELS] or b"")
+            if size >= _BLOCK_BYTES or position == len(table) - 1:
+                yield _append(table.slice(start, len(rows)).drop_columns([DATA]), rows)
+                rows, size, start = [], 0, position + 1
 
 
 def _decode(
