@@ -58,6 +58,7 @@ IMAGE_SUFFIXES = frozenset(
     | {".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 _URI_COLUMNS = (URI, "path", "file", "filename", "image", "image_path", "url")
+_NULLS = ["", "NA", "NaN", "nan", "null", "NULL"]
 _ROWS_PER_UNIT = 50_000
 
 
@@ -412,7 +413,10 @@ def _read_csv(source: str, uri_column: str | None) -> pa.Table:
         with fsspec.open(source, "rb") as file:
             delimiter = "\t" if source.lower().endswith(".tsv") else ","
             options = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-            table = pa.csv.read_csv(io.BytesIO(file.read()), parse_options=options)
+            convert = pa.csv.ConvertOptions(strings_can_be_null=True, null_values=_NULLS)
+            table = pa.csv.read_csv(
+                io.BytesIO(file.read()), parse_options=options, convert_options=convert
+            )
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{source} can't be read as CSV: {error}") from error
     candidates = [uri_column] if uri_column else _URI_COLUMNS

@@ -168,11 +168,13 @@ class TestFinding:
             find_images([str(tmp_path)])
 
     def test_csv_files_keep_their_columns(self, tmp_path):
-        (tmp_path / "list.csv").write_text('path,mos\na.jpg,1.5\n"b, c.jpg",2\ns3://x/y.jpg,3\n')
+        lines = ["path,mos,by", "a.jpg,1.5,me", '"b, c.jpg",NA,', "s3://x/y.jpg,3,you", ",4,none"]
+        (tmp_path / "list.csv").write_text("\n".join(lines))
         table, _ = find_images([str(tmp_path / "list.csv")])
         assert table.to_pydict() == {
-            "uri": [f"{tmp_path}/a.jpg", f"{tmp_path}/b, c.jpg", "s3://x/y.jpg"],
-            "mos": [1.5, 2.0, 3.0],
+            "uri": [f"{tmp_path}/a.jpg", f"{tmp_path}/b, c.jpg", "s3://x/y.jpg", None],
+            "mos": [1.5, None, 3.0, 4.0],
+            "by": ["me", None, "you", "none"],
         }
         with pytest.raises(InputError, match="none of photo: name the column"):
             find_images([str(tmp_path / "list.csv")], "photo")
