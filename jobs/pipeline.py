@@ -145,8 +145,9 @@ class Cluster:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self._opened = not ray.is_initialized()
         address = address or os.environ.get("RAY_ADDRESS")
-        if self._opened and address:
+        if address:
             _check_reachable(address)
+        if self._opened and address:
             _init(f"--address {address} does not answer", address=address)
         if ray.is_initialized():
             self.resources: dict[str, float] = ray.cluster_resources()
