@@ -8,6 +8,7 @@ or redirects lead there (OWASP, "Server-Side Request Forgery Prevention Cheat Sh
 from __future__ import annotations
 
 import asyncio
+import atexit
 import functools
 import ipaddress
 import os
@@ -19,6 +20,7 @@ import stat
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -380,6 +382,8 @@ def _session(*, private: bool) -> aiohttp.ClientSession:
         guard = None if private else _refuse_private
         connector = aiohttp.TCPConnector(limit=64, socket_factory=guard)
         # Nothing of the environment: neither proxies nor the credentials of ~/.netrc.
+        if not _SESSIONS:
+            atexit.register(_close_sessions)
         _SESSIONS[key] = aiohttp.ClientSession(
             connector=connector,
             trust_env=False,
@@ -388,6 +392,14 @@ def _session(*, private: bool) -> aiohttp.ClientSession:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
     return _SESSIONS[key]
+
+
+def _close_sessions() -> None:
+    """Close connections at the end of the process, while fsspec's thread still runs."""
+    for session in _SESSIONS.values():
+        with suppress(Exception):  # the process ends anyway
+            sync(get_loop(), session.close, timeout=1)
+    _SESSIONS.clear()
 
 
 def _status_of(error: BaseException) -> Status:
