@@ -31,7 +31,8 @@ COMMANDS = {
 
 _EPILOG = """exit status:
   0 done   1 failed, one line says why   2 wrong usage
-  3 done, but more rows failed than --max-error-rate allows"""
+  3 done, but more rows failed than --max-error-rate allows, or stopped in an outage
+  130, 143 interrupted or stopped: the same command goes on"""
 
 
 class _Parser(argparse.ArgumentParser):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from iqa_core.fetching import DEFAULT_MAX_BYTES
+from iqa_core.images import DEFAULT_MAX_PIXELS
 from jobs.options import option
 
 __all__ = ["ImageConfig"]
@@ -81,10 +83,10 @@ class ImageConfig:
         minimum=0,
     )
     max_bytes: int = option(
-        256 * 1024 * 1024, help="limit on an encoded image's bytes", metavar="N", minimum=1
+        DEFAULT_MAX_BYTES, help="limit on an encoded image's bytes", metavar="N", minimum=1
     )
     max_pixels: int = option(
-        178_956_970, help="limit on an image's width x height", metavar="N", minimum=1
+        DEFAULT_MAX_PIXELS, help="limit on an image's width x height", metavar="N", minimum=1
     )
     allow_scheme: tuple[str, ...] = option(
         (),

@@ -76,7 +76,7 @@ _BLOCK_BYTES = 64 * 1024 * 1024
 _PART_BYTES = 256 * 1024 * 1024
 #: How long a stopped run waits for Ray to end its execution; the finished rows are safe by then.
 _CLOSE_SECONDS = 10.0
-#: No image of the default limit on pixels takes a tenth of this.
+#: A decoder that takes longer over one image is taken to hang.
 _DECODE_SECONDS_AT_MOST = 120.0
 #: Decode workers are replaced after so many tasks, as C decoders may leak.
 _TASKS_PER_WORKER = 2000
@@ -479,7 +479,7 @@ class Outcome:
     """What one run of the pipeline did.
 
     Attributes:
-        rows: Rows committed.
+        rows: Rows finished; in an outage, those that it failed are not committed.
         statuses: Rows by status.
         seconds: From the first read to the last commit, without starting Ray.
         stage_seconds: Busy seconds of each stage, summed over workers.

@@ -65,7 +65,8 @@ def rescore(
     output = Output(config.output, manifest, fingerprint)
     if not output.left_to_do():
         print(f"nothing to do: all {manifest.rows:,} rows are in {config.output}")
-        return conclude_unchanged(output, output.audit(), config.max_error_rate)
+        result = audit(manifest, output.committed.rows)  # read a moment ago
+        return conclude_unchanged(output, result, config.max_error_rate)
     with output.writing(as_json(replace(config, model=model)), config.lease_seconds):
         rows = manifest.rows - len(output.committed.rows)
         print(f"{rows:,} rows to do from the features of {model}", flush=True)

@@ -16,7 +16,7 @@ from iqa_core import __version__
 from iqa_core.fetching import DEFAULT_SCHEMES, Fetcher, redact
 from iqa_core.images import decode_image
 from iqa_core.manifest import open_manifest, plan_units
-from iqa_core.output import Output, output_schema
+from iqa_core.output import Output, audit, output_schema
 from iqa_core.towers import load_towers
 from jobs.breaker import Breaker
 from jobs.pipeline import Cluster, Encoding, Outcome, plan_actors, run_pipeline
@@ -84,7 +84,8 @@ def run_images(
         output = Output(config.output, manifest, fingerprint)
         if not output.left_to_do(config.retry_errors):
             print(f"nothing to do: all {manifest.rows:,} rows are in {config.output}")
-            return conclude_unchanged(output, output.audit(), config.max_error_rate)
+            result = audit(manifest, output.committed.rows)  # read a moment ago
+            return conclude_unchanged(output, result, config.max_error_rate)
         cluster.start()
         preprocess = towers.preprocess if config.resolution == "model" else None
         encoding = Encoding(

@@ -15,6 +15,8 @@ from iqa_core.output import Output, audit, output_schema, read_committed
 from iqa_core.rows import RowSet
 from iqa_core.schema import InputError
 
+FINGERPRINT = {"model": "tiny", "sizes": (1, 2)}
+
 
 def write(path, /, **columns):
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -227,8 +229,6 @@ class TestAudit:
 
 
 class TestOutput:
-    FINGERPRINT = {"model": "tiny", "sizes": (1, 2)}  # noqa: RUF012
-
     @pytest.fixture
     def manifest(self, tmp_path):
         write(tmp_path / "m/a.parquet", uri=[str(n) for n in range(6)], mos=[1] * 6)
@@ -243,12 +243,12 @@ class TestOutput:
         return pa.Table.from_pylist(rows, schema=schema)
 
     def test_commits_are_read_back(self, manifest, tmp_path):
-        output = Output(str(tmp_path / "o"), manifest, self.FINGERPRINT)
+        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
         assert not (tmp_path / "o").exists()
         with output.writing({"model": "tiny"}, 30):
             output.commit(self.table(manifest, [0, 3], ["ok", "empty"]))
             output.commit(self.table(manifest, [1]))
-        again = Output(str(tmp_path / "o"), manifest, self.FINGERPRINT)
+        again = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
         assert list(again.committed.rows.rows("a.parquet")) == [0, 1, 3]
         assert again.committed.statuses == {"ok": 2, "empty": 1}
         assert len(again.committed.parts) == 2
@@ -256,7 +256,7 @@ class TestOutput:
         assert again.left_to_do()
 
     def test_rows_to_retry_are_taken_out(self, manifest, tmp_path):
-        output = Output(str(tmp_path / "o"), manifest, self.FINGERPRINT)
+        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
         with output.writing({}, 30):
             output.commit(self.table(manifest, [0, 1, 2], ["ok", "timeout", "network"]))
             output.commit(self.table(manifest, [3], ["timeout"]))
@@ -264,17 +264,17 @@ class TestOutput:
             assert not output.left_to_do()
             assert output.left_to_do(["timeout"])
             assert output.drop(["timeout", "forbidden"]) == 2
-        again = Output(str(tmp_path / "o"), manifest, self.FINGERPRINT)
+        again = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
         assert list(again.committed.rows.rows("a.parquet")) == [0, 2, 4, 5]
         assert again.committed.statuses == {"ok": 2, "network": 1, "empty": 1}
         assert len(again.committed.parts) == 2
 
     def test_rows_that_two_drivers_wrote_are_reconciled(self, manifest, tmp_path):
-        output = Output(str(tmp_path / "o"), manifest, self.FINGERPRINT)
+        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
         with output.writing({}, 30):
             for numbers in ([0, 1, 2], [2, 3, 3], [1, 2], [4, 5]):
                 output.commit(self.table(manifest, numbers))
-        again = Output(str(tmp_path / "o"), manifest, self.FINGERPRINT)
+        again = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
         assert again.audit().twice == 4
         assert again.left_to_do()
         with again.writing({}, 30):
@@ -283,37 +283,37 @@ class TestOutput:
         assert not again.left_to_do()
 
     def test_another_fingerprint_is_refused(self, manifest, tmp_path):
-        with Output(str(tmp_path / "o"), manifest, self.FINGERPRINT).writing({}, 30):
+        with Output(str(tmp_path / "o"), manifest, FINGERPRINT).writing({}, 30):
             pass
         with pytest.raises(InputError, match="with model 'tiny' where this run has 'big'"):
-            Output(str(tmp_path / "o"), manifest, self.FINGERPRINT | {"model": "big"})
+            Output(str(tmp_path / "o"), manifest, FINGERPRINT | {"model": "big"})
         with pytest.raises(InputError, match=r"with sizes .* where this run has None"):
             Output(str(tmp_path / "o"), manifest, {"model": "tiny"})
 
     def test_a_changed_manifest_is_refused(self, manifest, tmp_path):
-        with Output(str(tmp_path / "o"), manifest, self.FINGERPRINT).writing({}, 30):
+        with Output(str(tmp_path / "o"), manifest, FINGERPRINT).writing({}, 30):
             pass
         write(tmp_path / "m/b.parquet", uri=["new"], mos=[1])
-        Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), self.FINGERPRINT)
+        Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
         write(tmp_path / "m/a.parquet", uri=["1"], mos=[1])
         with pytest.raises(InputError, match=r"a\.parquet .* its rows was 6 .* is 1"):
-            Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), self.FINGERPRINT)
+            Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
         (tmp_path / "m/a.parquet").unlink()
         with pytest.raises(InputError, match=r"manifest file a\.parquet is gone"):
-            Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), self.FINGERPRINT)
+            Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
 
     def test_places_that_do_not_fit(self, manifest, tmp_path):
         with pytest.raises(InputError, match="lies in the manifest's folder"):
-            Output(str(tmp_path / "m/scores"), manifest, self.FINGERPRINT)
+            Output(str(tmp_path / "m/scores"), manifest, FINGERPRINT)
         (tmp_path / "file").write_text("x")
         with pytest.raises(InputError, match="is a file, but must be a folder"):
-            Output(str(tmp_path / "file"), manifest, self.FINGERPRINT)
+            Output(str(tmp_path / "file"), manifest, FINGERPRINT)
         write(tmp_path / "strange/x.parquet", uri=["a"])
         with pytest.raises(InputError, match=r"holds Parquet files, but no _run/fingerprint\.json"):
-            Output(str(tmp_path / "strange"), manifest, self.FINGERPRINT)
+            Output(str(tmp_path / "strange"), manifest, FINGERPRINT)
 
     def test_damaged_part_files_are_named(self, manifest, tmp_path):
-        output = Output(str(tmp_path / "o"), manifest, self.FINGERPRINT)
+        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
         with output.writing({}, 30):
             output.commit(self.table(manifest, [0]))
         (part,) = (tmp_path / "o").glob("part-*.parquet")

@@ -6,13 +6,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from iqa_core.schema import Status
 from jobs.cli import COMMANDS, main
+from jobs.config import RetryKind
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -144,3 +147,7 @@ def test_options_state_their_defaults(capsys):
     assert "images in one forward pass (default: 32)" in said
     assert "{fp32" not in said.partition("--precision")[0]
     assert "{auto,fp32,bf16,fp16}" in said
+
+
+def test_rows_of_every_status_but_ok_can_be_retried():
+    assert set(get_args(RetryKind)) == {status.value for status in Status} - {"ok"}
