@@ -53,15 +53,19 @@ def vit() -> tuple[ImageTower, TextTower]:
 class Uncut(TextTower):
     """The text tower as CoOp runs it: all positions, also those behind end-of-text."""
 
-    def encode_embeddings(
-        self, embeddings: torch.Tensor, end_of_text: torch.Tensor
+    def encode_tree(
+        self,
+        embeddings: torch.Tensor,
+        positions: torch.Tensor,
+        mask: torch.Tensor,
+        ends: torch.Tensor,
     ) -> torch.Tensor:
-        """Encode prompts, padded to the tower's length."""
-        rest = self.context_length - embeddings.shape[1]
-        x = torch.nn.functional.pad(embeddings, (0, 0, 0, rest)) + self.positional_embedding
-        x = self.ln_final(self.transformer(x, attn_mask=self.attn_mask))
-        pooled = x[torch.arange(len(x)), end_of_text] @ self.text_projection
-        return torch.nn.functional.normalize(pooled, dim=-1)
+        """Encode each prompt by itself, padded to the tower's length."""
+        paths = [(mask[end] == 0).nonzero()[:, 0] for end in ends]
+        rows = torch.nn.utils.rnn.pad_sequence([embeddings[path] for path in paths], True)
+        x = torch.nn.functional.pad(rows, (0, 0, 0, self.context_length - rows.shape[1]))
+        x = self.transformer(x + self.positional_embedding, attn_mask=self.attn_mask)
+        return self._project(x[torch.arange(len(x)), positions[ends]])
 
 
 def seconds(work, rounds: int) -> dict[str, float]:
@@ -104,8 +108,7 @@ def steps(rounds: int) -> None:
             rounds,
         )
         first = next(iter(times.values()))
-        tokens = learner.tokens.shape[1] + learner.context_length
-        print(f"{len(learner.pairs)} prompt pairs, cut at {tokens} tokens")
+        print(f"{len(learner.pairs)} prompt pairs, {len(learner.symbols)} tokens to run")
         for what, value in times.items():
             print(f"  {what:44s} {1000 * value:9.1f} ms  x {value / first:.1f}", flush=True)
 
@@ -140,11 +143,9 @@ def kernel(field: str) -> float:
 class Wide(TextTower):
     """`tiny`'s text tower with features of width 512, as large models have."""
 
-    def encode_embeddings(
-        self, embeddings: torch.Tensor, end_of_text: torch.Tensor
-    ) -> torch.Tensor:
-        """Encode prompts, and repeat their features."""
-        features = super().encode_embeddings(embeddings, end_of_text)
+    def _project(self, x: torch.Tensor) -> torch.Tensor:
+        """Read out features, and repeat them."""
+        features = super()._project(x)
         repeated = features.repeat(1, _WIDTH // features.shape[1])
         return torch.nn.functional.normalize(repeated, dim=-1)
 

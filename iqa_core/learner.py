@@ -5,8 +5,8 @@ Sources:
     https://arxiv.org/abs/2109.01134 (context vectors, shared or per class, and where they stand).
     Wang, Chan, Loy, https://arxiv.org/abs/2207.12396, section 4.4 (CLIP-IQA+: CoOp on one pair).
 What differs: several base pairs share the context; tokens are counted as the tokenizer splits them,
-not as words; nothing behind end-of-text is run. CoOp names the place of the class ("end" is context
-first); here a position is the place of the context.
+not as words; nothing behind end-of-text is run, and what prompts begin with in common is run once.
+CoOp names the place of the class ("end" is context first); here a position is the place of the context.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import nn
 
+from iqa_core.prefix_tree import PrefixTree
 from iqa_core.schema import InputError
 
 if TYPE_CHECKING:
@@ -72,8 +73,10 @@ class PromptLearner(nn.Module):
     """
 
     tokens: torch.Tensor
-    layout: torch.Tensor
-    end_of_text: torch.Tensor
+    symbols: torch.Tensor
+    positions: torch.Tensor
+    mask: torch.Tensor
+    ends: torch.Tensor
 
     def __init__(
         self,
@@ -118,12 +121,17 @@ class PromptLearner(nn.Module):
                 f"vectors {needed}, but the text tower takes at most {tower.context_length}: "
                 f"use at most {tower.context_length - end - 1} vectors or a shorter prompt"
             )
-        width = end + 1  # what follows the last end-of-text is never read
-        layout = [_layout(end, width, self.context_length, self.position) for end in ends.tolist()]
+        known, tree = _tree(tokens, ends, self.context_length, position, context)
+        mask = torch.zeros(tree.visible.shape).masked_fill(~tree.visible, -torch.inf)
         # They follow from the arguments, so they are no state; buffers only to move with .to().
-        self.register_buffer("tokens", tokens[:, :width].clone(), persistent=False)
-        self.register_buffer("layout", torch.tensor(layout, device=start.device), persistent=False)
-        self.register_buffer("end_of_text", ends + self.context_length, persistent=False)
+        for name, buffer in (
+            ("tokens", torch.tensor(known)),
+            ("symbols", tree.symbols),
+            ("positions", tree.positions),
+            ("mask", mask),
+            ("ends", tree.ends),
+        ):
+            self.register_buffer(name, buffer.to(start.device), persistent=False)
 
     @property
     def context_length(self) -> int:
@@ -144,12 +152,8 @@ class PromptLearner(nn.Module):
         Returns:
             (P, 2, D) float32 features of length 1; side 0 is the positive prompt.
         """
-        rows = torch.arange(len(self.tokens), device=self.tokens.device)
-        context = self.context if self.kind == "per-side" else self.context.expand(2, -1, -1)
-        # Rows are positive, negative, positive, ...: row 2p + k is side k of pair p.
-        vectors = torch.cat([tower.token_embedding(self.tokens), context[rows % 2]], dim=1)
-        prompts = vectors[rows.unsqueeze(1), self.layout]
-        features = tower.encode_embeddings(prompts, self.end_of_text)
+        vectors = torch.cat([tower.token_embedding(self.tokens), self.context.flatten(0, -2)])
+        features = tower.encode_tree(vectors[self.symbols], self.positions, self.mask, self.ends)
         return features.reshape(len(self.pairs), 2, -1)
 
     def margins(
@@ -251,20 +255,34 @@ def _initial_context(
     return _INIT_STD * draw.to(embedding)
 
 
-def _layout(end: int, width: int, length: int, position: Position) -> list[int]:
-    """Return which of a prompt's ``width`` tokens and ``length`` context vectors stands where.
+def _tree(
+    tokens: torch.Tensor,
+    ends: torch.Tensor,
+    length: int,
+    position: Position,
+    context: ContextKind,
+) -> tuple[list[int], PrefixTree]:
+    """Lay out the prompts with their context.
 
     Args:
-        end: Position of end-of-text among the tokens.
-        width: Number of tokens; vector m has the number width + m.
-        length: Number of context vectors.
+        tokens: (2 P, L) token ids; row 2p + k is side k of pair p.
+        ends: (2 P,) positions of end-of-text; what follows is never read.
+        length: M.
         position: See :class:`PromptLearner`.
+        context: See :class:`PromptLearner`.
 
     Returns:
-        width + length numbers: start-of-text, the base prompt's own tokens whole and the context
-        around them, end-of-text, padding.
+        The K distinct tokens, and the tree. Its symbols below K are places among them; vector m of
+        context k is K + k M + m.
     """
-    context = list(range(width, width + length))
+    prompts = [row[: end + 1] for row, end in zip(tokens.tolist(), ends.tolist(), strict=True)]
+    known = sorted({token for prompt in prompts for token in prompt})
+    symbol = {token: place for place, token in enumerate(known)}
     before = {"front": length, "end": 0, "middle": length // 2}[position]
-    own = list(range(1, end))
-    return [0, *context[:before], *own, *context[before:], *range(end, width)]
+    laid_out = []
+    for row, prompt in enumerate(prompts):
+        first = len(known) + (row % 2 * length if context == "per-side" else 0)
+        vectors = range(first, first + length)
+        start, *own, end = (symbol[token] for token in prompt)
+        laid_out.append([start, *vectors[:before], *own, *vectors[before:], end])
+    return known, PrefixTree.of(laid_out)

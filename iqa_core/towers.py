@@ -296,8 +296,35 @@ class TextTower(nn.Module):
         length = int(end_of_text.max()) + 1
         x = embeddings[:, :length] + self.positional_embedding[:length]
         x = self.transformer(x, attn_mask=self.attn_mask[:length, :length])
+        return self._project(x[torch.arange(len(x), device=x.device), end_of_text])
+
+    def encode_tree(
+        self,
+        embeddings: torch.Tensor,
+        positions: torch.Tensor,
+        mask: torch.Tensor,
+        ends: torch.Tensor,
+    ) -> torch.Tensor:
+        """Encode prompts that are laid out as a :class:`iqa_core.prefix_tree.PrefixTree`.
+
+        The same as :meth:`encode_embeddings` of the prompts one by one, to float precision.
+
+        Args:
+            embeddings: (T, width) embeddings of the nodes without positions, with gradients.
+            positions: (T,) int64, below ``context_length``.
+            mask: (T, T) float32, 0 where the row's node sees the column's and else -inf.
+            ends: (N,) int64 nodes of end-of-text.
+
+        Returns:
+            (N, D) float32 features of length 1.
+        """
+        x = embeddings + self.positional_embedding[positions]
+        x = self.transformer(x.unsqueeze(0), attn_mask=mask).squeeze(0)
+        return self._project(x[ends])
+
+    def _project(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, width) of end-of-text, as the last layer leaves it -> (N, D) unit features."""
         x = self.ln_final(x)
-        x = x[torch.arange(len(x), device=x.device), end_of_text]
         if isinstance(self.text_projection, nn.Linear):
             x = self.text_projection(x)
         elif self.text_projection is not None:

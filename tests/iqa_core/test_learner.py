@@ -102,25 +102,44 @@ def test_tokens_are_counted_not_words(tiny):
 
 @pytest.mark.parametrize("position", ["front", "end", "middle"])
 @pytest.mark.parametrize("length", [0, 1, 7])
-def test_cutting_at_end_of_text_changes_nothing(tiny, position, length):
-    """All of the tower's 77 positions, the rest filled with noise: the same features."""
-    learner = PromptLearner(tiny, PAIRS, position=position, context_length=length)
-    seen = {}
+@pytest.mark.parametrize("context", ["shared", "per-side"])
+def test_sharing_and_cutting_change_nothing(tiny, position, length, context):
+    """Each prompt by itself, in all of the tower's 77 positions, the rest filled with noise."""
+    learner = PromptLearner(tiny, PAIRS, position=position, context_length=length, context=context)
+    with torch.no_grad():
+        learner.context.normal_(std=0.02, generator=torch.Generator().manual_seed(3))
 
     class Whole:
         token_embedding = tiny.token_embedding
 
-        def encode_embeddings(self, prompts, end_of_text):
-            seen["length"] = prompts.shape[1]
-            padded = torch.randn(len(prompts), tiny.context_length, prompts.shape[2])
-            padded[:, : prompts.shape[1]] = prompts
-            x = tiny.transformer(padded + tiny.positional_embedding, attn_mask=tiny.attn_mask)
-            x = tiny.ln_final(x)[torch.arange(len(x)), end_of_text] @ tiny.text_projection
+        def encode_tree(self, embeddings, positions, mask, ends):
+            rows = []
+            for end in ends:
+                own = embeddings[mask[end] == 0]
+                noise = torch.randn(tiny.context_length - len(own), own.shape[1])
+                rows.append(torch.cat([own, noise]))
+            x = torch.stack(rows) + tiny.positional_embedding
+            x = tiny.transformer(x, attn_mask=tiny.attn_mask)
+            x = tiny.ln_final(x)[torch.arange(len(x)), positions[ends]] @ tiny.text_projection
             return torch.nn.functional.normalize(x, dim=-1)
 
-    longest = max(len(tiny.tokenizer.encode(text)) for text in TEXTS)
     close(learner(tiny), learner(Whole()))
-    assert seen["length"] == 1 + longest + length + 1
+
+
+@pytest.mark.parametrize(
+    ("position", "context", "shared"),
+    [("front", "shared", 1 + 7), ("front", "per-side", 1), ("end", "shared", 1)],
+)
+def test_what_prompts_begin_with_is_run_once(tiny, position, context, shared):
+    pairs = [PromptPair("a", "Good photo.", "Bad photo."), PromptPair("b", "Clean", "Noisy")]
+    learner = PromptLearner(
+        tiny, pairs, context_length=7, position=position, context=context, seed=1
+    )
+    lengths = [
+        len(tiny.tokenizer.encode(text)) + 7 + 2 for p in pairs for text in (p.positive, p.negative)
+    ]
+    saved = 3 * shared if context == "shared" else 3 * 1 + 2 * 7 * (position == "front")
+    assert len(learner.symbols) == sum(lengths) - saved
 
 
 def test_middle_with_two_sides_is_the_layout_of_clip_iqa_plus(tiny):
@@ -160,7 +179,8 @@ def test_both_kinds_start_from_the_same_prompts(tiny):
     shared, per_side = (
         PromptLearner(tiny, PAIRS, context=kind, seed=4) for kind in ("shared", "per-side")
     )
-    assert torch.equal(shared(tiny), per_side(tiny))
+    assert all(torch.equal(side, shared.context) for side in per_side.context)
+    close(shared(tiny), per_side(tiny))
 
 
 def test_a_side_has_its_own_context(tiny):

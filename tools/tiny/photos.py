@@ -57,6 +57,31 @@ RESOURCES: dict[str, tuple[int, ...] | None] = {
     "explore_world_music": None,
     "louis-braille": (1, 2, 4, 5, 9),
 }
+# Found later. They come last in the list, so that the split of the others stays as it was.
+LATER_PATTERNS = (
+    *(
+        f"*lomiri-wallpapers-{name}.jpg"
+        for name in (
+            *("16.04*/**/Picture_1A_by_freespace", "16.04*/**/Wine_by_Jakkub_Mede"),
+            *("16.04*/**/greentock_by_Peter_Nerlich", "16.04*/**/seeding_by_Clements_Engelhardt"),
+            *("16.04*/**/aitzgorri_by_*", "16.04*/**/Dragonfly_by_Bolly", "16.04*/**/friends_by_*"),
+            *("16.04*/**/sunset_by_*", "16.04*/**/free_by_*", "16.04*/**/picosdeeuropa_by_*"),
+            *("16.04*/**/Picture_0B_by_freespace", "16.04*/**/life_by_*"),
+            "20.04*/**/Kleiber_by_*",
+        )
+    ),
+    *(
+        f"*opencv-doc*/usr/share/doc/opencv-doc/examples/{name}"
+        for name in (
+            *("alphamat/input_images/plant.jpg", "data/aero1.jpg", "data/aloeL.jpg"),
+            *("data/baboon.jpg", "data/board.jpg", "data/building.jpg", "data/butterfly.jpg"),
+            *("data/fruits.jpg", "data/graf1.png", "data/home.jpg", "data/leuvenA.jpg"),
+            *("data/orange.jpg", "data/rubberwhale1.png", "data/squirrel_cls.jpg"),
+            *("text/scenetext01.jpg", "text/scenetext02.jpg", "text/scenetext05.jpg"),
+            "text/scenetext06.jpg",
+        )
+    ),
+)
 STAMP_FOLDERS = (
     *("animals", "food", "household", "plants", "vehicles", "space", "clothes", "sports"),
     *("hobbies", "military"),
@@ -109,6 +134,8 @@ def find_photos(root: Path) -> list[Photo]:
             for position, picture in enumerate(_resource_pictures(path)):
                 if keep is None or position in keep:
                     found.append((f"{path.relative_to(root)}#{position}", partial(bytes, picture)))
+    for pattern in LATER_PATTERNS:
+        found += [(str(p.relative_to(root)), p.read_bytes) for p in sorted(root.glob(pattern))]
     if not found:
         raise FileNotFoundError(f"no training photographs below {root}: unpack the packages there")
     return [
