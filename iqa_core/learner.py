@@ -121,11 +121,11 @@ class PromptLearner(nn.Module):
                 f"vectors {needed}, but the text tower takes at most {tower.context_length}: "
                 f"use at most {tower.context_length - end - 1} vectors or a shorter prompt"
             )
-        known, tree = _tree(tokens, ends, self.context_length, position, context)
+        distinct, tree = _tree(tokens, ends, self.context_length, position, context)
         mask = torch.zeros(tree.visible.shape).masked_fill(~tree.visible, -torch.inf)
         # They follow from the arguments, so they are no state; buffers only to move with .to().
         for name, buffer in (
-            ("tokens", torch.tensor(known)),
+            ("tokens", torch.tensor(distinct)),
             ("symbols", tree.symbols),
             ("positions", tree.positions),
             ("mask", mask),

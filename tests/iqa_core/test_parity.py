@@ -1,4 +1,4 @@
-"""The same weights, the same photographs: CLIP-IQA as piq and torchmetrics compute it, and as we do."""
+"""The same weights, the same photographs: CLIP-IQA as others compute it, and as we do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from iqa_core import Scorer
-from iqa_core.prompts import NAMED_PAIRS
+from iqa_core.learner import PromptLearner
+from iqa_core.prompts import NAMED_PAIRS, PromptPair
+from iqa_core.towers import load_towers
 
 pytestmark = pytest.mark.parity
 
@@ -100,3 +102,37 @@ def test_the_tolerance_sees_a_positional_embedding(piq_metric, archive, images):
     image = images[0][: size[0], : size[1]]
     with_positions = scorer.score(image).score
     assert abs(float(with_positions[0]) - float(piq_metric(as_batch(image))[0, 0])) > 1e-3
+
+
+def test_learned_prompts_are_pyiqas_clipiqa_plus(archive, images):
+    """CLIP-IQA+ with random context vectors: text features, and scores of photographs."""
+    pytest.importorskip(
+        "pyiqa", reason="pyiqa is not installed: .ci/run installs it, without what it asks for"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pyiqa's and OpenAI's own imports, and of torch.jit
+        from pyiqa.archs.clipiqa_arch import CLIPIQA
+
+        reference = CLIPIQA(model_type="clipiqa+", backbone=str(archive), pretrained=False).eval()
+    context = torch.randn(reference.prompt_learner.ctx.shape, generator=torch.manual_seed(5))
+    context *= 0.05
+    towers = load_towers(f"openai@{archive}", "native")
+    learner = PromptLearner(
+        towers.text,
+        [PromptPair("quality", "Good photo..", "Bad photo..")],
+        context_length=16,
+        position="middle",
+        context="per-side",
+    )
+    with torch.no_grad():
+        learner.context.copy_(context)
+        reference.prompt_learner.ctx.copy_(context)
+        theirs = reference.prompt_learner(reference.clip_model[0].float())
+        torch.testing.assert_close(
+            learner(towers.text)[0], torch.nn.functional.normalize(theirs), rtol=0, atol=1e-6
+        )
+        expected = torch.cat([reference(as_batch(image) / 255) for image in images])
+        features = torch.cat([towers.image.encode(image[None]) for image in images])
+        ours = learner.margins(towers.text, features, towers.logit_scale).sigmoid()
+    assert np.ptp(expected.numpy()) > 0.1
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
