@@ -1,6 +1,7 @@
 """How well the embedded model `tiny` sees quality, on photographs it never saw.
 
     python -m benchmarks.tiny_quality [--json results.json] [--photos N] [--resolution native]
+                                      [--brisque PYTHON]
 
 Photographs: the everyday ones that ship inside scikit-image and scikit-learn; none was used in
 training. Each is cut three times and distorted by every kind of `tools.distortions` at five levels;
@@ -14,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -100,6 +103,30 @@ CLASSICS: dict[str, Callable[[ImageArray], float]] = {
 }
 
 
+class Brisque:
+    """The classic of no-reference quality, in an environment of its own (benchmarks/brisque_worker.py).
+
+    Args:
+        python: That environment's Python.
+    """
+
+    def __init__(self, python: Path) -> None:
+        worker = Path(__file__).with_name("brisque_worker.py")
+        self.folder = tempfile.TemporaryDirectory()
+        self.process = subprocess.Popen(
+            [python, worker], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __call__(self, image: ImageArray) -> float:
+        """Return minus BRISQUE: higher is better."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        path = Path(self.folder.name) / "image.npy"
+        np.save(path, image)
+        print(path, file=self.process.stdin, flush=True)
+        return -float(self.process.stdout.readline())
+
+
 def random_scorer(pairs: list[PromptPair], seed: int) -> Scorer:
     """A scorer whose image tower has random weights."""
     torch.manual_seed(seed)
@@ -128,13 +155,19 @@ class Measured:
         return np.array(getattr(self, name))
 
 
-def measure(photos: dict[str, ImageArray], resolution: str, seed: int) -> Measured:
+def measure(
+    photos: dict[str, ImageArray],
+    resolution: str,
+    seed: int,
+    classics: dict[str, Callable[[ImageArray], float]],
+) -> Measured:
     """Distort, compare and score.
 
     Args:
         photos: Clean photographs.
         resolution: `model` or `native`, for `tiny`.
         seed: Cuts and distortions.
+        classics: Other measures, higher is better.
 
     Returns:
         Rows of clean (level 0) and distorted images. Desaturation of a grey photograph changes
@@ -170,7 +203,7 @@ def measure(photos: dict[str, ImageArray], resolution: str, seed: int) -> Measur
                 "tiny": result.scores[:, : len(five)].mean(axis=1),
                 f"tiny with `{DEFAULT_PAIRS}`": result.scores[:, -len(ten) :].mean(axis=1),
                 "random weights": chance.score(batch).scores[:, : len(five)].mean(axis=1),
-                **{label: [f(image) for image in batch] for label, f in CLASSICS.items()},
+                **{label: [f(image) for image in batch] for label, f in classics.items()},
             }
             for label, values in said.items():
                 rows.methods.setdefault(label, []).extend(float(v) for v in values)
@@ -352,12 +385,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=300, help="bootstrap resamples")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--brisque", type=Path, help="Python that has it; see brisque_worker.py")
     arguments = parser.parse_args()
+    classics = CLASSICS | ({"BRISQUE": Brisque(arguments.brisque)} if arguments.brisque else {})
     torch.set_num_threads(arguments.threads)
     photos = dict(list(held_out_photos().items())[: arguments.photos])
-    figures = report(
-        measure(photos, arguments.resolution, arguments.seed), arguments.repeats, arguments.threads
-    )
+    rows = measure(photos, arguments.resolution, arguments.seed, classics)
+    figures = report(rows, arguments.repeats, arguments.threads)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
 
