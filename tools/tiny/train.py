@@ -196,11 +196,13 @@ class Student(nn.Module):
         width = self.clip.text_projection.shape[1]
         self.prototypes = nn.Parameter(torch.randn(len(AXES), 2, width) * width**-0.5)
         self.kind_head = nn.Linear(width, len(ALL_KINDS))
-        pool = self.clip.visual.attnpool
-        self.positions = pool.positional_embedding.shape
-        pool.positional_embedding = nn.Parameter(
-            torch.zeros(1, self.positions[1]), requires_grad=False
-        )
+        self.side: int = json.loads(config.read_text())["vision_cfg"]["image_size"]
+        pool = getattr(self.clip.visual, "attnpool", None)
+        if pool is not None:  # a ResNet; ViTs are trained for the comparison in docs/tiny.md only
+            self.positions = pool.positional_embedding.shape
+            pool.positional_embedding = nn.Parameter(
+                torch.zeros(1, self.positions[1]), requires_grad=False
+            )
         with torch.no_grad():
             self.clip.logit_scale.fill_(float(np.log(20.0)))
         self.clip.visual.to(memory_format=torch.channels_last)
@@ -610,7 +612,9 @@ def validate(student: Student, cache: Cache, limit: int = 240) -> dict[str, Any]
     features = []
     for start in range(0, len(groups), 16):
         images, _ = cache.read(groups[start : start + 16])
-        features.append(F.normalize(student.clip.visual(normalise(images)), dim=-1))
+        edge = (images.shape[1] - student.side) // 2  # 0 but for towers of smaller views
+        centres = images[:, edge : edge + student.side, edge : edge + student.side]
+        features.append(F.normalize(student.clip.visual(normalise(centres)), dim=-1))
     rows = (groups[:, None] * GROUP + np.arange(GROUP)).ravel()
     scale = student.clip.logit_scale.exp()
     ends = student.ends()

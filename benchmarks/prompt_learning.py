@@ -1,6 +1,6 @@
 """Does training help, whatever prompts one starts with? Teacher and student side by side.
 
-    python -m benchmarks.starting_prompts --photos photos [--folder starting-prompts] [--seeds 5]
+    python -m benchmarks.prompt_learning --photos photos [--seeds 5] [--figure prompt_learning.svg]
 
 Training: unlabelled crops of photographs of the Debian packages that `tools/train_tiny.py` names
 (unpacked below --photos), each with a random distortion or none, and four degraded copies of each
@@ -8,8 +8,9 @@ Training: unlabelled crops of photographs of the Debian packages that `tools/tra
 never looked at in training; SRCC of the score with HaarPSI against the clean cut.
 
 For each start (a set of base prompts) and each way of training: the mean over seeds and the spread
-(standard deviation over seeds). `supervised` learns HaarPSI itself on the training crops, from the start
-named: about what these features can give at all.
+(standard deviation over seeds). What these features can give at all is told by two rows with labels:
+`supervised` learns HaarPSI itself on the training crops, by prompts from the start named; the line below
+the table is a linear readout of the features, learned on the same labels (ridge on ranks).
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
+from scipy.stats import rankdata
+from sklearn.linear_model import RidgeCV
 
 from benchmarks.tiny_quality import cuts, held_out_photos
 from iqa_core.features import FeatureCache, features_of
@@ -132,17 +135,114 @@ def test_agreement(learner: PromptLearner, towers: Towers, test: tuple[np.ndarra
     return srcc(teacher_scores(margins)[:, 0].numpy(), test[1])
 
 
+def students(
+    method: Method,
+    pairs: tuple[PromptPair, ...],
+    cache: FeatureCache,
+    towers: Towers,
+    test: tuple[np.ndarray, ...],
+    arguments: argparse.Namespace,
+) -> list[float]:
+    """Train with each seed; return the students' SRCC on the test images."""
+    reached = []
+    with tempfile.TemporaryDirectory() as folder:
+        plan = plan_training_data(cache, len(pairs), target=method.target)
+        if not method.order_weight:
+            plan = replace(plan, data=replace(plan.data, views=0))
+        data = write_training_data(cache, plan, folder, encode_prompts(towers, pairs))
+        for seed in range(arguments.seeds):
+            learner = PromptLearner(towers.text, pairs, context_length=4, seed=seed)
+            settings = Settings(
+                loss=method.loss,
+                order_weight=method.order_weight,
+                learning_rate=arguments.learning_rate,
+                steps=arguments.steps,
+                logit_scale=towers.logit_scale,
+                seed=seed,
+            )
+            train(learner, towers.text, data, settings)
+            reached.append(test_agreement(learner, towers, test))
+    return reached
+
+
+def linear_readout(cache: FeatureCache, test: tuple[np.ndarray, ...]) -> float:
+    """Return the SRCC of ridge regression from features to ranks of HaarPSI."""
+    table = pa.concat_tables(cache.tables())
+    ranks = rankdata(table.column("reference").to_numpy()) / len(table)
+    model = RidgeCV(np.logspace(-3, 2, 11)).fit(features_of(table).astype(np.float64), ranks)
+    return srcc(model.predict(test[0].astype(np.float64)), test[1])
+
+
+_COLOURS = {
+    "UPL": "#999999",
+    "pairwise": "#7570b3",
+    "listwise": "#1b9e77",
+    "listwise + views": "#d95f02",
+    "supervised": "#222222",
+}
+
+
+def figure(rows: dict[str, dict[str, list[float]]], ceiling: float) -> str:
+    """Return an SVG: a line for each start, its fixed prompts as a bar, each method as a dot."""
+    left, width, line, top = 150, 560, 34, 64
+    height = top + line * len(rows) + 44
+    low, high = -1.0, 1.0
+
+    def across(value: float) -> float:
+        return left + width * (value - low) / (high - low)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 20} {height}" '
+        'role="img" font-family="system-ui,sans-serif" font-size="13" fill="#222">'
+        "<title>SRCC with HaarPSI by start and way of training</title>"
+        '<rect width="100%" height="100%" fill="#fff"/>'
+    ]
+    at = 10
+    for name, colour in {"fixed prompts": "#222", **_COLOURS}.items():
+        mark = (
+            f'<path d="M{at} 12v16" stroke="{colour}" stroke-width="3"/>'
+            if name == "fixed prompts"
+            else f'<circle cx="{at}" cy="20" r="5" fill="{colour}"/>'
+        )
+        parts.append(f'{mark}<text x="{at + 10}" y="25">{name}</text>')
+        at += 30 + 7 * len(name)
+    for tick in np.linspace(low, high, 9):
+        x = across(tick)
+        parts.append(f'<path d="M{x:.1f} {top - 8}V{height - 40}" stroke="#e4e4e4"/>')
+        parts.append(f'<text x="{x:.1f}" y="{height - 22}" text-anchor="middle">{tick:g}</text>')
+    x = across(ceiling)
+    parts.append(f'<path d="M{x:.1f} {top - 8}V{height - 40}" stroke="#555" stroke-dasharray="4"/>')
+    parts.append(f'<text x="{x:.1f}" y="{top - 14}" text-anchor="middle">linear readout</text>')
+    for number, (start, found) in enumerate(rows.items()):
+        y = top + line * number + line / 2
+        parts.append(f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{start}</text>')
+        x = across(found["fixed"][0])
+        parts.append(f'<path d="M{x:.1f} {y - 13}v26" stroke="#222" stroke-width="3"/>')
+        for place, (name, colour) in enumerate(_COLOURS.items()):
+            mean, spread = np.mean(found[name]), np.std(found[name], ddof=1)
+            dot = y + 5 * (place - 2)
+            ends = across(mean - spread), across(mean + spread)
+            parts.append(f'<path d="M{ends[0]:.1f} {dot}H{ends[1]:.1f}" stroke="{colour}"/>')
+            parts.append(f'<circle cx="{across(mean):.1f}" cy="{dot}" r="4" fill="{colour}"/>')
+    parts.append(
+        f'<text x="{left + width / 2}" y="{height - 5}" text-anchor="middle">SRCC with HaarPSI on '
+        "held-out images (mean and spread over seeds)</text></svg>\n"
+    )
+    return "".join(parts)
+
+
 def main() -> None:
     """Print a line for each start."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--folder", type=Path, default=Path("starting-prompts"))
+    parser.add_argument("--folder", type=Path, default=Path("prompt-learning"))
     parser.add_argument("--crops", type=int, default=900)
     parser.add_argument(
         "--every-cut", type=int, default=1, help="use every Nth cut of a test photo"
     )
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--figure", type=Path, help="draw the table here, as SVG")
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     arguments = parser.parse_args()
     for name in ("train", "test"):
@@ -160,32 +260,27 @@ def main() -> None:
     torch.set_num_threads(1)
     print(f"{len(test[0]):,} test images, {arguments.seeds} seeds: mean SRCC (spread over seeds)")
     print(f"{'start':20}{'fixed':>8}" + "".join(f"{name:>18}" for name in METHODS))
+    rows: dict[str, dict[str, list[float]]] = {}
     for start, pairs in STARTS.items():
-        prompts = encode_prompts(towers, pairs)
         plain = PromptLearner(towers.text, pairs, context_length=0)
-        line = f"{start:20}{test_agreement(plain, towers, test):8.3f}"
-        for method in METHODS.values():
-            with tempfile.TemporaryDirectory() as folder:
-                plan = plan_training_data(cache, len(pairs), target=method.target)
-                if not method.order_weight:
-                    plan = replace(plan, data=replace(plan.data, views=0))
-                data = write_training_data(cache, plan, folder, prompts)
-                reached = []
-                for seed in range(arguments.seeds):
-                    learner = PromptLearner(towers.text, pairs, context_length=4, seed=seed)
-                    settings = Settings(
-                        loss=method.loss,
-                        order_weight=method.order_weight,
-                        learning_rate=arguments.learning_rate,
-                        steps=arguments.steps,
-                        interval=10,
-                        logit_scale=towers.logit_scale,
-                        seed=seed,
-                    )
-                    train(learner, towers.text, data, settings)
-                    reached.append(test_agreement(learner, towers, test))
-            line += f"{np.mean(reached):10.3f} ({np.std(reached, ddof=1):5.3f})"
-        print(line, flush=True)
+        rows[start] = {"fixed": [test_agreement(plain, towers, test)]}
+        print(f"{start:20}{rows[start]['fixed'][0]:8.3f}", end="", flush=True)
+        for name, method in METHODS.items():
+            found = students(method, pairs, cache, towers, test, arguments)
+            rows[start][name] = found
+            print(f"{np.mean(found):10.3f} ({np.std(found, ddof=1):5.3f})", end="", flush=True)
+        print()
+    ceiling = linear_readout(cache, test)
+    print(f"linear readout of the features, with labels: {ceiling:.3f}")
+    for name in METHODS:
+        better = [np.mean(r[name]) - r["fixed"][0] > np.std(r[name], ddof=1) for r in rows.values()]
+        worse = [r["fixed"][0] - np.mean(r[name]) > np.std(r[name], ddof=1) for r in rows.values()]
+        print(
+            f"{name}: better than fixed by more than the spread in {sum(better)} of {len(rows)} "
+            f"starts, worse in {sum(worse)}"
+        )
+    if arguments.figure:
+        arguments.figure.write_text(figure(rows, ceiling))
 
 
 if __name__ == "__main__":
