@@ -105,7 +105,6 @@ def _columns(
         columns.append(_scores("Score there", found.score[at], None, "in the other run"))
         told = "rank here minus rank there: above 0 where this run thinks more of it"
         columns.append(_scores("Rank change", found.difference[at], "range", told))
-    columns += [_scores(name, values[at], None, "pair") for name, values in run.pairs.items()]
     for name, column in run.kept.items():
         label = middle(clean(name), 40)
         held = column.take(pa.array(at))
@@ -113,6 +112,7 @@ def _columns(
             columns.append(_numbers(label, floats(held), "range", "kept column"))
         else:
             columns.append(_text_column(label, pc.cast(held, pa.string()).to_pylist()))
+    columns += [_scores(name, values[at], None, "pair") for name, values in run.pairs.items()]
     if any(row.get(IMAGE_ID) is not None for row in rows):
         ids = [None if row.get(IMAGE_ID) is None else str(row[IMAGE_ID]) for row in rows]
         columns.append(_text_column("image_id", ids, choose=False))

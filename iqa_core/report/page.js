@@ -14,6 +14,13 @@
     return element;
   };
   const collator = new Intl.Collator("en", { numeric: true });
+  const write = (value, column) => {
+    if (value === null) return "\u2013";
+    if (column.kind !== "number") return value;
+    const shown = column.digits === null ? String(value) : value.toFixed(column.digits);
+    return shown.replace("-", "\u2212");
+  };
+
   const rows = data.rows.map((values, place) => ({ values, place }));
   let sorted = { column: columns.findIndex((one) => one.label === "Score"), falling: false };
   let limit = PAGE;
@@ -67,7 +74,7 @@
     const low = Math.min(...numbers), high = Math.max(...numbers);
     if (low === high) return null;
     const ends = [["from", low], ["to", high]].map(([word, end]) => make("input", {
-      type: "number", step: "any", id: `f${column}-${word}`, placeholder: String(end),
+      type: "number", step: "any", id: `f${column}-${word}`, placeholder: write(end, columns[column]),
       "aria-label": `${label} ${word}`,
     }));
     const read = () => {
@@ -100,7 +107,7 @@
 
   // Headings ----------------------------------------------------------------------------------
 
-  const head = make("tr", {}, make("th", { scope: "col" }, "Picture"));
+  const head = make("tr", {}, make("th", { scope: "col", class: "picture-cell" }, "Picture"));
   const headings = columns.map((column, i) => {
     const sign = make("span", { "aria-hidden": "true", class: "sign" }, SIGN.none);
     const button = make("button", { type: "button", title: column.told }, column.label, " ", sign);
@@ -116,13 +123,6 @@
   document.querySelector("#rows thead").append(head);
 
   // Rows --------------------------------------------------------------------------------------
-
-  const write = (value, column) => {
-    if (value === null) return "\u2013";
-    if (column.kind !== "number") return value;
-    const shown = column.digits === null ? String(value) : value.toFixed(column.digits);
-    return shown.replace("-", "\u2212");
-  };
 
   const picture = (row) => {
     const from = data.pictures[row.place];
