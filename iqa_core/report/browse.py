@@ -88,6 +88,7 @@ def _columns(
     at = np.array(layout.table)
     rows = [cards[i].row for i in layout.table]
     columns = [
+        _scores("Score", run.score[at], "range"),
         {
             "label": "Image",
             "kind": "name",
@@ -95,7 +96,6 @@ def _columns(
             "values": [middle(clean(name_of(row)), 300) for row in rows],
         },
         _text_column("Status", [str(row["status"]) for row in rows]),
-        _scores("Score", run.score[at], "range"),
     ]
     if layout.spread is not None:
         told = "how far apart the pairs rank it: 0 all alike, 1 from worst to best"

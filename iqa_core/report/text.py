@@ -120,6 +120,6 @@ def table_of(
     )
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}">'
-        f'<table class="{kind}"><caption>{caption}</caption>'
+        f'<table class="{kind}"><caption><span>{caption}</span></caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
