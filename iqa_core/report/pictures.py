@@ -11,7 +11,7 @@ import math
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -158,8 +158,8 @@ def choose_rows(run: Run, other: Other | None, thumbnails: int, rows: int) -> La
         run: The run.
         other: The run to compare with.
         thumbnails: See :func:`choose_images`.
-        rows: Most rows in the table; what the sections show comes first, then failures of each
-            kind, then rows evenly spaced by rank.
+        rows: Most rows in the table: failures of each kind (up to a fifth), what the sections show,
+            rows evenly spaced by rank.
     """
     layout = choose_images(run.score, thumbnails)
     spread = None
@@ -175,14 +175,12 @@ def choose_rows(run: Run, other: Other | None, thumbnails: int, rows: int) -> La
             for i in _largest(pairs.spread, _edge(thumbnails))
         }
         layout.disputes.append(Dispute("pairs", "Most disputed between the pairs", reasons))
-    return Layout(
-        worst=layout.worst,
-        best=layout.best,
-        strips=layout.strips,
+    layout = replace(
+        layout,
         disputes=[dispute for dispute in layout.disputes if dispute.reasons],
         spread=spread,
-        table=_table_rows(run, layout.rows, rows),
     )
+    return replace(layout, table=_table_rows(run, layout, rows))
 
 
 def _edge(thumbnails: int) -> int:
@@ -208,16 +206,19 @@ def _disputes_of_runs(other: Other, thumbnails: int) -> list[Dispute]:
     ]
 
 
-def _table_rows(run: Run, shown: list[int], rows: int) -> list[int]:
+def _table_rows(run: Run, layout: Layout, rows: int) -> list[int]:
     if rows >= len(run.ok):
         chosen = set(range(len(run.ok)))
     else:
-        chosen = set(shown[:rows])
-        room = rows - len(chosen)
-        chosen |= set(_failed_rows(run, min(_FAILURES, rows // 5, room)))
+        chosen = set(_failed_rows(run, min(_FAILURES, rows // 5)))
+        ends = [row for pair in zip(layout.worst, layout.best, strict=True) for row in pair]
+        disputes = [row for dispute in layout.disputes for row in dispute.reasons]
+        strips = [row for strip in layout.strips for row in strip.rows]
+        shown = list(dict.fromkeys([*ends, *disputes, *strips]))
+        chosen |= set(shown[: rows - len(chosen)])
         order = np.argsort(run.score, kind="stable")[: int(np.isfinite(run.score).sum())]
         order = order[~np.isin(order, list(chosen))]
-        chosen |= set(_evenly(order, max(0, rows - len(chosen))))
+        chosen |= set(_evenly(order, rows - len(chosen)))
     score = np.where(np.isfinite(run.score), run.score, np.inf)
     return sorted(chosen, key=lambda i: (float(score[i]), i))
 

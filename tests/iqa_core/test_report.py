@@ -110,10 +110,10 @@ class Page(HTMLParser):
 def make(tmp_path):
     """Write a run of two part files and return its report's facts and page."""
 
-    def run(rows, extra=(), documents=None, **options):
+    def run(given, extra=(), documents=None, **options):
         scores = tmp_path / "scores"
         (scores / "_run").mkdir(parents=True)
-        table = pa.Table.from_pylist(rows, pa.schema([*SCHEMA, *extra]))
+        table = pa.Table.from_pylist(given, pa.schema([*SCHEMA, *extra]))
         half = len(table) // 2
         pq.write_table(table[:half], scores / "part-0.parquet")
         pq.write_table(table[half:], scores / "part-1.parquet")
@@ -410,3 +410,135 @@ def test_damaged_and_foreign_part_files(tmp_path):
     pq.write_table(pa.table({"uri": ["a"]}), tmp_path / "part-0.parquet")
     with pytest.raises(InputError, match="without the column 'manifest_file'"):
         write_report(str(tmp_path), str(tmp_path / "r.html"))
+
+
+# Samples, other sources, the table ------------------------------------------------------------------
+
+
+def many(count=3000):
+    """Rows of which the best, the worst and the only failure are known."""
+    rng = np.random.default_rng(7)
+    rows = [ok(i, float(s), f"{i}.jpg") for i, s in enumerate(rng.uniform(0.3, 0.7, count))]
+    rows[1234] = ok(1234, 0.01, "worst.jpg")
+    rows[2345] = ok(2345, 0.99, "best.jpg")
+    rows[1500] = failed(1500, "only-failure.jpg", "timeout")
+    return rows
+
+
+def test_a_sample_counts_all_rows_and_never_misses_the_extremes(make, tmp_path):
+    facts, page = make(many(), sample=200, rows=60)
+    assert (facts.rows, facts.scored, facts.failed, facts.listed) == (3000, 2999, 1, 60)
+    held = int(re.search(r"are of (\d+) of the run's 3,000 rows", page.text)[1])
+    assert 200 < held <= 301  # the sample, 50 at each end, the failure
+    names = page.column("Image")
+    assert names[0] == "worst.jpg"
+    assert names[-2:] == ["best.jpg", "only-failure.jpg"]
+    assert "1 of 3,000 rows without a score" in page.text
+    bars = [int(n) for n in re.findall(r": (\d+) image", page.text)]
+    assert sum(bars) == 3 * (held - 1)
+    # a random sample: what it says of the middle is near what all rows say
+    mean = float(re.search(r"Score, mean over the pairs mean ([\d.]+)", page.text)[1])
+    assert mean == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_sample_is_compared_with_the_same_rows_of_another_run(make, tmp_path):
+    there = many()
+    for row in there:
+        if row["status"] == "ok":
+            row["score"] = 1 - row["score"]
+    other = another(tmp_path / "other", there[::-1])
+    _, page = make(many(), sample=200, compare=other)
+    held = int(re.search(r"are of (\d+) of the run's", page.text)[1])
+    assert f"Rows in both, by their uri{held}" in page.text
+    assert "Rank correlation (SRCC) of the two\N{MINUS SIGN}1.000" in page.text
+
+
+def test_no_sample_is_taken_of_fewer_rows(make):
+    _, page = make(many(), sample=3000)
+    assert "drawn at random" not in page.text
+
+
+def test_the_table_has_what_is_shown_failures_of_each_kind_and_an_even_rest(make):
+    rows = [ok(i, i / 1000, f"{i}.jpg", kind=None, level=i) for i in range(1000)]
+    rows += [failed(1000 + i, f"t{i}.jpg", "timeout") for i in range(500)]
+    rows += [failed(1500, "rare.jpg", "empty")]
+    _, page = make(rows, [("kind", pa.string()), ("level", pa.int64())], rows=100)
+    statuses = page.column("Status")
+    assert len(statuses) == 100
+    assert statuses.count("timeout") == 19
+    assert statuses.count("empty") == 1
+    scores = [score for score in page.column("Score") if score is not None]
+    assert scores == sorted(scores)
+    assert {0.0, 0.999} <= set(scores)
+    assert page.column("level")[0] == 0
+    labels = [column["label"] for column in page.table()["columns"]]
+    assert labels[:4] == ["Score", "Image", "Status", "Dispute of the pairs"]
+    assert labels[4:8] == ["kind", "level", "quality", "noise"]
+
+
+def test_no_table_needs_no_script(make):
+    facts, page = make([ok(0, 0.5, "a.jpg")], rows=0)
+    assert facts.listed == 0
+    assert page.scripts == []
+    assert "Sort and filter" not in page.text
+
+
+def test_images_of_a_tar_shard_are_read_in_place(make, tmp_path):
+    content = encoded("green")
+    (tmp_path / "shard.tar").write_bytes(b"x" * 512 + content + b"y" * 512)
+    uri = f"{tmp_path}/shard.tar#bytes=512-{511 + len(content)}"
+    facts, _ = make([ok(0, 0.5, uri)])
+    assert (facts.shown, facts.missing) == (1, 0)
+
+
+def test_a_private_network_is_not_reached_for_a_thumbnail(make):
+    facts, _ = make([ok(0, 0.5, "http://127.0.0.1:9/a.jpg")])
+    assert facts.missing == 1
+    assert "127.0.0.1" in facts.reason
+
+
+def test_a_glob_as_manifest(make, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.jpg").write_bytes(encoded())
+    facts, _ = make([ok(0, 0.5, "a.jpg")], manifest=str(tmp_path / "data" / "*.parquet"))
+    assert facts.missing == 0
+
+
+def test_a_page_in_memory_filesystem(make, tmp_path):
+    import fsspec
+
+    make([ok(0, 0.5, "a.jpg")])
+    facts = write_report(str(tmp_path / "scores"), "memory://pages/report.html")
+    memory = fsspec.filesystem("memory")
+    try:
+        assert len(memory.cat_file("/pages/report.html")) == facts.size
+    finally:
+        memory.rm("/pages", recursive=True)
+    with pytest.raises(InputError, match=r"--output nope://a/r\.html can't be written"):
+        write_report(str(tmp_path / "scores"), "nope://a/r.html")
+    with pytest.raises(InputError, match=r"--scores nope://a can't be read"):
+        write_report("nope://a", str(tmp_path / "r.html"))
+
+
+def test_frequent_values_of_a_column_with_many(make):
+    rows = [ok(i, i / 100, f"{i}.jpg", camera=f"c{min(i, 40)}") for i in range(100)]
+    _, page = make(rows, [("camera", pa.string())])
+    assert "Score by camera: the 30 most frequent of 41 values" in page.text
+    assert "c4060" in page.text  # the value, and its images
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([1e-9 * i for i in range(50)], "mean 2.45e\N{MINUS SIGN}08"),
+        ([3] * 50, "mean 3, median 3"),
+        ([i * 1e6 for i in range(50)], "mean 2.45e+07"),
+        ([None] * 49 + [2.5], "mean 2.5, median 2.5"),
+    ],
+    ids=["tiny", "constant", "huge", "one"],
+)
+def test_distributions_of_numeric_columns(make, values, text):
+    rows = [ok(i, i / 50, f"{i}.jpg", size=v) for i, v in enumerate(values)]
+    _, page = make(rows, [("size", pa.float64())], thumbnails=0)
+    assert "Distributions of the numeric columns" in page.text
+    assert text in page.text
