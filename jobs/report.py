@@ -72,5 +72,8 @@ def run(config: Config) -> int:
         f"{facts.shown - facts.missing:,} images shown, {facts.size / 1e6:.1f} MB"
     )
     if facts.missing and facts.reason:
-        print(f"{facts.missing:,} images without a preview, such as: {facts.reason}")
+        moved = (
+            "; if the manifest has moved, give --manifest" if facts.missing == facts.shown else ""
+        )
+        print(f"{facts.missing:,} images without a preview: {facts.reason}{moved}")
     return 0

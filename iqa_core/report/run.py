@@ -118,7 +118,7 @@ def load_run(scores: str, sample: int = DEFAULT_SAMPLE) -> Run:
     Raises:
         InputError: If it holds no readable part file.
     """
-    folder = _folder(scores, "scores")
+    folder = Folder.given(scores, "scores")
     dataset = _open_parts(folder, "scores")
     kept = [field.name for field in dataset.schema if _is_described(field)]
     total = dataset.count_rows()
@@ -217,7 +217,7 @@ def load_other(run: Run, compare: str) -> Other:
     Raises:
         InputError: If it holds no readable part file.
     """
-    folder = _folder(compare, "compare")
+    folder = Folder.given(compare, "compare")
     dataset = _open_parts(folder, "compare")
     files = _manifest_files(_read_json(folder, "_run/plan.json"))
     same = bool(files) and files == run.files
@@ -242,13 +242,6 @@ def _manifest_files(plan: Mapping[str, Any]) -> list[tuple[str, int]]:
         return [(str(file["name"]), int(file["size"])) for file in plan["files"]]
     except (KeyError, TypeError, ValueError):
         return []
-
-
-def _folder(uri: str, option: str) -> Folder:
-    try:
-        return Folder.of(uri)
-    except (ImportError, ValueError) as error:  # a scheme that is unknown or not installed
-        raise InputError(f"--{option} {uri} can't be read: {error}") from error
 
 
 def _open_parts(folder: Folder, option: str) -> Any:  # noqa: ANN401
