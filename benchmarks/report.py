@@ -1,15 +1,17 @@
 """Seconds, memory and size of `iqa report` on a large scored output.
 
-    python -m benchmarks.report [--rows 200000] [--images 400]
+    python -m benchmarks.report [--rows 200000] [--images 400] [--copies 25]
 
 Writes a manifest, real image files and two scored outputs (through the project's own writer, with
-made-up scores) to a temporary folder, then makes each page in a fresh process.
+made-up scores) to a temporary folder, then makes each page in a fresh process. With --copies, a last
+page is of so many copies of the first output's part files in one folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -97,17 +99,26 @@ def write_output(folder: Path, manifest_path: Path, seed: int) -> None:
     assert output.audit().passed
 
 
-def measure(folder: Path, *words: str) -> None:
+def copy_parts(folder: Path, copies: int) -> None:
+    """Link the part files of the first output so many times into a larger one."""
+    large = folder / "copies"
+    shutil.copytree(folder / "first" / "_run", large / "_run")
+    for part in (folder / "first").glob("part-*.parquet"):
+        for number in range(copies):
+            os.link(part, large / f"part-{number}-{part.name[5:]}")
+
+
+def measure(folder: Path, *words: str, scores: str = "first") -> None:
     """Make a page in a fresh process; print what it cost."""
     page = folder / "report.html"
-    command = [sys.executable, "-m", "jobs", "report", "--scores", str(folder / "first")]
+    command = [sys.executable, "-m", "jobs", "report", "--scores", str(folder / scores)]
     began = time.perf_counter()
     process = subprocess.Popen([*command, "--output", str(page), *words])
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
     print(
-        f"{' '.join(Path(word).name for word in words) or 'report':20} "
+        f"{' '.join(Path(word).name for word in words) or scores:20} "
         f"{time.perf_counter() - began:5.1f} s, {usage.ru_maxrss / 1e6:.2f} GB at most, "
         f"{page.stat().st_size / 1e6:.2f} MB",
         flush=True,
@@ -118,6 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--images", type=int, default=400)
+    parser.add_argument("--copies", type=int, default=0, metavar="N")
     parser.add_argument("--keep", metavar="FOLDER", help="write here, and leave it there")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -130,6 +142,9 @@ def main() -> None:
         print(f"{arguments.rows:,} rows, {os.cpu_count()} CPUs")
         measure(folder)
         measure(folder, "--compare", str(folder / "second"))
+        if arguments.copies:
+            copy_parts(folder, arguments.copies)
+            measure(folder, scores="copies")
 
 
 if __name__ == "__main__":
