@@ -59,11 +59,11 @@ def test_tutorial(ray_cluster, tmp_path, capsys):
     assert "<html" in (tmp_path / "prompts.html").read_text()
 
     # the fixed prompts see every kind of damage, and learning did no harm
-    assert names["srcc"]["fixed"] > 0.6
-    assert names["srcc"]["learned"] > names["srcc"]["fixed"] - 0.1
+    assert names["srcc"]["fixed"] > 0.8
+    assert names["srcc"]["learned"] > names["srcc"]["fixed"] - 0.05
     kinds = {kind for kind in names["by_kind"] if kind != "none"}
     assert len(kinds) == 6
-    assert all(names["by_kind"][kind] > 0.5 for kind in kinds)
+    assert all(names["by_kind"][kind] > 0.7 for kind in kinds)
     assert "bootstrap intervals from 200 resamples of" in said
     assert "learned - fixed" in said or "fixed - learned" in said
     assert (tmp_path / "scatter.svg").read_text().startswith("<svg")

@@ -18,7 +18,7 @@ from scipy import stats
 
 from iqa_core import report
 from iqa_core.fetching import Fetcher
-from iqa_core.report import write_report
+from iqa_core.report import pictures, write_report
 from iqa_core.report.cards import largest_gap
 from iqa_core.report.pictures import choose_images
 from iqa_core.report.text import NONE
@@ -323,6 +323,7 @@ def test_large_run_opens_only_the_images_shown(tmp_path, monkeypatch):
     facts = write_report(str(tmp_path), str(tmp_path / "r.html"), manifest=str(tmp_path))
     assert facts.rows == count
     assert len(opened) == facts.shown == facts.listed == 500
+    assert len(set(opened)) == 500  # each once, though some are shown in several places
     assert f"images/{int(values.argmax())}.jpg" in opened
 
 
@@ -495,6 +496,15 @@ def test_a_private_network_is_not_reached_for_a_thumbnail(make):
     facts, _ = make([ok(0, 0.5, "http://127.0.0.1:9/a.jpg")])
     assert facts.missing == 1
     assert "127.0.0.1" in facts.reason
+
+
+def test_a_store_that_hangs_does_not_keep_the_page_from_being_made(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "_SECONDS", -1.0)  # all time is used up
+    (tmp_path / "a.jpg").write_bytes(encoded())
+    facts, page = make([ok(0, 0.5, "a.jpg")])
+    assert (facts.shown, facts.missing) == (1, 1)
+    assert "not read within" in facts.reason
+    assert "no preview of a.jpg" in page.text
 
 
 def test_a_glob_as_manifest(make, tmp_path):
