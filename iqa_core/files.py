@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from iqa_core.schema import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
@@ -68,6 +70,18 @@ class Folder:
         """Open a folder by path or URI; it need not exist yet."""
         fs, root = fsspec.core.url_to_fs(uri if has_scheme(uri) else str(Path(uri).absolute()))
         return cls(uri, fs, root.rstrip("/"))
+
+    @classmethod
+    def given(cls, uri: str, option: str) -> Folder:
+        """Open a folder that a user named in an option.
+
+        Raises:
+            InputError: If its scheme is unknown or not installed.
+        """
+        try:
+            return cls.of(uri)
+        except (ImportError, ValueError) as error:
+            raise InputError(f"--{option} {uri} can't be opened: {error}") from error
 
     @property
     def is_local(self) -> bool:

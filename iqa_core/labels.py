@@ -118,9 +118,12 @@ def join_labels(
     name = f"--scores {scores[0]}" if labels is None else f"--labels {labels}"
     if label_column not in source.column_names:
         hint = (
-            "give --labels, or score with --keep" if labels is None else "name it: --label-column"
+            "name one by --label-column, give --labels, or score with --keep"
+            if labels is None
+            else "name it: --label-column"
         )
-        raise InputError(f"{name} has no column {label_column!r}, but {_names(source)}: {hint}")
+        have = _names(source) if labels is not None else ", ".join(runs[0].columns)
+        raise InputError(f"{name} has no column {label_column!r}, but {have}: {hint}")
     keys = _choose_keys(join, runs, source, labels)
     table = _key_columns(source, keys, name).assign(label=_numbers(source, label_column, name))
     table = _unique(table, keys, name)
@@ -142,10 +145,11 @@ class _Run:
     name: str
     table: pa.Table  # identity, image_id, status, score, and the kept columns asked for
     files: list[tuple[str, int]] | None  # of the manifest: name and size, if the plan tells
+    columns: list[str]  # all that may hold labels, read or not
 
 
 def _read_scores(uri: str, columns: Sequence[str]) -> _Run:
-    folder = Folder.of(uri)
+    folder = Folder.given(uri, "scores")
     parts = folder.list(PARTS)
     if not parts:
         raise InputError(f"--scores {uri} holds no {PARTS}: give the output of `iqa score`")
@@ -172,7 +176,10 @@ def _read_scores(uri: str, columns: Sequence[str]) -> _Run:
         files = [(file["name"], file["size"]) for file in folder.read_json(PLAN)["files"]]
     except (OSError, ValueError, KeyError, TypeError):
         files = None
-    return _Run(uri, table, files)
+    return _Run(uri, table, files, [one for one in have if one not in _NO_LABELS])
+
+
+_NO_LABELS = {"uri", "error", "scores", "margins", "embedding", "views", "view_levels"}
 
 
 def _read_labels(uri: str) -> pa.Table:
@@ -191,13 +198,13 @@ def _read_csv(uri: str) -> pa.Table:
                 # 00012 is an id, not the number twelve
                 convert_options=pyarrow.csv.ConvertOptions(column_types={IMAGE_ID: pa.string()}),
             )
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ImportError, ValueError, pa.ArrowException) as error:
         raise InputError(f"--labels {uri} can't be read: {' '.join(str(error).split())}") from error
 
 
 def _read_parquet(uri: str) -> pa.Table:
     """Read a Parquet file or folder, with each row's place as a manifest's row has it."""
-    folder = Folder.of(uri)
+    folder = Folder.given(uri, "labels")
     if folder.fs.isfile(folder.root):
         parent, _, name = folder.root.rpartition("/")
         folder, names = Folder(parent, folder.fs, parent), [name]

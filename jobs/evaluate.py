@@ -95,7 +95,7 @@ def run(config: Config) -> int:
             evaluation, joined.scores, joined.labels, label_name=config.label_column
         )
         try:
-            Folder.of(folder or ".").write(name, drawn.encode())
+            Folder.given(folder or ".", "figure").write(name, drawn.encode())
         except OSError as error:
             raise InputError(f"--figure {config.figure} can't be written: {error}") from error
     if config.json:

@@ -85,7 +85,8 @@ def _unwrap(hint: Any) -> tuple[Any, bool]:  # noqa: ANN401 - type hints have no
 
 def _help(field: dataclasses.Field[Any]) -> str:
     text = str(field.metadata["help"]).replace("%", "%%")
-    shown = field.default not in (dataclasses.MISSING, None, (), False, True)
+    hidden = (dataclasses.MISSING, None, False, True)  # by identity: 0 and 1 are to be shown
+    shown = field.default != () and not any(field.default is one for one in hidden)
     return f"{text} (default: {field.default})" if shown else text
 
 

@@ -1,10 +1,14 @@
-"""Show a run as one self-contained HTML page: histograms, contact sheet, failures, run facts."""
+"""Show a run as one self-contained HTML page: distributions, images to sort and filter, failures.
+
+The page needs no server and asks for nothing outside of itself.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iqa_core.report import write_report
+from iqa_core.fetching import DEFAULT_SCHEMES
+from iqa_core.report import DEFAULT_SAMPLE, write_report
 from jobs.options import option
 
 __all__ = ["Config", "run"]
@@ -15,7 +19,7 @@ class Config:
     """Options of ``iqa report``."""
 
     scores: str = option(help="output folder of `iqa score`", metavar="O")
-    output: str = option(help="the page to write, an .html file", metavar="FILE")
+    output: str = option(help="the page to write, an .html file, local or remote", metavar="FILE")
     manifest: str | None = option(
         None, help="where the manifest is now, if it has moved since the run", metavar="M"
     )
@@ -25,8 +29,28 @@ class Config:
         "disagree about",
         metavar="O",
     )
-    thumbnails: int = option(60, help="images in the contact sheet", metavar="N", minimum=0)
+    thumbnails: int = option(
+        60, help="images in the contact sheet; 0 opens no image at all", metavar="N", minimum=0
+    )
+    rows: int = option(
+        500, help="rows in the table that can be sorted and filtered", metavar="N", minimum=0
+    )
+    sample: int = option(
+        DEFAULT_SAMPLE,
+        help="rows, drawn at random, of which distributions are made where the run has more",
+        metavar="N",
+        minimum=1,
+    )
     title: str | None = option(None, help="heading of the page", metavar="TEXT")
+    allow_scheme: tuple[str, ...] = option(
+        (), help="as for the run: further URI schemes that images may have", metavar="S"
+    )
+    allow_prefix: tuple[str, ...] = option(
+        (),
+        help="as for the run: read images only if they begin with one of these or lie beside the "
+        "manifest",
+        metavar="URI",
+    )
 
 
 def run(config: Config) -> int:
@@ -37,10 +61,19 @@ def run(config: Config) -> int:
         manifest=config.manifest,
         compare=config.compare,
         thumbnails=config.thumbnails,
+        rows=config.rows,
+        sample=config.sample,
         title=config.title,
+        schemes=(*DEFAULT_SCHEMES, *config.allow_scheme),
+        prefixes=config.allow_prefix,
     )
     print(
         f"{facts.output}: {facts.rows:,} rows, {facts.scored:,} scored, {facts.failed:,} not; "
-        f"{facts.shown:,} images shown, {facts.size / 1e6:.1f} MB"
+        f"{facts.shown - facts.missing:,} images shown, {facts.size / 1e6:.1f} MB"
     )
+    if facts.missing and facts.reason:
+        moved = (
+            "; if the manifest has moved, give --manifest" if facts.missing == facts.shown else ""
+        )
+        print(f"{facts.missing:,} images without a preview: {facts.reason}{moved}")
     return 0

@@ -165,7 +165,7 @@ def test_intervals_cover_the_truth():
     """Pearson's and Spearman's are known for a normal pair: rho and 6/pi asin(rho/2)."""
     rho, count, trials = 0.8, 60, 60
     truth = {"plcc": rho, "srcc": 6 / math.pi * math.asin(rho / 2)}
-    covered = dict.fromkeys(truth, 0)
+    covered, widths = dict.fromkeys(truth, 0), []
     rng = np.random.default_rng(11)
     for trial in range(trials):
         x, e = rng.normal(size=(2, count))
@@ -173,8 +173,12 @@ def test_intervals_cover_the_truth():
         found = evaluate({"a": x}, y, resamples=40, confidence=0.9, seed=trial).metrics["a"]
         for key, value in truth.items():
             covered[key] += found[key].low <= value <= found[key].high
+        widths.append(found["plcc"].high - found["plcc"].low)
     # 0.9 of 60 is 54; three standard deviations are 7
     assert all(47 <= count <= 60 for count in covered.values()), covered
+    # nor are they too wide: 90 % of a Pearson correlation are within 1.645 (1 - rho^2) / sqrt(n)
+    wanted = 2 * 1.645 * (1 - rho**2) / math.sqrt(count)
+    assert np.mean(widths) == pytest.approx(wanted, rel=0.15)
 
 
 def test_clusters_widen_intervals_where_images_of_one_cluster_are_alike():

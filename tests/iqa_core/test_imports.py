@@ -14,7 +14,10 @@ ROOT = Path(__file__).parents[2]
 SOURCES = sorted(
     path for package in ("iqa_core", "jobs") for path in (ROOT / package).rglob("*.py")
 )
-CORE = sorted(f"iqa_core.{path.stem}" for path in (ROOT / "iqa_core").glob("[!_]*.py"))
+CORE = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in (ROOT / "iqa_core").rglob("[!_]*.py")
+)
 LIGHT = ["iqa_core", "iqa_core.images", "iqa_core.prompts", "iqa_core.schema"]
 
 
@@ -62,6 +65,6 @@ def test_only_towers_imports_open_clip():
 
 
 def test_only_jobs_import_ray_and_the_library_no_jobs():
-    core = [path for path in SOURCES if path.parent.name == "iqa_core"]
+    core = [path for path in SOURCES if "iqa_core" in path.relative_to(ROOT).parts]
     assert core
     assert [path.name for path in core if imports(path) & {"ray", "jobs"}] == []

@@ -150,6 +150,8 @@ def test_kept_columns_are_labels(tmp_path):
     joined = join_labels([run], group_column="kind")
     assert pairs(joined, run) == {(one_hundred(10 * i), float(i)) for i in (1, 2, 4, 5)}
     assert sorted(joined.groups) == ["a", "a", "b", "b"]
+    # those that could be meant are named, though only the one asked for is read
+    fails("has no column 'opinion', but .*, mos, kind: name one", [run], label_column="opinion")
 
 
 def test_several_sets_use_the_same_images(tmp_path, manifest, run):
@@ -260,7 +262,10 @@ def test_errors_of_the_labels(tmp_path, run, manifest):
         str(manifest),
         label_column="dmos",
     )
-    fails("has no column 'mos', but .*: give --labels, or score with --keep", [run])
+    fails(
+        "has no column 'mos', but .*: name one by --label-column, give --labels, or score with --keep",
+        [run],
+    )
     fails(
         "column 'kind' of .* is string, but labels must be numbers",
         [run],

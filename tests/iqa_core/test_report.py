@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -15,7 +17,11 @@ from PIL import Image
 from scipy import stats
 
 from iqa_core import report
-from iqa_core.report import write_report
+from iqa_core.fetching import Fetcher
+from iqa_core.report import pictures, write_report
+from iqa_core.report.cards import largest_gap
+from iqa_core.report.pictures import choose_images
+from iqa_core.report.text import NONE
 from iqa_core.schema import InputError
 
 PAIRS = pa.struct([("quality", pa.float32()), ("noise", pa.float32())])
@@ -67,7 +73,7 @@ class Page(HTMLParser):
 
     def __init__(self, content):
         super().__init__()
-        self.tags, self.text, self.stack = [], "", []
+        self.tags, self.text, self.stack, self.scripts = [], "", [], []
         self.feed(content)
         assert self.stack == []
 
@@ -83,7 +89,18 @@ class Page(HTMLParser):
         assert self.stack.pop() == tag
 
     def handle_data(self, data):
-        self.text += data
+        if self.stack[-1:] == ["script"]:
+            self.scripts.append(data)
+        else:
+            self.text += data
+
+    def table(self):
+        """The rows to sort and filter, as the page's script gets them."""
+        return json.loads(self.scripts[0])
+
+    def column(self, label):
+        place = [one["label"] for one in self.table()["columns"]].index(label)
+        return [row[place] for row in self.table()["rows"]]
 
     def find(self, tag):
         return [attrs for name, attrs in self.tags if name == tag]
@@ -93,10 +110,10 @@ class Page(HTMLParser):
 def make(tmp_path):
     """Write a run of two part files and return its report's facts and page."""
 
-    def run(rows, extra=(), documents=None, **options):
+    def run(given, extra=(), documents=None, **options):
         scores = tmp_path / "scores"
         (scores / "_run").mkdir(parents=True)
-        table = pa.Table.from_pylist(rows, pa.schema([*SCHEMA, *extra]))
+        table = pa.Table.from_pylist(given, pa.schema([*SCHEMA, *extra]))
         half = len(table) // 2
         pq.write_table(table[:half], scores / "part-0.parquet")
         pq.write_table(table[half:], scores / "part-1.parquet")
@@ -162,7 +179,9 @@ def test_data_of_strangers_is_text_never_markup(make):
     ]
     documents = {"config": {evil: evil}, "summary": {evil: [evil], "stage_seconds": {evil: 1.0}}}
     _, page = make(rows, [("kept", pa.string())], documents, title=evil)
-    assert page.find("script") == []
+    assert page.find("script") == [{"type": "application/json", "id": "data"}, {}]
+    assert page.scripts[1:] == [report._asset("page.js")]
+    assert set(page.column("Image")) == {evil}
     assert page.find("img") == []
     assert all(not name.startswith("on") for _, attrs in page.tags for name in attrs)
     assert "alert(1)" in page.text
@@ -170,9 +189,13 @@ def test_data_of_strangers_is_text_never_markup(make):
 
 def test_page_asks_for_nothing_outside(make):
     _, page = make([ok(0, 0.5, "https://example.invalid/a.jpg"), failed(1)], thumbnails=0)
-    assert page.find("link") == page.find("script") == []
+    assert page.find("link") == []
+    assert all("src" not in script for script in page.find("script"))
     assert all(link["href"].startswith("#") for link in page.find("a"))
-    assert any("default-src 'none'" in meta.get("content", "") for meta in page.find("meta"))
+    policy = next(meta["content"] for meta in page.find("meta") if "http-equiv" in meta)
+    digest = base64.b64encode(hashlib.sha256(page.scripts[1].encode()).digest()).decode()
+    assert "default-src 'none'" in policy
+    assert f"script-src 'sha256-{digest}'" in policy
 
 
 def test_passwords_and_signatures_stay_out(make, tmp_path):
@@ -241,7 +264,7 @@ def test_kept_columns(make):
     assert "blur5\N{MINUS SIGN}1.000" in page.text  # images, then the correlation
     assert "Score by distortion" in page.text
     assert "(null)25" in page.text
-    assert "Column photo: more than 30 values" in page.text
+    assert "Column photo: 35 values, each in one row" in page.text
     assert "true10" in page.text
 
 
@@ -261,7 +284,7 @@ def test_histogram_of_equal_scores(make, value):
 
 def test_contact_sheet_takes_each_decile_from_worst_to_best():
     score = np.append(np.linspace(1, 0, 1000), np.nan)
-    layout = report._choose_images(score, 60)
+    layout = choose_images(score, 60)
     assert layout.worst == list(range(999, 987, -1))
     assert layout.best == list(range(12))
     assert [(strip.count, len(strip.rows)) for strip in layout.strips] == [(100, 6)] * 10
@@ -271,7 +294,7 @@ def test_contact_sheet_takes_each_decile_from_worst_to_best():
 
 @pytest.mark.parametrize("thumbnails", [0, 1, 3, 9, 10, 25])
 def test_contact_sheet_keeps_to_the_number_of_thumbnails(thumbnails):
-    layout = report._choose_images(np.linspace(0, 1, 100), thumbnails)
+    layout = choose_images(np.linspace(0, 1, 100), thumbnails)
     assert sum(len(strip.rows) for strip in layout.strips) <= thumbnails
     assert len(layout.best) == len(layout.worst) <= -(-thumbnails // 5)
 
@@ -296,10 +319,11 @@ def test_large_run_opens_only_the_images_shown(tmp_path, monkeypatch):
     }
     pq.write_table(pa.table(columns, schema=SCHEMA), tmp_path / "part-0.parquet")
     opened = []
-    monkeypatch.setattr(report, "_fetch", lambda uri, _: opened.append(uri) or encoded())
-    facts = write_report(str(tmp_path), str(tmp_path / "r.html"))
+    monkeypatch.setattr(Fetcher, "fetch", lambda _, uri: opened.append(uri) or encoded())
+    facts = write_report(str(tmp_path), str(tmp_path / "r.html"), manifest=str(tmp_path))
     assert facts.rows == count
-    assert len(opened) == facts.shown <= 84
+    assert len(opened) == facts.shown == facts.listed == 500
+    assert len(set(opened)) == 500  # each once, though some are shown in several places
     assert f"images/{int(values.argmax())}.jpg" in opened
 
 
@@ -354,16 +378,14 @@ def test_a_run_against_itself_has_no_disputed_images(make, tmp_path):
 def test_the_gap_of_two_distributions_is_that_of_kolmogorov_and_smirnov():
     rng = np.random.default_rng(0)
     first, second = rng.normal(size=50).round(1), rng.normal(0.5, 2, size=70).round(1)
-    assert report._largest_gap(first, second) == pytest.approx(
-        stats.ks_2samp(first, second).statistic
-    )
-    assert report._largest_gap(first, first) == 0
+    assert largest_gap(first, second) == pytest.approx(stats.ks_2samp(first, second).statistic)
+    assert largest_gap(first, first) == 0
 
 
 def test_runs_without_a_common_score(make, tmp_path):
     other = another(tmp_path / "other", [failed(0, "a.jpg"), ok(1, 0.5, "b.jpg")])
     _, page = make([ok(0, 0.5, "a.jpg")], compare=other)
-    assert f"Scored in both0Rank correlation (SRCC) of the two{report._NONE}" in page.text
+    assert f"Scored in both0Rank correlation (SRCC) of the two{NONE}" in page.text
     with pytest.raises(InputError, match=r"--compare .*gone holds no part-\*\.parquet"):
         write_report(str(tmp_path / "scores"), str(tmp_path / "r.html"), compare="gone")
 
@@ -389,3 +411,144 @@ def test_damaged_and_foreign_part_files(tmp_path):
     pq.write_table(pa.table({"uri": ["a"]}), tmp_path / "part-0.parquet")
     with pytest.raises(InputError, match="without the column 'manifest_file'"):
         write_report(str(tmp_path), str(tmp_path / "r.html"))
+
+
+# Samples, other sources, the table ------------------------------------------------------------------
+
+
+def many(count=3000):
+    """Rows of which the best, the worst and the only failure are known."""
+    rng = np.random.default_rng(7)
+    rows = [ok(i, float(s), f"{i}.jpg") for i, s in enumerate(rng.uniform(0.3, 0.7, count))]
+    rows[1234] = ok(1234, 0.01, "worst.jpg")
+    rows[2345] = ok(2345, 0.99, "best.jpg")
+    rows[1500] = failed(1500, "only-failure.jpg", "timeout")
+    return rows
+
+
+def test_a_sample_counts_all_rows_and_never_misses_the_extremes(make, tmp_path):
+    facts, page = make(many(), sample=200, rows=60)
+    assert (facts.rows, facts.scored, facts.failed, facts.listed) == (3000, 2999, 1, 60)
+    held = int(re.search(r"are of (\d+) of the run's 3,000 rows", page.text)[1])
+    assert 200 < held <= 301  # the sample, 50 at each end, the failure
+    names = page.column("Image")
+    assert names[0] == "worst.jpg"
+    assert names[-2:] == ["best.jpg", "only-failure.jpg"]
+    assert "1 of 3,000 rows without a score" in page.text
+    bars = [int(n) for n in re.findall(r": (\d+) image", page.text)]
+    assert sum(bars) == 3 * (held - 1)
+    # a random sample: what it says of the middle is near what all rows say
+    mean = float(re.search(r"Score, mean over the pairs mean ([\d.]+)", page.text)[1])
+    assert mean == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_sample_is_compared_with_the_same_rows_of_another_run(make, tmp_path):
+    there = many()
+    for row in there:
+        if row["status"] == "ok":
+            row["score"] = 1 - row["score"]
+    other = another(tmp_path / "other", there[::-1])
+    _, page = make(many(), sample=200, compare=other)
+    held = int(re.search(r"are of (\d+) of the run's", page.text)[1])
+    assert f"Rows in both, by their uri{held}" in page.text
+    assert "Rank correlation (SRCC) of the two\N{MINUS SIGN}1.000" in page.text
+
+
+def test_no_sample_is_taken_of_fewer_rows(make):
+    _, page = make(many(), sample=3000)
+    assert "drawn at random" not in page.text
+
+
+def test_the_table_has_what_is_shown_failures_of_each_kind_and_an_even_rest(make):
+    rows = [ok(i, i / 1000, f"{i}.jpg", kind=None, level=i) for i in range(1000)]
+    rows += [failed(1000 + i, f"t{i}.jpg", "timeout") for i in range(500)]
+    rows += [failed(1500, "rare.jpg", "empty")]
+    _, page = make(rows, [("kind", pa.string()), ("level", pa.int64())], rows=100)
+    statuses = page.column("Status")
+    assert len(statuses) == 100
+    assert statuses.count("timeout") == 19
+    assert statuses.count("empty") == 1
+    scores = [score for score in page.column("Score") if score is not None]
+    assert scores == sorted(scores)
+    assert {0.0, 0.999} <= set(scores)
+    assert page.column("level")[0] == 0
+    labels = [column["label"] for column in page.table()["columns"]]
+    assert labels[:4] == ["Score", "Image", "Status", "Dispute of the pairs"]
+    assert labels[4:8] == ["kind", "level", "quality", "noise"]
+
+
+def test_no_table_needs_no_script(make):
+    facts, page = make([ok(0, 0.5, "a.jpg")], rows=0)
+    assert facts.listed == 0
+    assert page.scripts == []
+    assert "Sort and filter" not in page.text
+
+
+def test_images_of_a_tar_shard_are_read_in_place(make, tmp_path):
+    content = encoded("green")
+    (tmp_path / "shard.tar").write_bytes(b"x" * 512 + content + b"y" * 512)
+    uri = f"{tmp_path}/shard.tar#bytes=512-{511 + len(content)}"
+    facts, _ = make([ok(0, 0.5, uri)])
+    assert (facts.shown, facts.missing) == (1, 0)
+
+
+def test_a_private_network_is_not_reached_for_a_thumbnail(make):
+    facts, _ = make([ok(0, 0.5, "http://127.0.0.1:9/a.jpg")])
+    assert facts.missing == 1
+    assert "127.0.0.1" in facts.reason
+
+
+def test_a_store_that_hangs_does_not_keep_the_page_from_being_made(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "_SECONDS", -1.0)  # all time is used up
+    (tmp_path / "a.jpg").write_bytes(encoded())
+    facts, page = make([ok(0, 0.5, "a.jpg")])
+    assert (facts.shown, facts.missing) == (1, 1)
+    assert "not read within" in facts.reason
+    assert "no preview of a.jpg" in page.text
+
+
+def test_a_glob_as_manifest(make, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.jpg").write_bytes(encoded())
+    facts, _ = make([ok(0, 0.5, "a.jpg")], manifest=str(tmp_path / "data" / "*.parquet"))
+    assert facts.missing == 0
+
+
+def test_a_page_in_memory_filesystem(make, tmp_path):
+    import fsspec
+
+    make([ok(0, 0.5, "a.jpg")])
+    facts = write_report(str(tmp_path / "scores"), "memory://pages/report.html")
+    memory = fsspec.filesystem("memory")
+    try:
+        assert len(memory.cat_file("/pages/report.html")) == facts.size
+    finally:
+        memory.rm("/pages", recursive=True)
+    with pytest.raises(InputError, match=r"--output nope://a can't be opened: Protocol"):
+        write_report(str(tmp_path / "scores"), "nope://a/r.html")
+    with pytest.raises(InputError, match=r"--scores nope://a can't be opened: Protocol"):
+        write_report("nope://a", str(tmp_path / "r.html"))
+
+
+def test_frequent_values_of_a_column_with_many(make):
+    rows = [ok(i, i / 100, f"{i}.jpg", camera=f"c{min(i, 40)}") for i in range(100)]
+    _, page = make(rows, [("camera", pa.string())])
+    assert "Score by camera: the 30 most frequent of 41 values" in page.text
+    assert "c4060" in page.text  # the value, and its images
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([1e-9 * i for i in range(50)], "mean 2.45e\N{MINUS SIGN}08"),
+        ([3] * 50, "mean 3, median 3"),
+        ([i * 1e6 for i in range(50)], "mean 2.45e+07"),
+        ([None] * 49 + [2.5], "mean 2.5, median 2.5"),
+    ],
+    ids=["tiny", "constant", "huge", "one"],
+)
+def test_distributions_of_numeric_columns(make, values, text):
+    rows = [ok(i, i / 50, f"{i}.jpg", size=v) for i, v in enumerate(values)]
+    _, page = make(rows, [("size", pa.float64())], thumbnails=0)
+    assert "Distributions of the numeric columns" in page.text
+    assert text in page.text
