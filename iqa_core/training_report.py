@@ -35,7 +35,7 @@ class TrainingFacts:
         student: (N,) scores by the learned prompts.
         agreements: By what is compared with: the teacher's and the student's agreement.
         words: For each context vector its nearest tokens and their distances.
-        recovered: One sentence for each time that training was interrupted and went on.
+        notices: Sentences to show above everything else, such as that a worker was lost.
         facts: Anything else worth knowing, by name.
     """
 
@@ -46,7 +46,7 @@ class TrainingFacts:
     student: np.ndarray
     agreements: Mapping[str, tuple[float, float]]
     words: Sequence[Sequence[tuple[str, float]]] = ()
-    recovered: Sequence[str] = ()
+    notices: Sequence[str] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -61,7 +61,7 @@ def training_page(facts: TrainingFacts) -> str:
             ("Learning rate", "learning_rate"),
         )
     )
-    notices = "".join(f'<p class="notice">{_text(line)}</p>' for line in facts.recovered)
+    notices = "".join(f'<p class="notice">{_text(line)}</p>' for line in facts.notices)
     return _PAGE.substitute(
         title=_text(facts.title),
         css=_CSS,

@@ -585,7 +585,7 @@ def _conclude(
             student=student,
             agreements=agreements,
             words=learned.nearest_words,
-            recovered=sentences,
+            notices=[*sentences, *filter(None, [advice(agreements)])],
             facts={key: value for key, value in training.items() if key != "pairs"},
         )
     )
@@ -610,6 +610,18 @@ def _known_order(
     found = (known_order_agreement(teacher_scores(one), levels) for one in (fixed, learned))
     teacher, student = (float(one[0]) for one in found)
     return teacher, student
+
+
+def advice(agreements: Mapping[str, tuple[float, float]]) -> str:
+    """Return a sentence for who learned nothing, "" else: agreement with a teacher is no gain.
+
+    Args:
+        agreements: Name -> of the fixed and of the learned prompts; ``known order`` tells, if there.
+    """
+    fixed, learned = agreements.get("known order", (0.0, 1.0))
+    if learned > fixed:
+        return ""
+    return "By the known order the learned prompts are no better: keep the fixed ones."
 
 
 def _write_metrics(folder: Folder, state: State) -> None:
@@ -639,6 +651,8 @@ def _say_result(
     )
     for name, (teacher, student) in agreements.items():
         print(f"  {name}: fixed prompts {teacher:.4f}, learned prompts {student:.4f}")
+    if advice(agreements):
+        print(f"  {advice(agreements)}")
     for number, near in enumerate(learned.nearest_words, start=1):
         words = ", ".join(f"{word} ({far:.2f})" for word, far in near)
         print(f"  vector {number} is nearest to {words}")

@@ -49,7 +49,7 @@ def facts():
         student=teacher**2,
         agreements={"srcc ensemble": (1.0, 0.93), "srcc <mos>": (0.5, -0.25)},
         words=[[("sharp", 0.25), ("<b>", 0.5)]],
-        recovered=["Workers were lost; training went on from the checkpoint of step 40."],
+        notices=["Workers were lost; training went on from the checkpoint of step 40."],
         facts={"loss": "listmle", "rows": {"train": 1234}, "watch": [], "seed": None, "ok": True},
     )
 
@@ -95,7 +95,7 @@ def test_curves_and_points_lie_within_their_planes(facts):
 
 
 def test_a_page_of_nothing(facts):
-    nothing = replace(facts, history=facts.history[:1], words=[], recovered=[], facts={})
+    nothing = replace(facts, history=facts.history[:1], words=[], notices=[], facts={})
     page = training_page(replace(nothing, teacher=np.array([np.nan]), student=np.array([0.5])))
     assert page.count("<polyline") == 2  # no loss yet
     assert "<circle" not in page

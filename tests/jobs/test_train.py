@@ -224,3 +224,11 @@ def test_the_help_names_every_loss(capsys):
     said = " ".join(capsys.readouterr().out.split())
     listed = said.partition("--loss LOSS ")[2].partition(" (default: listmle)")[0]
     assert set(listed.replace(", or ", ", ").split(", ")) == set(LOSSES)
+
+
+def test_who_learned_nothing_is_told_so():
+    from jobs.training import advice
+
+    assert "keep the fixed ones" in advice({"known order": (0.6, 0.6), "srcc ensemble": (1, 0.9)})
+    assert not advice({"known order": (0.6, 0.7)})
+    assert not advice({"srcc ensemble": (1.0, 0.9)})  # nothing is known without views
