@@ -31,6 +31,21 @@ def has_scheme(uri: str) -> bool:
     return "://" in uri or "::" in uri
 
 
+def _escaped(path: str) -> str:
+    """Return a glob pattern that matches a path itself, whatever signs are in it."""
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in path)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power failure, too."""
+    with suppress(OSError):  # not every filesystem can; the file itself is written
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def retried(action: Callable[[], T]) -> T:
     """Do something with a remote filesystem, again if it fails in a way that may pass.
 
@@ -80,14 +95,19 @@ class Folder:
 
     def exists(self, name: str) -> bool:
         """Return whether a file is there."""
-        return self.retried(lambda: bool(self.fs.exists(self.path(name))))
+
+        def find() -> bool:
+            self.fs.invalidate_cache()
+            return bool(self.fs.exists(self.path(name)))
+
+        return self.retried(find)
 
     def list(self, pattern: str) -> list[str]:
         """Return the names below the folder that match a glob pattern, sorted."""
 
         def find() -> list[str]:
             self.fs.invalidate_cache()
-            return list(self.fs.glob(self.path(pattern)))
+            return list(self.fs.glob(f"{_escaped(self.root)}/{pattern}"))
 
         found = self.retried(find)
         return sorted(str(PurePosixPath(path).relative_to(self.root)) for path in found)
@@ -113,6 +133,7 @@ class Folder:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(final)
+            _sync_folder(final.parent)
         finally:
             temporary.unlink(missing_ok=True)
 

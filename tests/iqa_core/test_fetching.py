@@ -7,9 +7,11 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
-from iqa_core.fetching import Fetcher, host_of, redact
+from iqa_core.fetching import Fetcher, _status_of, host_of, redact
 from iqa_core.schema import ImageError, Status
 
 
@@ -30,6 +32,7 @@ class _Handler(BaseHTTPRequestHandler):
             "/secret": 403,
             "/busy": 429,
             "/down": 500,
+            "/odd": 400,
         }.get(self.path, 200)
         if self.path == "/flaky" and count < 3:
             status = 503
@@ -105,6 +108,7 @@ class TestFetcher:
         assert status_of(fetcher, f"{server}/secret") == Status.FORBIDDEN
         assert status_of(fetcher, f"{server}/busy") == Status.THROTTLED
         assert status_of(fetcher, f"{server}/down") == Status.NETWORK
+        assert status_of(fetcher, f"{server}/odd") == Status.FORBIDDEN  # it refuses
         assert status_of(fetcher, f"{server}/slow") == Status.TIMEOUT
         assert status_of(fetcher, "http://127.0.0.1:9/a") == Status.NETWORK
 
@@ -116,6 +120,8 @@ class TestFetcher:
         assert _Handler.requests["/cut"] == 3
         assert status_of(fetcher, f"{server}/gone") == Status.NOT_FOUND
         assert _Handler.requests["/gone"] == 1
+        assert status_of(fetcher, f"{server}/odd") == Status.FORBIDDEN
+        assert _Handler.requests["/odd"] == 1
 
     def test_remote_manifests_read_no_local_files(self):
         fetcher = Fetcher("memory://folder")
@@ -170,6 +176,15 @@ class TestFetcher:
         "http://0x7f000001:{port}/a",
         "http://017700000001:{port}/a",
         "http://127.1:{port}/a",
+        "http://0x7f.1:{port}/a",
+        "http://①②⑦.⓪.⓪.①:{port}/a",
+        "http://ⓛocalhost:{port}/a",
+        "http://[::1%25lo]:{port}/a",
+        "http://[fe80::1%251]/a",
+        "http://127.0.0.1:{port}@[::1]:{port}/a",
+        "http://127.0.0.1:{port}#@good.example/a",
+        "http://[::ffff:169.254.169.254]/latest/meta-data/",
+        "http://2852039166/latest/meta-data/",
         "http://0:{port}/a",
         "http://0.0.0.0:{port}/a",
         "http://[::1]:{port}/a",
@@ -198,6 +213,18 @@ class TestFetcher:
         "..\\secret.jpg",
         "zip://a.jpg::file:///etc/passwd",
         "zip://a.jpg::s3://bucket/file.zip",
+        "memory://a::http://127.0.0.1:{port}/a",
+        "s3://bucket/a::http://127.0.0.1:{port}/a",
+        "https://127.0.0.1:{port}/a::s3://bucket/a",
+        "http::s3://bucket/a",
+        "blockcache::s3://bucket/a",
+        "github://owner:repository@/a",
+        "git:///etc::/passwd",
+        "libarchive://a::s3://bucket/a.tar",
+        "//127.0.0.1/a",
+        "file:////etc/passwd",
+        "file:etc/passwd",
+        "file://localhost/etc/passwd",
         "simplecache::file:///etc/passwd",
         "filecache::http://127.0.0.1:{port}/a",
         "gopher://127.0.0.1:{port}/a",
@@ -233,8 +260,78 @@ def test_names_that_resolve_to_private_addresses_are_refused(server, monkeypatch
     port = server.rpartition(":")[2]
     assert status_of(fetcher, f"http://photos.example:{port}/a") == Status.DENIED
     assert not _Handler.requests
+    # Nor if the manifest comes from there: whoever owns the name says where it leads, each time anew.
+    beside = Fetcher(f"http://photos.example:{port}/m", retries=0)
+    assert status_of(beside, "a") == Status.DENIED
+    assert not _Handler.requests
     allowed = Fetcher(str(tmp_path), retries=0, prefixes=(f"http://photos.example:{port}",))
     assert allowed.fetch(f"http://photos.example:{port}/a") == b"data"
+
+
+def test_images_beside_a_manifest_on_a_private_machine(server):
+    fetcher = Fetcher(f"{server}/m", retries=0)
+    assert fetcher.fetch("a") == b"data"
+    assert status_of(fetcher, "../a") == Status.DENIED
+    assert status_of(fetcher, f"{server}/other") == Status.DENIED
+    assert set(_Handler.requests) == {"/m/a"}
+
+
+def test_allowed_archives_reach_no_private_machine(server):
+    schemes = ("zip", "http", "https", "simplecache")
+    fetcher = Fetcher("s3://bucket/m", retries=0, schemes=schemes)
+    for uri in (f"zip://a.jpg::{server}/a.zip", f"simplecache::{server}/a"):
+        assert status_of(fetcher, uri) == Status.DENIED
+    assert not _Handler.requests
+
+
+class Stuck(MemoryFileSystem):
+    """A filesystem without time-outs, which hangs."""
+
+    protocol = "stuck"
+    cachable = False
+
+    def cat_file(self, path, start=None, end=None, **kwargs):
+        time.sleep(5)
+
+    def size(self, path):
+        return 1
+
+
+def test_filesystems_without_timeouts_get_one():
+    fsspec.register_implementation("stuck", Stuck, clobber=True)
+    fetcher = Fetcher("s3://bucket/m", timeout=0.3, retries=0, schemes=("stuck",))
+    began = time.monotonic()
+    for uri in ("stuck://a", "stuck://a#bytes=0-9"):
+        assert status_of(fetcher, uri) == Status.TIMEOUT
+    assert time.monotonic() - began < 4
+
+
+def test_failures_of_stores_keep_their_kind():
+    def botocore(code, http):
+        error = Exception("as botocore has it")
+        error.response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": http}}
+        translated = OSError(16, "as s3fs has it")
+        translated.__cause__ = error
+        return translated
+
+    def of_code(code):  # gcsfs
+        error = Exception("x")
+        error.code = code
+        return error
+
+    def of_response(code):  # huggingface_hub
+        error = Exception("x")
+        error.response = type("Response", (), {"status_code": code})
+        return error
+
+    assert _status_of(botocore("SlowDown", 503)) == Status.THROTTLED
+    assert _status_of(botocore("InternalError", 500)) == Status.NETWORK
+    assert _status_of(botocore("RequestTimeout", 400)) == Status.TIMEOUT
+    assert _status_of(botocore("ExpiredToken", 400)) == Status.FORBIDDEN
+    assert _status_of(botocore("NoSuchBucket", 404)) == Status.NOT_FOUND
+    for make in (of_code, of_response):
+        codes = {404: "not_found", 403: "forbidden", 429: "throttled", 500: "network"}
+        assert {code: _status_of(make(code)) for code in codes} == codes
 
 
 def test_prefixes_end_at_path_borders(tmp_path):
@@ -268,6 +365,15 @@ def test_schemes_can_be_allowed(tmp_path):
         ("cannot read https://h/a?sig=x, sorry", "cannot read https://h/a sorry"),
         ("https://h/a?sv=2020&sr=b&sig=abc", "https://h/a"),
         ("https://h/get?id=5", "https://h/get?id=5"),
+        ("https://h/my photo.jpg?X-Amz-Signature=1", "https://h/my photo.jpg"),
+        ("https://h/it's.jpg?X-Amz-Signature=1", "https://h/it's.jpg"),
+        ("https://h/a?name=it's&sig=secret", "https://h/a?name=it's&"),
+        ("https://h/a?X%2DAmz%2DSignature=1", "https://h/a"),
+        ("https://h/a?jwt=1", "https://h/a"),
+        ("https://h/a?access-token=1", "https://h/a"),
+        ("a.jpg?sv=2020&sig=abc", "a.jpg"),
+        ("https://u:p@ss@h/a", "https://h/a"),
+        ("https://h/a?v=2&design=blue", "https://h/a?v=2&design=blue"),
         ("s3://bucket/a.jpg", "s3://bucket/a.jpg"),
         ("photos/what?.jpg", "photos/what?.jpg"),
     ],
@@ -276,11 +382,21 @@ def test_redact(text, expected):
     assert redact(text) == expected
 
 
+@pytest.mark.parametrize("piece", ["a://", "a://b@", "?sig", "?&", "signature", "&a=", "?a://?"])
+def test_long_texts_are_redacted_in_no_time(piece):
+    began = time.monotonic()
+    redact(f"https://host/?{piece * 200_000}")  # from a hostile manifest
+    assert time.monotonic() - began < 5
+
+
 def test_errors_hold_no_secret(server, tmp_path):
     host = server.removeprefix("http://")
     fetcher = Fetcher(str(tmp_path), retries=0, prefixes=(f"http://me:secret@{host}", server))
     with pytest.raises(ImageError) as raised:
         fetcher.fetch(f"{server}/gone?X-Amz-Signature=secret")
+    assert "secret" not in str(raised.value)
+    with pytest.raises(ImageError) as raised:
+        Fetcher("s3://bucket/m").fetch("x://a::b.jpg?sig=secret")
     assert "secret" not in str(raised.value)
 
 
@@ -288,3 +404,4 @@ def test_host_of():
     assert host_of("s3://bucket/a/b") == "s3://bucket"
     assert host_of("https://me:x@host:8080/a?b") == "https://host:8080"
     assert host_of("a.jpg") == host_of(None) == ""
+    assert host_of("http://[half/a") == "http://[half"  # which urlsplit refuses
