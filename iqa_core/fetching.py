@@ -155,7 +155,9 @@ class Fetcher:
                 )
             if len(parts) > 1 and scheme in ("http", "https"):
                 # fsspec would fetch it, from whatever address.
-                raise ImageError(Status.DENIED, f"{shown} chains to a URL of HTTP: fetch that first")
+                raise ImageError(
+                    Status.DENIED, f"{shown} chains to a URL of HTTP: fetch that first"
+                )
 
     def _check_parents(self, uri: str) -> None:
         if ".." in unquote(uri).replace("\\", "/").split("/"):
@@ -267,9 +269,7 @@ class Fetcher:
         fs, path_on_fs = fsspec.core.url_to_fs(target)
         if getattr(fs, "async_impl", False):
             return self._read_range(fs, path_on_fs, start, stop)
-        return _within(
-            self.timeout, lambda: bytes(fs.cat_file(path_on_fs, start=start, end=stop))
-        )
+        return _within(self.timeout, lambda: bytes(fs.cat_file(path_on_fs, start=start, end=stop)))
 
     def _read_range(self, fs: Any, path: str, start: int, stop: int) -> bytes:  # noqa: ANN401
         try:

@@ -8,7 +8,7 @@ import random
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -72,11 +72,13 @@ class Folder:
         uri: Its path or URI.
         fs: The filesystem.
         root: The folder's path on that filesystem.
+        query: What signs the requests for its files, if anything, from ``?`` on.
     """
 
     uri: str
     fs: fsspec.AbstractFileSystem
     root: str
+    query: str = field(default="", repr=False)
 
     @classmethod
     def of(cls, uri: str) -> Folder:
@@ -91,7 +93,7 @@ class Folder:
 
     def path(self, name: str) -> str:
         """Return the path of a file in it."""
-        return f"{self.root}/{name}"
+        return f"{self.root}/{name}{self.query}"
 
     def exists(self, name: str) -> bool:
         """Return whether a file is there."""
@@ -104,13 +106,19 @@ class Folder:
 
     def list(self, pattern: str) -> list[str]:
         """Return the names below the folder that match a glob pattern, sorted."""
+        return list(self.stamps(pattern))
 
-        def find() -> list[str]:
+    def stamps(self, pattern: str) -> dict[str, str]:
+        """Return such names, sorted, each with a text that changes when the file is replaced."""
+
+        def find() -> dict[str, Any]:
             self.fs.invalidate_cache()
-            return list(self.fs.glob(f"{_escaped(self.root)}/{pattern}"))
+            found: dict[str, Any] = self.fs.glob(f"{_escaped(self.root)}/{pattern}", detail=True)
+            return found
 
         found = self.retried(find)
-        return sorted(str(PurePosixPath(path).relative_to(self.root)) for path in found)
+        names = {str(PurePosixPath(path).relative_to(self.root)): path for path in sorted(found)}
+        return {name: str(found[path]) for name, path in names.items()}
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file so that it is seen whole or not at all.
@@ -136,6 +144,12 @@ class Folder:
             _sync_folder(final.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def sweep(self, pattern: str) -> None:
+        """Remove what killed processes left half written of files that match a pattern."""
+        if self.is_local:
+            for path in Path(self.root).glob(f".{pattern}.*.tmp"):
+                path.unlink(missing_ok=True)
 
     def read(self, name: str) -> bytes:
         """Return a file's content."""

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import sys
+import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 from iqa_core import __version__
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = module.run(read_options(module.Config, arguments))
     except InputError as error:
-        print(f"iqa {arguments.command}: {error}", file=sys.stderr)
+        print(f"iqa {arguments.command}: {_redacted(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"iqa {arguments.command}: interrupted", file=sys.stderr)
@@ -86,4 +87,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `iqa ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception:  # a fault of this program, which must not show secrets either
+        print(_redacted(traceback.format_exc()), end="", file=sys.stderr)
+        return 1
     return status
+
+
+def _redacted(text: str) -> str:
+    from iqa_core.fetching import redact  # only now: it brings aiohttp
+
+    return redact(text)

@@ -45,7 +45,7 @@ from iqa_core.schema import (
     Status,
 )
 from iqa_core.scoring import PromptFeatures, encode_images
-from jobs.isolation import Isolated, Watchdog, is_second_try
+from jobs.isolation import Isolated, Watchdog, task_attempt
 from jobs.progress import Progress
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ _PART_BYTES = 256 * 1024 * 1024
 _CLOSE_SECONDS = 10.0
 #: A decoder that takes longer over one image is taken to hang.
 _DECODE_SECONDS_AT_MOST = 120.0
+#: Actors that rows may break the device of, before the rows are given up.
+_DEVICE_ATTEMPTS = 2
 #: Decode workers are replaced after so many tasks, as C decoders may leak.
 _TASKS_PER_WORKER = 2000
 
@@ -253,7 +255,7 @@ def read_rows(
 def decode_rows(table: pa.Table, *, encoding: Encoding) -> Iterator[pa.Table]:
     """Fetch and decode (a Ray task): adds pixels, size and status to each row."""
     guard: Isolated | Watchdog
-    if is_second_try():
+    if task_attempt():  # a file of these may have killed the worker
         guard = Isolated(encoding.decoder, _DECODE_SECONDS_AT_MOST)
     else:
         guard = Watchdog(_DECODE_SECONDS_AT_MOST)
@@ -389,6 +391,12 @@ class TowerActor:
             features: torch.Tensor = self.tower.encode(pixels)
         except torch.OutOfMemoryError:
             self.out_of_memory += 1  # `encode_images` halves the batch and goes on
+            raise
+        except torch.AcceleratorError:
+            # After such an error this process can't use the device any more, so that each image
+            # would fail: another actor does these rows again, unless they broke several.
+            if task_attempt() < _DEVICE_ATTEMPTS:
+                os._exit(71)
             raise
         return features
 
