@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
 
-__all__ = ["Isolated", "Watchdog", "task_attempt"]
+__all__ = ["Isolated", "Watchdog", "is_second_try"]
 
 T = TypeVar("T")
 
 
-def task_attempt() -> int:
-    """Return how often Ray has run this task before, because its worker died."""
+def is_second_try() -> bool:
+    """Return whether Ray runs this task again because its worker died."""
     worker: Any = ray._private.worker.global_worker  # the public context does not say it
-    return int(worker.core_worker.get_current_task_attempt_number()) if worker.connected else 0
+    return bool(worker.connected and worker.core_worker.get_current_task_attempt_number() > 0)
 
 
 class Watchdog:

@@ -7,19 +7,23 @@ costs at most that much finished work, and progress, audit and commit are in one
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import queue
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
+import uuid
 from collections import Counter
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,7 +49,7 @@ from iqa_core.schema import (
     Status,
 )
 from iqa_core.scoring import PromptFeatures, encode_images
-from jobs.isolation import Isolated, Watchdog, task_attempt
+from jobs.isolation import Isolated, Watchdog, is_second_try
 from jobs.progress import Progress
 
 if TYPE_CHECKING:
@@ -78,8 +82,8 @@ _PART_BYTES = 256 * 1024 * 1024
 _CLOSE_SECONDS = 10.0
 #: A decoder that takes longer over one image is taken to hang.
 _DECODE_SECONDS_AT_MOST = 120.0
-#: Actors that rows may break the device of, before the rows are given up.
-_DEVICE_ATTEMPTS = 2
+#: Actors of one machine whose device a block may break before its rows are given up.
+_DEVICE_LOSSES = 2
 #: Decode workers are replaced after so many tasks, as C decoders may leak.
 _TASKS_PER_WORKER = 2000
 
@@ -255,7 +259,7 @@ def read_rows(
 def decode_rows(table: pa.Table, *, encoding: Encoding) -> Iterator[pa.Table]:
     """Fetch and decode (a Ray task): adds pixels, size and status to each row."""
     guard: Isolated | Watchdog
-    if task_attempt():  # a file of these may have killed the worker
+    if is_second_try():
         guard = Isolated(encoding.decoder, _DECODE_SECONDS_AT_MOST)
     else:
         guard = Watchdog(_DECODE_SECONDS_AT_MOST)
@@ -344,18 +348,22 @@ class TowerActor:
             for as long as the driver lives, so that a restarted actor finds it.
         encoding: What to do.
         actors: The pool that this one belongs to.
+        run: A name that no other run has.
     """
 
-    def __init__(self, tower: bytes, encoding: Encoding, actors: Actors) -> None:
+    def __init__(self, tower: bytes, encoding: Encoding, actors: Actors, run: str) -> None:
         torch.set_num_threads(max(1, int(actors.cpus)))
         device = "cuda" if actors.gpus and torch.cuda.is_available() else "cpu"
         self.tower = ray.get(ray.cloudpickle.loads(tower)).to_device(device, encoding.precision)
         self.encoding = encoding
+        self.run = run
+        self.block = ""
         self.out_of_memory = 0
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Replace pixels by scores."""
         self.out_of_memory = 0
+        self.block = "-".join(str(table.column(name)[0]) for name in IDENTITY) if table else ""
         began = time.perf_counter()
         places, images = self._images(table)
         copies = 1 + self.encoding.views
@@ -394,8 +402,8 @@ class TowerActor:
             raise
         except torch.AcceleratorError:
             # After such an error this process can't use the device any more, so that each image
-            # would fail: another actor does these rows again, unless they broke several.
-            if task_attempt() < _DEVICE_ATTEMPTS:
+            # would fail. Another actor does these rows again, unless they broke several.
+            if _count_loss(f"{self.run} {self.block}") <= _DEVICE_LOSSES:
                 os._exit(71)
             raise
         return features
@@ -412,6 +420,16 @@ class TowerActor:
                 places += range(place * len(copies), (place + 1) * len(copies))
                 images += list(copies)
         return places, images
+
+
+def _count_loss(what: str) -> int:
+    """Return how often this was counted on this machine: Ray does not tell actors of their retries."""
+    name = hashlib.sha256(what.encode()).hexdigest()[:32]
+    for count in range(1, _DEVICE_LOSSES + 1):
+        with suppress(FileExistsError):
+            Path(tempfile.gettempdir(), f"iqa-loss-{name}-{count}").open("x").close()
+            return count
+    return _DEVICE_LOSSES + 1
 
 
 def _result_columns(features: np.ndarray, encoding: Encoding) -> dict[str, pa.Array]:
@@ -472,7 +490,7 @@ def _dataset(
         )
         .map_batches(
             TowerActor,
-            fn_constructor_args=(ray.cloudpickle.dumps(tower), encoding, actors),
+            fn_constructor_args=(ray.cloudpickle.dumps(tower), encoding, actors, uuid.uuid4().hex),
             batch_format="pyarrow",
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors.most),

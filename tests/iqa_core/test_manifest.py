@@ -374,7 +374,7 @@ class TestOutput:
                 patch.setattr("os.fsync", full)
                 for action in (lambda: output.commit(self.table(manifest, [0])), output.finish):
                     arguments = [{}] if action == output.finish else []
-                    with pytest.raises(InputError, match="No space left .* written before is safe"):
+                    with pytest.raises(InputError, match=r"No space left .* before is safe"):
                         action(*arguments)
             output.commit(self.table(manifest, [0]))
 

@@ -109,6 +109,45 @@ def test_images_that_the_model_fails_on_cost_only_themselves(run):
             )
 
 
+class LostDevice(MeanTower):
+    """Loses its device, as CUDA's errors do for the rest of a process: once, or at a red image."""
+
+    def __init__(self, marker=None):
+        super().__init__(most=40)
+        self.marker = marker
+        self.lost = False
+
+    def encode(self, pixels):
+        images = np.array(pixels)
+        red = ((images[..., 0] == 255) & (images[..., 1] == 0)).all(axis=(1, 2)).any()
+        if self.marker is None:
+            self.lost |= bool(red)
+        elif not self.marker.exists():
+            self.marker.touch()
+            self.lost = True
+        if self.lost:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+        mean = torch.from_numpy(images).float().mean(dim=(1, 2, 3)) / 255
+        return nn.functional.normalize(torch.stack([mean, 1 - mean], dim=1), dim=1)
+
+
+@pytest.mark.ray
+def test_an_actor_that_lost_its_device_is_replaced(run, tmp_path):
+    outcome, rows = run(LostDevice(tmp_path / "lost"), batch_size=8)
+    assert (tmp_path / "lost").exists()
+    assert outcome.statuses == {"ok": 40}
+    assert len(rows) == 40
+
+
+@pytest.mark.ray
+def test_rows_that_always_break_the_device_are_given_up(run):
+    outcome, rows = run(LostDevice(), batch_size=2)
+    assert outcome.statuses["ok"] + outcome.statuses["model_error"] == len(rows) == 40
+    assert rows[0]["status"] == "ok"
+    assert rows[17]["status"] == "model_error"
+    assert "CUDA error" in rows[17]["error"]
+
+
 def fragile(data):
     """Decode, but crash on one image as a C library does, and hang on none."""
     image = decode_image(data, PREPROCESS)
