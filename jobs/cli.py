@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 import traceback
 from typing import TYPE_CHECKING, NoReturn
@@ -84,6 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"iqa {arguments.command}: interrupted", file=sys.stderr)
         return 130
+    except SystemExit as error:
+        if error.code != signal.SIGTERM:  # as Ray's handler exits, before and after ours
+            raise
+        print(f"iqa {arguments.command}: stopped; the same command goes on", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except BrokenPipeError:  # `iqa ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
