@@ -562,7 +562,7 @@ def run_pipeline(
     try:
         with _stop_requests() as stop, _Feed(dataset) as feed:
             while not stop.is_set() and not collected.broken:
-                table = feed.next(timeout=0.5)
+                table = feed.next(timeout=min(0.5, collected.seconds_left))
                 if table is feed.END:
                     break
                 if table is not None:
@@ -628,6 +628,11 @@ class _Collected:
             self.broken = self._breaker.add(table.column(URI).to_pylist(), statuses)
             if self.broken:
                 self._pending = [self._breaker.without_victims(part) for part in self._pending]
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until it is time to write a part file, a moment at least."""
+        return max(0.01, self._last + self._seconds - time.monotonic())
 
     def commit_if_due(self) -> None:
         """Write a part file if it is time to, or if much waits for it."""
