@@ -125,7 +125,8 @@ class Fetcher:
         uri = _without_file_scheme(uri) if local or self.prefixes else uri
         if not has_scheme(uri) and not uri.startswith(("/", *(f"{name}:" for name in _LOCAL))):
             if local:
-                return str(Path(self.base, uri))
+                uri = str(Path(self.base, uri))
+                return uri if not self.prefixes else self._check_prefixes(uri)
             uri = f"{self.base.rstrip('/')}/{uri}"
             self._check_parents(uri)
             return uri
@@ -133,7 +134,7 @@ class Fetcher:
             return uri
         shown = redact(uri)
         if self.prefixes:
-            raise ImageError(Status.DENIED, f"{shown} begins with none of --allow-prefix")
+            return self._check_prefixes(uri)
         if not has_scheme(uri):
             if local and not uri.startswith(tuple(f"{name}:" for name in _LOCAL)):
                 return uri
@@ -142,6 +143,11 @@ class Fetcher:
                 f"{shown} is a local file, but the manifest is not: allow it by --allow-prefix",
             )
         self._check_schemes(uri, shown)
+        return uri
+
+    def _check_prefixes(self, uri: str) -> str:
+        if not self._is_trusted(uri):
+            raise ImageError(Status.DENIED, f"{redact(uri)} begins with none of --allow-prefix")
         return uri
 
     def _check_schemes(self, uri: str, shown: str) -> None:
@@ -165,7 +171,8 @@ class Fetcher:
 
     def _is_trusted(self, uri: str) -> bool:
         """Return whether it lies in the manifest's folder or below an allowed prefix."""
-        prefixes = (*self.prefixes, *((self.base,) if has_scheme(self.base) else ()))
+        own = (self.base,) if self.prefixes or has_scheme(self.base) else ()
+        prefixes = (*self.prefixes, *own)
         return _is_below_any(uri, prefixes)
 
     def _may_be_private(self, url: str) -> bool:
@@ -218,6 +225,14 @@ class Fetcher:
         while waiting:
             yield waiting.popleft().result()
 
+    def within_limit(self, data: bytes) -> bytes | ImageError:
+        """Return an image that was inside the manifest, or the error that says that it is too large."""
+        try:
+            self._check_size(len(data))
+        except ImageError as error:
+            return error
+        return data
+
     def _fetch_or_error(self, uri: str | None) -> bytes | ImageError | None:
         try:
             return None if uri is None else self.fetch(uri)
@@ -229,6 +244,8 @@ class Fetcher:
         target, part = _split_range(target)
         if part is not None:
             self._check_size(part[1] - part[0])
+            if part[1] == part[0]:  # an empty member of a shard; no request can ask for that
+                return b""
             data = self._read_part(target, *part)
             if len(data) != part[1] - part[0]:
                 raise ImageError(
@@ -343,9 +360,12 @@ def _within(seconds: float, action: Callable[[], bytes]) -> bytes:
 
 def _split_range(uri: str) -> tuple[str, tuple[int, int] | None]:
     """Split ``#bytes=FIRST-LAST`` off a URI; the range is (first, last + 1)."""
-    if found := _RANGE.search(uri):
-        return uri[: found.start()], (int(found[1]), int(found[2]) + 1)
-    return uri, None
+    if not (found := _RANGE.search(uri)):
+        return uri, None
+    start, stop = int(found[1]), int(found[2]) + 1
+    if stop < start:
+        raise ImageError(Status.UNSUPPORTED, f"{found[0]} ends before it begins")
+    return uri[: found.start()], (start, stop)
 
 
 def _open_regular(path: str) -> BinaryIO:

@@ -117,9 +117,9 @@ class OutputLease:
         """
         if not self._holds():
             raise LeaseLostError(
-                f"the lease on --output {self._folder.uri} has run out ({self._seconds:g} s without a "
-                "heartbeat), and another run may have taken over: nothing more was written; run the "
-                "same command again"
+                f"the lease on --output {self._folder.uri} is lost ({self._seconds:g} s without a "
+                "heartbeat, or its file in _run/ is gone), and another run may have taken over: nothing "
+                "more was written; run the same command again"
             )
 
     def _holds(self) -> bool:

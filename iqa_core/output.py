@@ -152,7 +152,9 @@ def read_committed(
 
     def open_and_read(name: str) -> tuple[str, pa.Table, Mapping[str, Any]]:
         with folder.fs.open(folder.path(name), "rb") as handle:
-            file = pq.ParquetFile(handle, read_dictionary=[MANIFEST_FILE])
+            file = pq.ParquetFile(
+                handle, read_dictionary=[MANIFEST_FILE], page_checksum_verification=everything
+            )
             stated = json.loads((file.schema_arrow.metadata or {}).get(_STATED, b"{}"))
             counts = stated.get("statuses", {})
             if everything or sum(counts.values()) != file.metadata.num_rows:
@@ -165,6 +167,11 @@ def read_committed(
     def read(name: str) -> tuple[str, pa.Table, Mapping[str, Any]]:
         try:
             return folder.retried(lambda: open_and_read(name))
+        except FileNotFoundError as error:
+            raise InputError(
+                f"part file {name} of {folder.uri} went away while it was read: another run is at work "
+                "on this output; wait for it"
+            ) from error
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"part file {name} of {folder.uri} can't be read ({error}): it was not written by "
@@ -359,7 +366,8 @@ class Output:
         stated = {"statuses": count_statuses(table), "fingerprint": digest(self._fingerprint)}
         buffer = io.BytesIO()
         metadata = {_STATED: json.dumps(stated).encode()}
-        pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
+        table = table.replace_schema_metadata(metadata)
+        pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
         with self._told():
             self.folder.write(name, buffer.getvalue())
         return stated

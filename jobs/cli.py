@@ -41,7 +41,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage that argparse puts before it."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {_redacted(message)} (see {self.prog} --help)\n")
 
 
 def _parser(command: str | None) -> _Parser:

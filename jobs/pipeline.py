@@ -80,8 +80,6 @@ _BLOCK_BYTES = 64 * 1024 * 1024
 _PART_BYTES = 256 * 1024 * 1024
 #: How long a stopped run waits for Ray to end its execution; the finished rows are safe by then.
 _CLOSE_SECONDS = 10.0
-#: A decoder that takes longer over one image is taken to hang.
-_DECODE_SECONDS_AT_MOST = 120.0
 #: Actors of one machine whose device a block may break before its rows are given up.
 _DEVICE_LOSSES = 2
 #: Decode workers are replaced after so many tasks, as C decoders may leak.
@@ -102,6 +100,7 @@ class Encoding:
         prompts: What the features are scored by; None only embeds.
         schema: The output's columns.
         views: Degraded copies of each image that are encoded beside it; they need ``preprocess``.
+        decode_seconds: A decoder that takes longer over one image is taken to hang.
     """
 
     fetcher: Fetcher
@@ -113,6 +112,7 @@ class Encoding:
     prompts: PromptFeatures | None
     schema: pa.Schema
     views: int = 0
+    decode_seconds: float = 120.0
 
 
 @dataclass(frozen=True)
@@ -260,9 +260,9 @@ def decode_rows(table: pa.Table, *, encoding: Encoding) -> Iterator[pa.Table]:
     """Fetch and decode (a Ray task): adds pixels, size and status to each row."""
     guard: Isolated | Watchdog
     if is_second_try():
-        guard = Isolated(encoding.decoder, _DECODE_SECONDS_AT_MOST)
+        guard = Isolated(encoding.decoder, encoding.decode_seconds)
     else:
-        guard = Watchdog(_DECODE_SECONDS_AT_MOST)
+        guard = Watchdog(encoding.decode_seconds)
     rows: list[dict[str, Any]] = []
     size = start = 0
     uris = pc.if_else(table.column(DATA).is_null(), table.column(URI), None).to_pylist()
@@ -273,7 +273,7 @@ def decode_rows(table: pa.Table, *, encoding: Encoding) -> Iterator[pa.Table]:
             began = time.perf_counter()
             data = next(fetched)
             if embedded.is_valid:
-                data = embedded.as_py()
+                data = encoding.fetcher.within_limit(embedded.as_py())
             got = time.perf_counter()
             row = _decode(data, encoding.decoder, guard)
             if encoding.views and row[_PIXELS] is not None:

@@ -83,7 +83,7 @@ def run_images(
         fingerprint = _fingerprint(config, kind, towers, prompts, precision, schema)
         output = Output(config.output, manifest, fingerprint)
         if not output.left_to_do(config.retry_errors):
-            print(f"nothing to do: all {manifest.rows:,} rows are in {config.output}")
+            print(f"nothing to do: all {manifest.rows:,} rows are in {redact(config.output)}")
             result = audit(manifest, output.committed.rows)  # read a moment ago
             return conclude_unchanged(output, result, config.max_error_rate)
         cluster.start()

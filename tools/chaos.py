@@ -185,6 +185,7 @@ class Chaos:
             return "(was done)"
         if target == "driver":
             process.kill()
+            process.wait()  # else the next kill would take it for a run that was done
             self.costs.append(self._cost(output))
             self._notes(output).unlink(missing_ok=True)
             return "(cost {1} finished rows, the oldest {0:.1f} s old)".format(*self.costs[-1])
@@ -238,6 +239,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--first", choices=TARGETS, help="hit this first in each run (default: in turn)"
+    )
     arguments = parser.parse_args()
     os.environ["RAY_AUTH_MODE"] = "disabled"
     with tempfile.TemporaryDirectory() as folder:
@@ -245,7 +249,7 @@ def main() -> None:
         try:
             chaos.undisturbed()
             for number in range(arguments.runs):
-                targets = (TARGETS[number % 4], chaos.random.choice(TARGETS))
+                targets = (arguments.first or TARGETS[number % 4], chaos.random.choice(TARGETS))
                 print(chaos.run(f"run {number}", targets), flush=True)
         finally:
             chaos.close()

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -13,6 +18,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from iqa_core.fetching import Fetcher, _status_of, host_of, redact
 from iqa_core.schema import ImageError, Status
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -350,6 +357,24 @@ def test_prefixes_end_at_path_borders(tmp_path):
             fetcher.resolve(uri)
 
 
+def test_prefixes_hold_for_local_manifests_too(tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "secret").write_bytes(b"secret")
+    (tmp_path / "m/a.jpg").write_bytes(b"a")
+    fetcher = Fetcher(str(tmp_path / "m"), prefixes=("s3://data",))
+    assert fetcher.fetch("a.jpg") == fetcher.fetch(f"{tmp_path}/m/a.jpg") == b"a"
+    for uri in ("../secret", f"{tmp_path}/secret", f"{tmp_path}/m/../secret", "b/../../secret"):
+        assert status_of(fetcher, uri) == Status.DENIED
+    assert Fetcher(str(tmp_path / "m")).fetch("../secret") == b"secret"
+
+
+def test_ranges_that_are_none(tmp_path):
+    (tmp_path / "shard.tar").write_bytes(bytes(2000))
+    fetcher = Fetcher(str(tmp_path), max_bytes=100)
+    assert fetcher.fetch("shard.tar#bytes=512-511") == b""  # an empty member
+    assert status_of(fetcher, "shard.tar#bytes=512-2") == Status.UNSUPPORTED
+
+
 def test_schemes_can_be_allowed(tmp_path):
     fetcher = Fetcher(str(tmp_path), schemes=("zip", "s3"))
     assert fetcher.resolve("zip://a.jpg::s3://bucket/x.zip")
@@ -405,3 +430,58 @@ def test_host_of():
     assert host_of("https://me:x@host:8080/a?b") == "https://host:8080"
     assert host_of("a.jpg") == host_of(None) == ""
     assert host_of("http://[half/a") == "http://[half"  # which urlsplit refuses
+
+
+class _Hub(BaseHTTPRequestHandler):
+    """The little of the Hugging Face Hub that reading a file asks for."""
+
+    def do_GET(self):
+        path = self.path.partition("?")[0]
+        if path == "/datasets/me/photos/resolve/main/a.jpg":
+            self._answer(b"data")
+        elif path.startswith("/api/datasets/me/photos/tree/main"):
+            self._answer(json.dumps([{"type": "file", "path": "a.jpg", "size": 4, "oid": "0"}]))
+        elif path.startswith("/api/datasets/me/photos"):
+            self._answer(json.dumps({"id": "me/photos", "sha": "0"}))
+        else:
+            self._answer("{}", 404)
+
+    do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
+
+    def _answer(self, content, status=200):
+        content = content if isinstance(content, bytes) else content.encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+HUB = """
+from iqa_core.fetching import Fetcher
+from iqa_core.schema import ImageError
+for uri in ("hf://datasets/me/photos/a.jpg", "hf://datasets/me/photos/b.jpg", "hf://datasets/me/no/a.jpg"):
+    try:
+        print(Fetcher("hf://datasets/me/photos", retries=0).fetch(uri))
+    except ImageError as error:
+        print(error.status)
+print(Fetcher("hf://datasets/me/photos", retries=0).fetch("a.jpg"))
+"""
+
+
+def test_the_hugging_face_hub():
+    pytest.importorskip("huggingface_hub")
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Hub) as http:
+        thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+        thread.start()
+        environment = os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{http.server_port}"}
+        done = subprocess.run(
+            [sys.executable, "-c", HUB], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        http.shutdown()
+        thread.join()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["b'data'", "not_found", "not_found", "b'data'"]

@@ -133,6 +133,23 @@ def test_sigterm_while_it_starts(seconds, manifest, tmp_path):
     assert not ray_processes() - before
 
 
+def test_a_local_ray_listens_on_loopback_only(manifest, tmp_path):
+    process = start(manifest, tmp_path / "scores")
+    try:
+        wait_for_parts(process, tmp_path / "scores", 1)
+        family = [process.pid, *(p.pid for p in psutil.Process(process.pid).children(True))]
+        listening = [
+            connection.laddr
+            for connection in psutil.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN and connection.pid in family
+        ]
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+    assert listening
+    assert {place.ip for place in listening} <= {"127.0.0.1", "::1"}
+
+
 def test_sigterm_twice(manifest, tmp_path, capsys):
     output = tmp_path / "scores"
     process = start(manifest, output)
