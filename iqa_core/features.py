@@ -156,7 +156,7 @@ class FeatureCache:
         """Return the manifest that the features were made from, as its plan remembers it."""
         plan = self.folder.read_json(PLAN)
         files = tuple(
-            ManifestFile(file["name"], file["size"], tuple(file["row_groups"]))
+            ManifestFile(file["name"], file["size"], tuple(file["row_groups"]), file.get("digest"))
             for file in plan["files"]
         )
         return Manifest(plan["manifest"], self.folder, files, self.schema)

@@ -17,6 +17,7 @@ import random
 import re
 import socket
 import stat
+import threading
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +29,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import aiohttp
 import fsspec
+from aiohttp.http_exceptions import HttpProcessingError
 from fsspec.asyn import get_loop, sync
 from fsspec.exceptions import FSTimeoutError
 
@@ -35,7 +37,7 @@ from iqa_core.files import has_scheme
 from iqa_core.schema import ImageError, Status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 __all__ = ["DEFAULT_MAX_BYTES", "DEFAULT_SCHEMES", "Fetcher", "redact"]
 
@@ -49,39 +51,43 @@ DEFAULT_MAX_BYTES = 256 * 1024 * 1024
 _LOCAL = ("file", "local")
 _REDIRECTS = 10
 _TRANSIENT = {Status.THROTTLED, Status.TIMEOUT, Status.NETWORK}
+#: HTTP's codes, those of S3, and names of exceptions. Of HTTP's, any other 4xx is a refusal, too.
 _CODES = {
-    "401": Status.FORBIDDEN,
-    "403": Status.FORBIDDEN,
     "404": Status.NOT_FOUND,
     "408": Status.TIMEOUT,
     "410": Status.NOT_FOUND,
+    "425": Status.THROTTLED,
     "429": Status.THROTTLED,
     "503": Status.THROTTLED,
     "AccessDenied": Status.FORBIDDEN,
+    "NoCredentialsError": Status.FORBIDDEN,
     "NoSuchBucket": Status.NOT_FOUND,
     "NoSuchKey": Status.NOT_FOUND,
+    "RequestTimeout": Status.TIMEOUT,
     "SlowDown": Status.THROTTLED,
 }
 
 #: A part of a file, as in HTTP's Range header: how images inside tar shards are named.
 _RANGE = re.compile(r"#bytes=(\d{1,18})-(\d{1,18})$")
 
-# Passwords in URIs, and queries that sign or authorise a request.
-_USER_INFO = re.compile(r"(\w://)[^/@\s]+@")
-_QUERY = re.compile(r"(\w://[^\s?'\"]+)\?([^\s'\"]+)")
+# Passwords in URIs, queries that sign or authorise a request, and what of one is left behind a space
+# or a quotation mark. Each matches in linear time: the text may be a hostile manifest's.
+_USER_INFO = re.compile(r"(?<=\w://)[^/?#\s]*@")
+_QUERY = re.compile(r"\?[^\s'\"]*")
+_PARAMETER = re.compile(r"(?<=[?&;])[^=&;\s]{1,100}=[^&\s'\"]*")
 _SECRET = re.compile(
-    r"(^|[&;])(x-amz-|x-goog-|sig=|signature|token|access_token|auth|key|api_?key|awsaccesskeyid"
-    r"|googleaccessid|password|secret|policy|se=|sp=|sv=|sr=|expires|hdnts|hmac)",
+    r"[?&;](sig|se|sp|sv|sr|st|key|key-pair-id|expires|policy|googleaccessid|jwt|hmac|hdn\w{1,9})="
+    r"|[?&;][^=&;]{0,29}(signature|token|secret|passw|auth|credential|session|x-amz-|x-goog-"
+    r"|(api|access|private)[-_]?key)[^=&;]{0,29}=",
     re.IGNORECASE,
 )
 
 
 def redact(text: str) -> str:
     """Return a text without the passwords, and without the signed queries, of the URIs in it."""
-    if "://" not in text:
-        return text
-    text = _USER_INFO.sub(r"\1", text)
-    return _QUERY.sub(lambda m: m[1] if _SECRET.search(m[2]) else m[0], text)
+    text = _USER_INFO.sub("", text)
+    text = _QUERY.sub(lambda m: "" if _SECRET.search(unquote(m[0])) else m[0], text)
+    return _PARAMETER.sub(lambda m: "" if _SECRET.search("&" + unquote(m[0])) else m[0], text)
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,9 @@ class Fetcher:
         concurrency: Files fetched at once by :meth:`stream`.
         schemes: Schemes that a manifest may name.
         prefixes: If any, only what begins with one of these may be read, and the manifest's own
-            folder; in return, these may be local files or machines of a private network.
+            folder; in return, these may be local files or machines of a private network. The
+            manifest's own folder may be on such a machine only if its host is a number or localhost:
+            a name is whatever its owner's DNS says next.
     """
 
     base: str
@@ -117,7 +125,8 @@ class Fetcher:
         uri = _without_file_scheme(uri) if local or self.prefixes else uri
         if not has_scheme(uri) and not uri.startswith(("/", *(f"{name}:" for name in _LOCAL))):
             if local:
-                return str(Path(self.base, uri))
+                uri = str(Path(self.base, uri))
+                return uri if not self.prefixes else self._check_prefixes(uri)
             uri = f"{self.base.rstrip('/')}/{uri}"
             self._check_parents(uri)
             return uri
@@ -125,7 +134,7 @@ class Fetcher:
             return uri
         shown = redact(uri)
         if self.prefixes:
-            raise ImageError(Status.DENIED, f"{shown} begins with none of --allow-prefix")
+            return self._check_prefixes(uri)
         if not has_scheme(uri):
             if local and not uri.startswith(tuple(f"{name}:" for name in _LOCAL)):
                 return uri
@@ -136,12 +145,24 @@ class Fetcher:
         self._check_schemes(uri, shown)
         return uri
 
+    def _check_prefixes(self, uri: str) -> str:
+        if not self._is_trusted(uri):
+            raise ImageError(Status.DENIED, f"{redact(uri)} begins with none of --allow-prefix")
+        return uri
+
     def _check_schemes(self, uri: str, shown: str) -> None:
-        for part in uri.split("::"):
+        parts = [uri] if _is_http(uri) else uri.split("::")
+        for part in parts:
             scheme = part.partition("://")[0].lower()
             if scheme not in self.schemes:
                 raise ImageError(
-                    Status.DENIED, f"the scheme {scheme!r} of {shown} is not among --allow-scheme"
+                    Status.DENIED,
+                    f"the scheme {redact(scheme)!r} of {shown} is not among --allow-scheme",
+                )
+            if len(parts) > 1 and scheme in ("http", "https"):
+                # fsspec would fetch it, from whatever address.
+                raise ImageError(
+                    Status.DENIED, f"{shown} chains to a URL of HTTP: fetch that first"
                 )
 
     def _check_parents(self, uri: str) -> None:
@@ -150,11 +171,14 @@ class Fetcher:
 
     def _is_trusted(self, uri: str) -> bool:
         """Return whether it lies in the manifest's folder or below an allowed prefix."""
-        prefixes = (*self.prefixes, *((self.base,) if has_scheme(self.base) else ()))
-        if not prefixes or "::" in uri:
-            return False
-        place = _normal(uri)
-        return any(_lies_below(place, _normal(_without_file_scheme(p))) for p in prefixes)
+        own = (self.base,) if self.prefixes or has_scheme(self.base) else ()
+        prefixes = (*self.prefixes, *own)
+        return _is_below_any(uri, prefixes)
+
+    def _may_be_private(self, url: str) -> bool:
+        """Return whether a URL may lead to a machine that the internet does not reach."""
+        own = (self.base,) if _is_http(self.base) and _is_fixed(self.base) else ()
+        return _is_below_any(url, (*self.prefixes, *own))
 
     def fetch(self, uri: str) -> bytes:
         """Return one file's content.
@@ -201,6 +225,14 @@ class Fetcher:
         while waiting:
             yield waiting.popleft().result()
 
+    def within_limit(self, data: bytes) -> bytes | ImageError:
+        """Return an image that was inside the manifest, or the error that says that it is too large."""
+        try:
+            self._check_size(len(data))
+        except ImageError as error:
+            return error
+        return data
+
     def _fetch_or_error(self, uri: str | None) -> bytes | ImageError | None:
         try:
             return None if uri is None else self.fetch(uri)
@@ -212,6 +244,8 @@ class Fetcher:
         target, part = _split_range(target)
         if part is not None:
             self._check_size(part[1] - part[0])
+            if part[1] == part[0]:  # an empty member of a shard; no request can ask for that
+                return b""
             data = self._read_part(target, *part)
             if len(data) != part[1] - part[0]:
                 raise ImageError(
@@ -221,8 +255,10 @@ class Fetcher:
         if not has_scheme(target):
             with _open_regular(target) as file:
                 self._check_size(os.fstat(file.fileno()).st_size)
-                return file.read()
-        if target.lower().startswith(("http://", "https://")):
+                data = file.read(self.max_bytes + 1)  # it may grow
+                self._check_size(len(data))
+                return data
+        if _is_http(target):
             content: bytes = sync(get_loop(), self._read_http, target, timeout=self.timeout)
             return content
         fs, path_on_fs = fsspec.core.url_to_fs(target)
@@ -230,24 +266,27 @@ class Fetcher:
             # One byte more than the limit at most, so that a larger file is noticed, not read.
             data = self._read_range(fs, path_on_fs, 0, self.max_bytes + 1)
         else:
-            self._check_size(int(fs.size(path_on_fs) or 0))
-            data = fs.cat_file(path_on_fs)
+            data = _within(self.timeout, lambda: self._read_blocking(fs, path_on_fs))
         self._check_size(len(data))
         return bytes(data)
+
+    def _read_blocking(self, fs: Any, path: str) -> bytes:  # noqa: ANN401
+        self._check_size(int(fs.size(path) or 0))
+        return bytes(fs.cat_file(path))
 
     def _read_part(self, target: str, start: int, stop: int) -> bytes:
         if not has_scheme(target):
             with _open_regular(target) as file:
                 file.seek(start)
                 return file.read(stop - start)
-        if target.lower().startswith(("http://", "https://")):
+        if _is_http(target):
             span = (start, stop)
             content: bytes = sync(get_loop(), self._read_http, target, span, timeout=self.timeout)
             return content
         fs, path_on_fs = fsspec.core.url_to_fs(target)
         if getattr(fs, "async_impl", False):
             return self._read_range(fs, path_on_fs, start, stop)
-        return bytes(fs.cat_file(path_on_fs, start=start, end=stop))
+        return _within(self.timeout, lambda: bytes(fs.cat_file(path_on_fs, start=start, end=stop)))
 
     def _read_range(self, fs: Any, path: str, start: int, stop: int) -> bytes:  # noqa: ANN401
         try:
@@ -263,14 +302,14 @@ class Fetcher:
         """Read a URL, or the bytes from ``span[0]`` up to ``span[1]``."""
         headers = {"Range": f"bytes={span[0]}-{span[1] - 1}"} if span else {}
         for _ in range(_REDIRECTS):
-            trusted = self._is_trusted(url)
-            if not trusted:
+            private = self._may_be_private(url)
+            if not private:
                 _check_number(urlsplit(url).hostname or "")
-            session = _session(private=trusted)
+            session = _session(private=private)
             async with session.get(url, allow_redirects=False, headers=headers) as answer:
                 if answer.status in (301, 302, 303, 307, 308) and "Location" in answer.headers:
                     url = urljoin(url, answer.headers["Location"])
-                    if not url.lower().startswith(("http://", "https://")):
+                    if not _is_http(url):
                         raise ImageError(Status.DENIED, f"it redirects to {redact(url)}: not HTTP")
                     continue
                 answer.raise_for_status()
@@ -291,11 +330,42 @@ class Fetcher:
             )
 
 
+def _is_http(uri: str) -> bool:
+    return uri.lower().startswith(("http://", "https://"))
+
+
+def _is_fixed(url: str) -> bool:
+    """Return whether a URL's host is the same machine tomorrow, whatever DNS says."""
+    host = (urlsplit(url).hostname or "").partition("%")[0]
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return True
+
+
+def _within(seconds: float, action: Callable[[], bytes]) -> bytes:
+    """Do something with a filesystem that knows no time-outs; what hangs is left behind."""
+    done: Future[bytes] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(action())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return done.result(timeout=seconds)
+
+
 def _split_range(uri: str) -> tuple[str, tuple[int, int] | None]:
     """Split ``#bytes=FIRST-LAST`` off a URI; the range is (first, last + 1)."""
-    if found := _RANGE.search(uri):
-        return uri[: found.start()], (int(found[1]), int(found[2]) + 1)
-    return uri, None
+    if not (found := _RANGE.search(uri)):
+        return uri, None
+    start, stop = int(found[1]), int(found[2]) + 1
+    if stop < start:
+        raise ImageError(Status.UNSUPPORTED, f"{found[0]} ends before it begins")
+    return uri[: found.start()], (start, stop)
 
 
 def _open_regular(path: str) -> BinaryIO:
@@ -322,6 +392,13 @@ def _normal(uri: str) -> str:
     path = unquote(path.partition("?")[0].partition("#")[0]).replace("\\", "/")
     normal = posixpath.normpath("/" + path).lstrip("/")
     return f"{scheme.lower()}://{host.lower() if scheme.lower() in ('http', 'https') else host}/{normal}"
+
+
+def _is_below_any(uri: str, prefixes: Sequence[str]) -> bool:
+    if not prefixes or ("::" in uri and not _is_http(uri)):
+        return False
+    place = _normal(uri)
+    return any(_lies_below(place, _normal(_without_file_scheme(prefix))) for prefix in prefixes)
 
 
 def _lies_below(place: str, prefix: str) -> bool:
@@ -411,18 +488,37 @@ def _status_of(error: BaseException) -> Status:
         return Status.TIMEOUT
     if isinstance(error, IsADirectoryError):
         return Status.UNSUPPORTED
-    code = str(getattr(error, "status", "") or "")
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):
-        code = str(response.get("Error", {}).get("Code", ""))
-    if isinstance(error, ValueError) and not code:  # an unknown protocol, a malformed URL
+    for code in _codes_of(error):
+        if code in _CODES:
+            return _CODES[code]
+        if len(code) == 3 and code.startswith("4") and code.isdecimal():
+            return Status.FORBIDDEN
+    if isinstance(error, ValueError):  # an unknown protocol, a malformed URL
         return Status.UNSUPPORTED
-    return _CODES.get(code, Status.NETWORK)
+    return Status.NETWORK
+
+
+def _codes_of(error: BaseException) -> Iterator[str]:
+    """Yield what the libraries of stores call a failure, from the most to the least exact."""
+    cause: BaseException | None = error
+    while cause is not None:  # s3fs raises an OSError from botocore's error
+        response = getattr(cause, "response", None)
+        if isinstance(response, dict):  # botocore
+            yield str(response.get("Error", {}).get("Code", ""))
+            yield str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
+        yield str(getattr(response, "status_code", ""))  # huggingface_hub
+        # aiohttp, gcsfs; but a broken answer has a code of aiohttp's own, 400, and no server's
+        if not isinstance(cause, (aiohttp.ClientPayloadError, HttpProcessingError)):
+            status = getattr(cause, "status", None)
+            yield str(getattr(cause, "code", "") if status is None else status)
+        yield type(cause).__name__
+        cause = cause.__cause__
 
 
 def host_of(uri: str | None) -> str:
     """Return what fails together: scheme and host or bucket of a URI, or nothing if it is local."""
     if uri is None or not has_scheme(uri):
         return ""
-    parts = urlsplit(uri)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    scheme, _, rest = uri.partition("://")  # `urlsplit` refuses some, and any may come here
+    host = re.split(r"[/?#\\]", rest, maxsplit=1)[0].rpartition("@")[2]
+    return f"{scheme.lower()}://{host}"

@@ -8,7 +8,7 @@ import random
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,6 +31,21 @@ _ATTEMPTS = 5
 def has_scheme(uri: str) -> bool:
     """Return whether a text is a URI such as ``s3://bucket/key`` rather than a plain path."""
     return "://" in uri or "::" in uri
+
+
+def _escaped(path: str) -> str:
+    """Return a glob pattern that matches a path itself, whatever signs are in it."""
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in path)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power failure, too."""
+    with suppress(OSError):  # not every filesystem can; the file itself is written
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def retried(action: Callable[[], T]) -> T:
@@ -59,11 +74,13 @@ class Folder:
         uri: Its path or URI.
         fs: The filesystem.
         root: The folder's path on that filesystem.
+        query: What signs the requests for its files, if anything, from ``?`` on.
     """
 
     uri: str
     fs: fsspec.AbstractFileSystem
     root: str
+    query: str = field(default="", repr=False)
 
     @classmethod
     def of(cls, uri: str) -> Folder:
@@ -90,21 +107,32 @@ class Folder:
 
     def path(self, name: str) -> str:
         """Return the path of a file in it."""
-        return f"{self.root}/{name}"
+        return f"{self.root}/{name}{self.query}"
 
     def exists(self, name: str) -> bool:
         """Return whether a file is there."""
-        return self.retried(lambda: bool(self.fs.exists(self.path(name))))
+
+        def find() -> bool:
+            self.fs.invalidate_cache()
+            return bool(self.fs.exists(self.path(name)))
+
+        return self.retried(find)
 
     def list(self, pattern: str) -> list[str]:
         """Return the names below the folder that match a glob pattern, sorted."""
+        return list(self.stamps(pattern))
 
-        def find() -> list[str]:
+    def stamps(self, pattern: str) -> dict[str, str]:
+        """Return such names, sorted, each with a text that changes when the file is replaced."""
+
+        def find() -> dict[str, Any]:
             self.fs.invalidate_cache()
-            return list(self.fs.glob(self.path(pattern)))
+            found: dict[str, Any] = self.fs.glob(f"{_escaped(self.root)}/{pattern}", detail=True)
+            return found
 
         found = self.retried(find)
-        return sorted(str(PurePosixPath(path).relative_to(self.root)) for path in found)
+        names = {str(PurePosixPath(path).relative_to(self.root)): path for path in sorted(found)}
+        return {name: str(found[path]) for name, path in names.items()}
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file so that it is seen whole or not at all.
@@ -127,8 +155,15 @@ class Folder:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(final)
+            _sync_folder(final.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def sweep(self, pattern: str) -> None:
+        """Remove what killed processes left half written of files that match a pattern."""
+        if self.is_local:
+            for path in Path(self.root).glob(f".{pattern}.*.tmp"):
+                path.unlink(missing_ok=True)
 
     def read(self, name: str) -> bytes:
         """Return a file's content."""

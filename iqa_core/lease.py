@@ -55,6 +55,12 @@ def _runs(process: int) -> bool:
     return True
 
 
+def _now() -> float:
+    """Return seconds on a clock that also runs while the machine is suspended, where there is one."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
+
+
 class OutputLease:
     """Holds an output while a run writes to it; use it in a ``with`` statement.
 
@@ -74,6 +80,7 @@ class OutputLease:
         self._name = f"_run/lease-{self._id}.json"
         self._stopped = threading.Event()
         self._beaten = 0.0
+        self._lost = False
         self._thread = threading.Thread(target=self._beat_on, daemon=True)
 
     def __enter__(self) -> OutputLease:
@@ -108,15 +115,20 @@ class OutputLease:
         Raises:
             LeaseLostError: If no heartbeat got through for the lease's time, as after a suspension.
         """
-        if time.monotonic() - self._beaten > self._seconds or not self._folder.exists(self._name):
+        if not self._holds():
             raise LeaseLostError(
-                f"the lease on --output {self._folder.uri} has run out ({self._seconds:g} s without a "
-                "heartbeat), and another run may have taken over: nothing more was written; run the "
-                "same command again"
+                f"the lease on --output {self._folder.uri} is lost ({self._seconds:g} s without a "
+                "heartbeat, or its file in _run/ is gone), and another run may have taken over: nothing "
+                "more was written; run the same command again"
             )
 
+    def _holds(self) -> bool:
+        if _now() - self._beaten > self._seconds:
+            self._lost = True  # for good: another may have taken over since, and be done
+        return not self._lost and self._folder.exists(self._name)
+
     def _beat(self, *, candidate: bool = True) -> None:
-        began = time.monotonic()
+        began = _now()
         document = {
             "host": platform.node(),
             "place": _this_place(),
@@ -137,8 +149,9 @@ class OutputLease:
         wait = 0.0
         while not self._stopped.wait(wait):
             wait = self._seconds / 4
-            with suppress(InputError):  # a hiccup of the store; `check` notices if it lasts
-                if self._folder.exists(self._name):  # else another run has voided it
+            # A hiccup of the store may pass; `check` notices if it lasts.
+            with suppress(InputError, OSError):
+                if self._holds():  # else another run has voided it
                     self._beat(candidate=False)
 
     def _alive(self) -> dict[str, Any] | None:
@@ -152,16 +165,17 @@ class OutputLease:
         """Watch a lease until it shows a heartbeat (return it) or has run out (remove it)."""
         lease = first = self._read(name)
         while first is not None and lease is not None:
-            elsewhere = lease["place"] != _this_place()
-            if not elsewhere and not _runs(lease["process"]):
+            here = lease["place"] == _this_place()
+            if here and not _runs(lease["process"]):
                 break
-            if not elsewhere or lease["modified"] != first["modified"]:
+            if lease["modified"] != first["modified"]:
                 return lease
             self._beat()  # its time, by the same store's clock, is now
-            if (self._folder.modified(self._name) - lease["modified"]).total_seconds() > lease[
-                "seconds"
-            ]:
+            age = self._folder.modified(self._name) - lease["modified"]
+            if age.total_seconds() > lease["seconds"]:
                 break
+            if here:  # a process that runs but is silent for longer has that number by chance
+                return lease
             if lease is first:
                 log.warning(
                     "waiting to see whether %s on %s lives", lease["process"], lease["host"]
@@ -172,9 +186,17 @@ class OutputLease:
         return None
 
     def _read(self, name: str) -> dict[str, Any] | None:
+        """Return what a lease says; one that can't be understood may be half written, and counts."""
+        lease = {"place": "", "process": "?", "host": "?", "since": "?", "seconds": self._seconds}
         try:
-            lease: dict[str, Any] = self._folder.read_json(name)
-            lease["modified"] = self._folder.modified(name)
-        except (OSError, ValueError):
+            found = self._folder.read_json(name)
+        except FileNotFoundError:
             return None
-        return lease
+        except ValueError:
+            found = None
+        if isinstance(found, dict):
+            lease |= found
+        try:
+            return lease | {"modified": self._folder.modified(name)}
+        except FileNotFoundError:
+            return None

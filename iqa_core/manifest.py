@@ -6,6 +6,7 @@ A manifest is a file, a glob or a directory of Parquet files with a ``uri`` colu
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import tarfile
@@ -60,6 +61,10 @@ IMAGE_SUFFIXES = frozenset(
 _URI_COLUMNS = (URI, "path", "file", "filename", "image", "image_path", "url")
 _NULLS = ["", "NA", "NaN", "nan", "null", "NULL"]
 _ROWS_PER_UNIT = 50_000
+_MAX_ROWS = 2**32 - 1  # what a bitmap holds
+#: Of s3fs, gcsfs and huggingface_hub.
+_CHECKSUMS = ("ETag", "md5Hash", "blob_id")
+_DIGEST_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -70,11 +75,13 @@ class ManifestFile:
         name: Its name relative to the manifest.
         size: Bytes, to notice that a file has changed between two runs.
         row_groups: Rows of each row group.
+        digest: Of its content, for the same purpose; None if it is not known.
     """
 
     name: str
     size: int
     row_groups: tuple[int, ...]
+    digest: str | None = None
 
     @property
     def rows(self) -> int:
@@ -167,6 +174,8 @@ def open_manifest(uri: str, keep: Sequence[str] = ()) -> Manifest:
 
 
 def _find_files(uri: str) -> tuple[Folder, list[str]]:
+    if uri.lower().startswith(("http://", "https://")) and "?" in uri:
+        return _one_signed_file(uri)
     try:
         fs, path = fsspec.core.url_to_fs(uri)
         path = path.rstrip("/")
@@ -183,14 +192,25 @@ def _find_files(uri: str) -> tuple[Folder, list[str]]:
         if name.endswith(".parquet") and not any(p.startswith(("_", ".")) for p in name.split("/"))
     ]
     if not names:
-        raise InputError(f"--manifest {uri} holds no *.parquet file: make one with `iqa manifest`")
-    protocol = uri.partition("://")[0] + "://" if "://" in uri else ""
-    return Folder(protocol + root, fs, root), names
+        raise InputError(
+            f"--manifest {redact(uri)} holds no *.parquet file: make one with `iqa manifest`"
+        )
+    # Of HTTP, the path is the whole URL; and a file:// manifest is as local as one without.
+    bare = has_scheme(root) or "://" not in uri or folder.is_local
+    return Folder(root if bare else f"{uri.partition('://')[0]}://{root}", fs, root), names
+
+
+def _one_signed_file(uri: str) -> tuple[Folder, list[str]]:
+    """Open a URL with a query, which stays with the requests: it is no name, and may be a secret."""
+    place, _, query = uri.partition("?")
+    root, _, name = place.rpartition("/")
+    fs, _ = fsspec.core.url_to_fs(place)
+    return Folder(root, fs, root, query=f"?{query}"), [name]
 
 
 def _list_files(fs: fsspec.AbstractFileSystem, path: str) -> tuple[str, list[str]]:
     """Return the folder that names are relative to, and the files."""
-    if any(mark in path for mark in "*?["):
+    if any(mark in path for mark in "*?[") and not fs.exists(path):
         root = path[: min(path.index(mark) for mark in "*?[" if mark in path)].rpartition("/")[0]
         return root, list(fs.glob(path))
     if fs.isdir(path):
@@ -202,19 +222,45 @@ def _list_files(fs: fsspec.AbstractFileSystem, path: str) -> tuple[str, list[str
 def _open_file(folder: Folder, name: str) -> tuple[ManifestFile, pa.Schema]:
     path = folder.path(name)
 
-    def read_footer() -> tuple[Any, int]:
+    def read_footer() -> tuple[Any, int, str]:
         with folder.fs.open(path, "rb") as file:
-            return pq.read_metadata(file), int(folder.fs.size(path) or 0)
+            info = folder.fs.info(path)
+            metadata = pq.read_metadata(file)
+            return metadata, int(info["size"] or 0), _digest(folder, file, info, metadata)
 
+    shown = f"{folder.uri}/{name}"
     try:
-        metadata, size = folder.retried(read_footer)
+        metadata, size, digest = folder.retried(read_footer)
     except (OSError, pa.ArrowException) as error:
         raise InputError(
-            f"{path} is not a readable Parquet file ({error}): make one with `iqa manifest`"
+            f"{redact(shown)} is not a readable Parquet file ({redact(str(error))}): make one with "
+            "`iqa manifest`"
         ) from error
     groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+    if sum(groups) > _MAX_ROWS or min(groups, default=0) < 0:
+        raise InputError(
+            f"{redact(shown)} states {sum(groups):,} rows, but a file may have {_MAX_ROWS:,} at most: "
+            "split it"
+        )
     schema = metadata.schema.to_arrow_schema()
-    return ManifestFile(name, size, groups), schema
+    return ManifestFile(name, size, groups, digest), schema
+
+
+def _digest(folder: Folder, file: Any, info: dict[str, Any], metadata: Any) -> str:  # noqa: ANN401
+    """Return what tells one content of a file from another of the same size.
+
+    The store's own checksum where it has one; else of the file itself if it is local and not large,
+    or of the footer, which has the sizes and extreme values of all columns.
+    """
+    for key in _CHECKSUMS:
+        if info.get(key) and not has_scheme(folder.root):  # servers of HTTP tag as they like
+            return f"{key} {info[key]}"
+    if folder.is_local and info["size"] <= _DIGEST_BYTES:
+        file.seek(0)
+        return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+    footer = io.BytesIO()
+    metadata.write_metadata_file(footer)
+    return f"footer {hashlib.blake2b(footer.getvalue()).hexdigest()[:32]}"
 
 
 def _check_columns(path: str, schema: pa.Schema, keep: Sequence[str]) -> None:
@@ -302,7 +348,7 @@ def _normalise(
     count = len(table)
     uri = pa.chunked_array([pa.nulls(count, pa.string())])
     if URI in table.column_names:
-        uri = table.column(URI).cast(pa.string())
+        uri = _valid_text(table.column(URI).cast(pa.string()))
     data = pa.chunked_array([pa.nulls(count, pa.large_binary())])
     if IMAGE in table.column_names:
         image = table.column(IMAGE)
@@ -313,9 +359,8 @@ def _normalise(
             image = pa.chunked_array([parts["bytes"]])
             if URI not in table.column_names and "path" in parts:
                 # `path` is only an image's address where the bytes are not embedded.
-                uri = pa.chunked_array(
-                    [pa.compute.if_else(parts["bytes"].is_null(), parts["path"], None)]
-                ).cast(pa.string())
+                paths = pa.compute.if_else(parts["bytes"].is_null(), parts["path"], None)
+                uri = _valid_text(pa.chunked_array([paths]).cast(pa.string()))
         data = image.cast(pa.large_binary())
     image_id = pa.nulls(count, image_id_type)
     arrays = {
@@ -326,6 +371,17 @@ def _normalise(
         DATA: data,
     }
     return pa.table(arrays | {name: table.column(name) for name in keep})
+
+
+def _valid_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return strings whose bytes are UTF-8, which Parquet files only promise."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        texts = column.cast(pa.binary()).to_pylist()
+        fixed = [text if text is None else text.decode(errors="replace") for text in texts]
+        return pa.chunked_array([pa.array(fixed, pa.string())])
+    return column
 
 
 def find_images(sources: Sequence[str], uri_column: str | None = None) -> tuple[pa.Table, int]:

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from iqa_core.fetching import redact
 from iqa_core.files import Folder
 from iqa_core.lease import OutputLease
 from iqa_core.rows import RowSet
@@ -40,6 +41,7 @@ __all__ = [
     "Committed",
     "Output",
     "audit",
+    "check_plan",
     "digest",
     "output_schema",
     "read_committed",
@@ -113,21 +115,23 @@ class Committed:
     Attributes:
         rows: The rows.
         statuses: Rows by status.
-        parts: Names of the part files.
+        parts: Names of the part files, each with what tells when it was replaced.
         fingerprints: Digests of the fingerprints that the part files state.
     """
 
     def __init__(self) -> None:
         self.rows = RowSet()
         self.statuses: Counter[str] = Counter()
-        self.parts: set[str] = set()
+        self.parts: dict[str, str | None] = {}
         self.fingerprints: set[str] = set()
 
-    def add(self, name: str, identities: pa.Table, stated: Mapping[str, Any]) -> None:
+    def add(
+        self, name: str, identities: pa.Table, stated: Mapping[str, Any], stamp: str | None = None
+    ) -> None:
         """Add a part file by its rows' identities and what its metadata states."""
         self.rows.add(identities)
         self.statuses.update(stated["statuses"])
-        self.parts.add(name)
+        self.parts[name] = stamp
         if "fingerprint" in stated:
             self.fingerprints.add(stated["fingerprint"])
 
@@ -139,7 +143,7 @@ def read_committed(
 
     Args:
         folder: The output.
-        known: What was read before; only newer part files are read then.
+        known: What was read before; only newer part files are read then, unless some were replaced.
         everything: Read all columns, to see that the files are whole.
 
     Raises:
@@ -148,7 +152,9 @@ def read_committed(
 
     def open_and_read(name: str) -> tuple[str, pa.Table, Mapping[str, Any]]:
         with folder.fs.open(folder.path(name), "rb") as handle:
-            file = pq.ParquetFile(handle, read_dictionary=[MANIFEST_FILE])
+            file = pq.ParquetFile(
+                handle, read_dictionary=[MANIFEST_FILE], page_checksum_verification=everything
+            )
             stated = json.loads((file.schema_arrow.metadata or {}).get(_STATED, b"{}"))
             counts = stated.get("statuses", {})
             if everything or sum(counts.values()) != file.metadata.num_rows:
@@ -161,6 +167,11 @@ def read_committed(
     def read(name: str) -> tuple[str, pa.Table, Mapping[str, Any]]:
         try:
             return folder.retried(lambda: open_and_read(name))
+        except FileNotFoundError as error:
+            raise InputError(
+                f"part file {name} of {folder.uri} went away while it was read: another run is at work "
+                "on this output; wait for it"
+            ) from error
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"part file {name} of {folder.uri} can't be read ({error}): it was not written by "
@@ -168,12 +179,15 @@ def read_committed(
             ) from error
 
     committed = known or Committed()
-    names = [name for name in folder.list(PARTS) if name not in committed.parts]
+    stamps = folder.stamps(PARTS)
+    if any(stamps.get(name) != stamp for name, stamp in committed.parts.items()):
+        committed = Committed()  # another driver has taken rows out of these
+    names = [name for name in stamps if name not in committed.parts]
     with ThreadPoolExecutor(_READERS) as pool:
         # In slices, so that no more than that many tables wait to be added.
         for start in range(0, len(names), 4 * _READERS):
             for found in pool.map(read, names[start : start + 4 * _READERS]):
-                committed.add(*found)
+                committed.add(*found, stamps[found[0]])
     return committed
 
 
@@ -276,7 +290,7 @@ class Output:
         if self.folder.exists(FINGERPRINT):
             _check_fingerprint(uri, self.folder.read_json(FINGERPRINT), self._fingerprint)
             if self.folder.exists(PLAN):
-                _check_plan(uri, self.folder.read_json(PLAN), manifest)
+                check_plan(uri, self.folder.read_json(PLAN), manifest)
         elif self.folder.list("*.parquet"):
             raise InputError(
                 f"--output {uri} holds Parquet files, but no {FINGERPRINT}: give a new or empty "
@@ -308,21 +322,30 @@ class Output:
         Raises:
             InputError: If another driver holds the lease, or the folder can't be written.
         """
-        with OutputLease(self.folder, lease_seconds) as lease:
-            self._lease = lease
-            read_committed(self.folder, self.committed)  # what came before the lease was ours
-            if self.committed.rows.duplicates:
-                self.reconcile()
-            try:
+        with ExitStack() as stack:
+            with self._told():
+                self._lease = stack.enter_context(OutputLease(self.folder, lease_seconds))
+                stack.callback(setattr, self, "_lease", None)
+                self.folder.sweep(PARTS)
+                # What came, and what was taken out, before the lease was ours.
+                self.committed = read_committed(self.folder, self.committed)
+                if self.committed.rows.duplicates:
+                    self.reconcile()
                 self.folder.write_json(PLAN, self._manifest.plan())
                 self.folder.write_json(_CONFIG, config)
                 self.folder.write_json(FINGERPRINT, self._fingerprint)
-            except OSError as error:
-                raise InputError(
-                    f"--output {self.folder.uri} can't be written ({error}): check path and "
-                    "permissions"
-                ) from error
             yield
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn a full disk, a revoked permission or a lost store into one line."""
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"--output {self.folder.uri} can't be written ({redact(str(error))}); what was written "
+                "before is safe: mend this and run the same command again"
+            ) from error
 
     def commit(self, table: pa.Table) -> None:
         """Write finished rows as one part file; once this returns they are done.
@@ -332,7 +355,8 @@ class Output:
         """
         if self._lease is None:
             raise RuntimeError("rows can only be committed within `writing`")
-        self._lease.check()
+        with self._told():
+            self._lease.check()
         name = f"part-{self._name}-{self._written:05d}.parquet"
         stated = self._write_part(name, table)
         self._written += 1
@@ -342,14 +366,10 @@ class Output:
         stated = {"statuses": count_statuses(table), "fingerprint": digest(self._fingerprint)}
         buffer = io.BytesIO()
         metadata = {_STATED: json.dumps(stated).encode()}
-        pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd")
-        try:
+        table = table.replace_schema_metadata(metadata)
+        pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+        with self._told():
             self.folder.write(name, buffer.getvalue())
-        except OSError as error:
-            raise InputError(
-                f"a part file of --output {self.folder.uri} can't be written ({error}); what was "
-                "written before is safe: mend this and run the same command again"
-            ) from error
         return stated
 
     def drop(self, statuses: Sequence[str]) -> int:
@@ -386,7 +406,10 @@ class Output:
     def _rewrite(self, names: Sequence[str], keep: Callable[[pa.Table], pa.Table]) -> int:
         removed = 0
         for name in names:
-            table = pq.read_table(io.BytesIO(self.folder.read(name)))
+            with self._told():
+                if self._lease is not None:
+                    self._lease.check()
+                table = pq.read_table(io.BytesIO(self.folder.read(name)))
             kept = keep(table)
             if len(kept) == len(table):
                 continue
@@ -400,13 +423,19 @@ class Output:
         return removed
 
     def audit(self) -> Audit:
-        """Read the part files again, and compare them with the manifest."""
+        """Read the part files again, and compare them with the manifest.
+
+        Rows that another driver wrote as well, because it believed itself alone, are taken out.
+        """
         self.committed = read_committed(self.folder)
+        if self.committed.rows.duplicates and self._lease is not None:
+            self.reconcile()
         return audit(self._manifest, self.committed.rows)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary of a run."""
-        self.folder.write_json(_SUMMARY, summary)
+        with self._told():
+            self.folder.write_json(_SUMMARY, summary)
 
 
 def _check_place(folder: Folder, manifest: Manifest) -> None:
@@ -432,7 +461,12 @@ def _check_fingerprint(uri: str, stored: Mapping[str, Any], wanted: Mapping[str,
             )
 
 
-def _check_plan(uri: str, plan: Mapping[str, Any], manifest: Manifest) -> None:
+def check_plan(uri: str, plan: Mapping[str, Any], manifest: Manifest) -> None:
+    """Compare a manifest with what an output's plan remembers of it.
+
+    Raises:
+        InputError: If a file is gone or has changed; new ones are none of that.
+    """
     now = {file["name"]: file for file in manifest.plan()["files"]}
     for before in plan["files"]:
         name = before["name"]
@@ -441,8 +475,9 @@ def _check_plan(uri: str, plan: Mapping[str, Any], manifest: Manifest) -> None:
                 f"manifest file {name} is gone from {manifest.uri}, but --output {uri} was begun "
                 "with it: put it back, or give another --output"
             )
-        for key in ("rows", "size"):
-            if now[name][key] != before[key]:
+        for key in ("rows", "size", "digest"):
+            # Older outputs have no digest.
+            if before.get(key) is not None and now[name][key] not in (before[key], None):
                 raise InputError(
                     f"manifest file {name} of {manifest.uri} has changed: its {key} was {before[key]} "
                     f"when --output {uri} was begun and is {now[name][key]}: put it back, or give "

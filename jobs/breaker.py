@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict, deque
+from collections import Counter, OrderedDict, deque
 from typing import TYPE_CHECKING
 
 from iqa_core.fetching import host_of
+from iqa_core.files import has_scheme
 from iqa_core.schema import Status
 
 if TYPE_CHECKING:
@@ -19,19 +20,22 @@ __all__ = ["Breaker"]
 _OUTAGE = {Status.FORBIDDEN, Status.NETWORK, Status.THROTTLED, Status.TIMEOUT}
 _WINDOW = 300
 _SHARE = 0.9
+_HOSTS = 10_000
 
 
 class Breaker:
     """Watches the last rows of each host.
 
     Args:
+        base: The manifest's folder, from which images with relative paths come.
         window: Rows of a host that are looked at.
         share: It breaks if at least this share of them failed alike.
     """
 
-    def __init__(self, window: int = _WINDOW, share: float = _SHARE) -> None:
+    def __init__(self, base: str = "", window: int = _WINDOW, share: float = _SHARE) -> None:
+        self._base = host_of(base)
         self._share = share
-        self._last: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=window))
+        self._last: OrderedDict[str, deque[str]] = OrderedDict()
         self._window = window
         self.broken: tuple[str, str] | None = None
 
@@ -44,10 +48,19 @@ class Breaker:
         """
         if not self._last and not _OUTAGE.intersection(statuses):
             return None
+        touched = set()
         for uri, status in zip(uris, statuses, strict=True):
-            if host := host_of(uri):
+            if host := self._host_of(uri):
+                if host not in self._last:
+                    self._last[host] = deque(maxlen=self._window)
                 self._last[host].append(status)
-        for host, last in self._last.items():
+                self._last.move_to_end(host)
+                touched.add(host)
+        # A crawl has millions of hosts: those that had no row for long are forgotten.
+        while len(self._last) > _HOSTS:
+            self._last.popitem(last=False)
+        for host in touched & self._last.keys():
+            last = self._last[host]
             status, count = Counter(last).most_common(1)[0]
             if len(last) == self._window and status in _OUTAGE and count >= self._share * len(last):
                 self.broken = (host, status)
@@ -57,13 +70,16 @@ class Breaker:
                 )
         return None
 
+    def _host_of(self, uri: str | None) -> str:
+        return self._base if uri and not has_scheme(uri) else host_of(uri)
+
     def without_victims(self, table: pa.Table) -> pa.Table:
         """Return the rows of a table that are worth keeping: not those that the outage failed."""
         if self.broken is None:
             return table
         host, status = self.broken
         kept = [
-            found != status or host_of(uri) != host
+            found != status or self._host_of(uri) != host
             for uri, found in zip(
                 table.column("uri").to_pylist(), table.column("status").to_pylist(), strict=True
             )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
+import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 from iqa_core import __version__
@@ -39,7 +41,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage that argparse puts before it."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {_redacted(message)} (see {self.prog} --help)\n")
 
 
 def _parser(command: str | None) -> _Parser:
@@ -78,12 +80,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = module.run(read_options(module.Config, arguments))
     except InputError as error:
-        print(f"iqa {arguments.command}: {error}", file=sys.stderr)
+        print(f"iqa {arguments.command}: {_redacted(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"iqa {arguments.command}: interrupted", file=sys.stderr)
         return 130
+    except SystemExit as error:
+        if error.code != signal.SIGTERM:  # as Ray's handler exits, before and after ours
+            raise
+        print(f"iqa {arguments.command}: stopped; the same command goes on", file=sys.stderr)
+        return 128 + signal.SIGTERM
     except BrokenPipeError:  # `iqa ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception:  # a fault of this program, which must not show secrets either
+        print(_redacted(traceback.format_exc()), end="", file=sys.stderr)
+        return 1
     return status
+
+
+def _redacted(text: str) -> str:
+    from iqa_core.fetching import redact  # only now: it brings aiohttp
+
+    return redact(text)

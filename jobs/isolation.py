@@ -96,7 +96,7 @@ class Isolated:
                 )
             works, value = self._pipe.recv()
         except (EOFError, OSError) as error:
-            self._child.join()
+            self._child.join(timeout=5)
             code = self._child.exitcode
             self.close()
             raise ImageError(

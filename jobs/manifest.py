@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from iqa_core.fetching import redact
 from iqa_core.files import Folder
 from iqa_core.manifest import find_images, write_manifest
 from iqa_core.releases import RELEASES, read_release, recognise_release
@@ -59,7 +60,7 @@ def run(config: Config) -> int:
     write_manifest(table, config.output)
     extra = [column for column in table.column_names if column != "uri"]
     of = f" of {RELEASES[name].title}" if name else ""
-    print(f"{config.output}: {len(table):,} images{of}; columns uri, {', '.join(extra)}")
+    print(f"{redact(config.output)}: {len(table):,} images{of}; columns uri, {', '.join(extra)}")
     print("".join(f"{note}\n" for note in notes), end="")
     return 0
 

@@ -7,19 +7,23 @@ costs at most that much finished work, and progress, audit and commit are in one
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import queue
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
+import uuid
 from collections import Counter
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,8 +80,8 @@ _BLOCK_BYTES = 64 * 1024 * 1024
 _PART_BYTES = 256 * 1024 * 1024
 #: How long a stopped run waits for Ray to end its execution; the finished rows are safe by then.
 _CLOSE_SECONDS = 10.0
-#: A decoder that takes longer over one image is taken to hang.
-_DECODE_SECONDS_AT_MOST = 120.0
+#: Actors of one machine whose device a block may break before its rows are given up.
+_DEVICE_LOSSES = 2
 #: Decode workers are replaced after so many tasks, as C decoders may leak.
 _TASKS_PER_WORKER = 2000
 
@@ -96,6 +100,7 @@ class Encoding:
         prompts: What the features are scored by; None only embeds.
         schema: The output's columns.
         views: Degraded copies of each image that are encoded beside it; they need ``preprocess``.
+        decode_seconds: A decoder that takes longer over one image is taken to hang.
     """
 
     fetcher: Fetcher
@@ -107,6 +112,7 @@ class Encoding:
     prompts: PromptFeatures | None
     schema: pa.Schema
     views: int = 0
+    decode_seconds: float = 120.0
 
 
 @dataclass(frozen=True)
@@ -254,9 +260,9 @@ def decode_rows(table: pa.Table, *, encoding: Encoding) -> Iterator[pa.Table]:
     """Fetch and decode (a Ray task): adds pixels, size and status to each row."""
     guard: Isolated | Watchdog
     if is_second_try():
-        guard = Isolated(encoding.decoder, _DECODE_SECONDS_AT_MOST)
+        guard = Isolated(encoding.decoder, encoding.decode_seconds)
     else:
-        guard = Watchdog(_DECODE_SECONDS_AT_MOST)
+        guard = Watchdog(encoding.decode_seconds)
     rows: list[dict[str, Any]] = []
     size = start = 0
     uris = pc.if_else(table.column(DATA).is_null(), table.column(URI), None).to_pylist()
@@ -267,7 +273,7 @@ def decode_rows(table: pa.Table, *, encoding: Encoding) -> Iterator[pa.Table]:
             began = time.perf_counter()
             data = next(fetched)
             if embedded.is_valid:
-                data = embedded.as_py()
+                data = encoding.fetcher.within_limit(embedded.as_py())
             got = time.perf_counter()
             row = _decode(data, encoding.decoder, guard)
             if encoding.views and row[_PIXELS] is not None:
@@ -342,18 +348,22 @@ class TowerActor:
             for as long as the driver lives, so that a restarted actor finds it.
         encoding: What to do.
         actors: The pool that this one belongs to.
+        run: A name that no other run has.
     """
 
-    def __init__(self, tower: bytes, encoding: Encoding, actors: Actors) -> None:
+    def __init__(self, tower: bytes, encoding: Encoding, actors: Actors, run: str) -> None:
         torch.set_num_threads(max(1, int(actors.cpus)))
         device = "cuda" if actors.gpus and torch.cuda.is_available() else "cpu"
         self.tower = ray.get(ray.cloudpickle.loads(tower)).to_device(device, encoding.precision)
         self.encoding = encoding
+        self.run = run
+        self.block = ""
         self.out_of_memory = 0
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Replace pixels by scores."""
         self.out_of_memory = 0
+        self.block = "-".join(str(table.column(name)[0]) for name in IDENTITY) if table else ""
         began = time.perf_counter()
         places, images = self._images(table)
         copies = 1 + self.encoding.views
@@ -390,6 +400,12 @@ class TowerActor:
         except torch.OutOfMemoryError:
             self.out_of_memory += 1  # `encode_images` halves the batch and goes on
             raise
+        except torch.AcceleratorError:
+            # After such an error this process can't use the device any more, so that each image
+            # would fail. Another actor does these rows again, unless they broke several.
+            if _count_loss(f"{self.run} {self.block}") <= _DEVICE_LOSSES:
+                os._exit(71)
+            raise
         return features
 
     def _images(self, table: pa.Table) -> tuple[list[int], list[np.ndarray]]:
@@ -404,6 +420,16 @@ class TowerActor:
                 places += range(place * len(copies), (place + 1) * len(copies))
                 images += list(copies)
         return places, images
+
+
+def _count_loss(what: str) -> int:
+    """Return how often this was counted on this machine: Ray does not tell actors of their retries."""
+    name = hashlib.sha256(what.encode()).hexdigest()[:32]
+    for count in range(1, _DEVICE_LOSSES + 1):
+        with suppress(FileExistsError):
+            Path(tempfile.gettempdir(), f"iqa-loss-{name}-{count}").open("x").close()
+            return count
+    return _DEVICE_LOSSES + 1
 
 
 def _result_columns(features: np.ndarray, encoding: Encoding) -> dict[str, pa.Array]:
@@ -464,7 +490,7 @@ def _dataset(
         )
         .map_batches(
             TowerActor,
-            fn_constructor_args=(ray.cloudpickle.dumps(tower), encoding, actors),
+            fn_constructor_args=(ray.cloudpickle.dumps(tower), encoding, actors, uuid.uuid4().hex),
             batch_format="pyarrow",
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors.most),
@@ -536,7 +562,7 @@ def run_pipeline(
     try:
         with _stop_requests() as stop, _Feed(dataset) as feed:
             while not stop.is_set() and not collected.broken:
-                table = feed.next(timeout=0.5)
+                table = feed.next(timeout=min(0.5, collected.seconds_left))
                 if table is feed.END:
                     break
                 if table is not None:
@@ -602,6 +628,11 @@ class _Collected:
             self.broken = self._breaker.add(table.column(URI).to_pylist(), statuses)
             if self.broken:
                 self._pending = [self._breaker.without_victims(part) for part in self._pending]
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until it is time to write a part file, a moment at least."""
+        return max(0.01, self._last + self._seconds - time.monotonic())
 
     def commit_if_due(self) -> None:
         """Write a part file if it is time to, or if much waits for it."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from iqa_core.features import EMBEDDING, FeatureCache, features_of, score_columns
+from iqa_core.fetching import redact
 from iqa_core.output import Output, audit, output_schema
 from iqa_core.schema import InputError
 from iqa_core.towers import load_towers
@@ -64,7 +65,7 @@ def rescore(
     fingerprint = run_fingerprint("rescore", cache.tower, prompts, schema)
     output = Output(config.output, manifest, fingerprint)
     if not output.left_to_do():
-        print(f"nothing to do: all {manifest.rows:,} rows are in {config.output}")
+        print(f"nothing to do: all {manifest.rows:,} rows are in {redact(config.output)}")
         result = audit(manifest, output.committed.rows)  # read a moment ago
         return conclude_unchanged(output, result, config.max_error_rate)
     with output.writing(as_json(replace(config, model=model)), config.lease_seconds):

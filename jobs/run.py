@@ -83,7 +83,7 @@ def run_images(
         fingerprint = _fingerprint(config, kind, towers, prompts, precision, schema)
         output = Output(config.output, manifest, fingerprint)
         if not output.left_to_do(config.retry_errors):
-            print(f"nothing to do: all {manifest.rows:,} rows are in {config.output}")
+            print(f"nothing to do: all {manifest.rows:,} rows are in {redact(config.output)}")
             result = audit(manifest, output.committed.rows)  # read a moment ago
             return conclude_unchanged(output, result, config.max_error_rate)
         cluster.start()
@@ -118,17 +118,23 @@ def run_images(
             done = f", {before:,} done before" if before else ""
             print(f"{rows:,} rows to do{done}; {_describe(towers, precision, actors)}", flush=True)
             units = list(plan_units(manifest, output.committed.rows))
+            breaker = Breaker(manifest.folder.uri) if config.max_error_rate < 1 else None
             outcome = run_pipeline(
                 manifest, config.keep, units, rows, towers.image, encoding, actors, output,
-                config.commit_seconds, Breaker() if config.max_error_rate < 1 else None,
+                config.commit_seconds, breaker,
             )  # fmt: skip
             return conclude(output, outcome, actors, config.max_error_rate)
 
 
 def as_json(config: ImageConfig) -> dict[str, Any]:
     """Return the options as they are kept beside the output: without passwords or signatures."""
-    options = asdict(config).items()
-    return {name: redact(value) if isinstance(value, str) else value for name, value in options}
+    return {name: _redacted(value) for name, value in asdict(config).items()}
+
+
+def _redacted(value: Any) -> Any:  # noqa: ANN401 - any option's
+    if isinstance(value, tuple):
+        return [_redacted(one) for one in value]
+    return redact(value) if isinstance(value, str) else value
 
 
 def conclude(output: Output, outcome: Outcome, actors: Actors | None, max_error_rate: float) -> int:

@@ -1,6 +1,7 @@
 """Prove that an output holds every row of its manifest exactly once; exit status 1 otherwise.
 
-Reads every part file to its end, and checks that all were written under one fingerprint.
+Reads every part file to its end, and checks that all were written under one fingerprint and that the
+manifest's files are those that were scored.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 from iqa_core.files import Folder
 from iqa_core.manifest import open_manifest
-from iqa_core.output import FINGERPRINT, PARTS, audit, digest, read_committed
+from iqa_core.output import FINGERPRINT, PARTS, PLAN, audit, check_plan, digest, read_committed
 from iqa_core.schema import InputError
 from jobs.options import option
 
@@ -34,11 +35,15 @@ def run(config: Config) -> int:
         raise InputError(
             f"--scores {config.scores} holds no {PARTS}: give the output of `iqa score`"
         )
+    if folder.exists(PLAN):
+        check_plan(config.scores, folder.read_json(PLAN), manifest)
     committed = read_committed(folder, everything=True)
     result = audit(manifest, committed.rows)
     # Part files of versions that did not state one have none, which is no contradiction.
-    allowed = {digest(folder.read_json(FINGERPRINT))} if folder.exists(FINGERPRINT) else set()
-    foreign = committed.fingerprints - allowed
+    own = set(sorted(committed.fingerprints)[:1])
+    if folder.exists(FINGERPRINT):
+        own = {digest(folder.read_json(FINGERPRINT))}
+    foreign = committed.fingerprints - own
     passed = result.passed and not foreign
     if config.json:
         findings = {"passed": passed, **asdict(result), "fingerprints": len(foreign) + 1}

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
-from iqa_core.fetching import Fetcher, host_of, redact
+from iqa_core.fetching import Fetcher, _status_of, host_of, redact
 from iqa_core.schema import ImageError, Status
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -30,6 +39,7 @@ class _Handler(BaseHTTPRequestHandler):
             "/secret": 403,
             "/busy": 429,
             "/down": 500,
+            "/odd": 400,
         }.get(self.path, 200)
         if self.path == "/flaky" and count < 3:
             status = 503
@@ -105,6 +115,7 @@ class TestFetcher:
         assert status_of(fetcher, f"{server}/secret") == Status.FORBIDDEN
         assert status_of(fetcher, f"{server}/busy") == Status.THROTTLED
         assert status_of(fetcher, f"{server}/down") == Status.NETWORK
+        assert status_of(fetcher, f"{server}/odd") == Status.FORBIDDEN  # it refuses
         assert status_of(fetcher, f"{server}/slow") == Status.TIMEOUT
         assert status_of(fetcher, "http://127.0.0.1:9/a") == Status.NETWORK
 
@@ -116,6 +127,8 @@ class TestFetcher:
         assert _Handler.requests["/cut"] == 3
         assert status_of(fetcher, f"{server}/gone") == Status.NOT_FOUND
         assert _Handler.requests["/gone"] == 1
+        assert status_of(fetcher, f"{server}/odd") == Status.FORBIDDEN
+        assert _Handler.requests["/odd"] == 1
 
     def test_remote_manifests_read_no_local_files(self):
         fetcher = Fetcher("memory://folder")
@@ -170,6 +183,15 @@ class TestFetcher:
         "http://0x7f000001:{port}/a",
         "http://017700000001:{port}/a",
         "http://127.1:{port}/a",
+        "http://0x7f.1:{port}/a",
+        "http://①②⑦.⓪.⓪.①:{port}/a",
+        "http://ⓛocalhost:{port}/a",
+        "http://[::1%25lo]:{port}/a",
+        "http://[fe80::1%251]/a",
+        "http://127.0.0.1:{port}@[::1]:{port}/a",
+        "http://127.0.0.1:{port}#@good.example/a",
+        "http://[::ffff:169.254.169.254]/latest/meta-data/",
+        "http://2852039166/latest/meta-data/",
         "http://0:{port}/a",
         "http://0.0.0.0:{port}/a",
         "http://[::1]:{port}/a",
@@ -198,6 +220,18 @@ class TestFetcher:
         "..\\secret.jpg",
         "zip://a.jpg::file:///etc/passwd",
         "zip://a.jpg::s3://bucket/file.zip",
+        "memory://a::http://127.0.0.1:{port}/a",
+        "s3://bucket/a::http://127.0.0.1:{port}/a",
+        "https://127.0.0.1:{port}/a::s3://bucket/a",
+        "http::s3://bucket/a",
+        "blockcache::s3://bucket/a",
+        "github://owner:repository@/a",
+        "git:///etc::/passwd",
+        "libarchive://a::s3://bucket/a.tar",
+        "//127.0.0.1/a",
+        "file:////etc/passwd",
+        "file:etc/passwd",
+        "file://localhost/etc/passwd",
         "simplecache::file:///etc/passwd",
         "filecache::http://127.0.0.1:{port}/a",
         "gopher://127.0.0.1:{port}/a",
@@ -233,8 +267,78 @@ def test_names_that_resolve_to_private_addresses_are_refused(server, monkeypatch
     port = server.rpartition(":")[2]
     assert status_of(fetcher, f"http://photos.example:{port}/a") == Status.DENIED
     assert not _Handler.requests
+    # Nor if the manifest comes from there: whoever owns the name says where it leads, each time anew.
+    beside = Fetcher(f"http://photos.example:{port}/m", retries=0)
+    assert status_of(beside, "a") == Status.DENIED
+    assert not _Handler.requests
     allowed = Fetcher(str(tmp_path), retries=0, prefixes=(f"http://photos.example:{port}",))
     assert allowed.fetch(f"http://photos.example:{port}/a") == b"data"
+
+
+def test_images_beside_a_manifest_on_a_private_machine(server):
+    fetcher = Fetcher(f"{server}/m", retries=0)
+    assert fetcher.fetch("a") == b"data"
+    assert status_of(fetcher, "../a") == Status.DENIED
+    assert status_of(fetcher, f"{server}/other") == Status.DENIED
+    assert set(_Handler.requests) == {"/m/a"}
+
+
+def test_allowed_archives_reach_no_private_machine(server):
+    schemes = ("zip", "http", "https", "simplecache")
+    fetcher = Fetcher("s3://bucket/m", retries=0, schemes=schemes)
+    for uri in (f"zip://a.jpg::{server}/a.zip", f"simplecache::{server}/a"):
+        assert status_of(fetcher, uri) == Status.DENIED
+    assert not _Handler.requests
+
+
+class Stuck(MemoryFileSystem):
+    """A filesystem without time-outs, which hangs."""
+
+    protocol = "stuck"
+    cachable = False
+
+    def cat_file(self, path, start=None, end=None, **kwargs):
+        time.sleep(5)
+
+    def size(self, path):
+        return 1
+
+
+def test_filesystems_without_timeouts_get_one():
+    fsspec.register_implementation("stuck", Stuck, clobber=True)
+    fetcher = Fetcher("s3://bucket/m", timeout=0.3, retries=0, schemes=("stuck",))
+    began = time.monotonic()
+    for uri in ("stuck://a", "stuck://a#bytes=0-9"):
+        assert status_of(fetcher, uri) == Status.TIMEOUT
+    assert time.monotonic() - began < 4
+
+
+def test_failures_of_stores_keep_their_kind():
+    def botocore(code, http):
+        error = Exception("as botocore has it")
+        error.response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": http}}
+        translated = OSError(16, "as s3fs has it")
+        translated.__cause__ = error
+        return translated
+
+    def of_code(code):  # gcsfs
+        error = Exception("x")
+        error.code = code
+        return error
+
+    def of_response(code):  # huggingface_hub
+        error = Exception("x")
+        error.response = type("Response", (), {"status_code": code})
+        return error
+
+    assert _status_of(botocore("SlowDown", 503)) == Status.THROTTLED
+    assert _status_of(botocore("InternalError", 500)) == Status.NETWORK
+    assert _status_of(botocore("RequestTimeout", 400)) == Status.TIMEOUT
+    assert _status_of(botocore("ExpiredToken", 400)) == Status.FORBIDDEN
+    assert _status_of(botocore("NoSuchBucket", 404)) == Status.NOT_FOUND
+    for make in (of_code, of_response):
+        codes = {404: "not_found", 403: "forbidden", 429: "throttled", 500: "network"}
+        assert {code: _status_of(make(code)) for code in codes} == codes
 
 
 def test_prefixes_end_at_path_borders(tmp_path):
@@ -253,6 +357,24 @@ def test_prefixes_end_at_path_borders(tmp_path):
             fetcher.resolve(uri)
 
 
+def test_prefixes_hold_for_local_manifests_too(tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "secret").write_bytes(b"secret")
+    (tmp_path / "m/a.jpg").write_bytes(b"a")
+    fetcher = Fetcher(str(tmp_path / "m"), prefixes=("s3://data",))
+    assert fetcher.fetch("a.jpg") == fetcher.fetch(f"{tmp_path}/m/a.jpg") == b"a"
+    for uri in ("../secret", f"{tmp_path}/secret", f"{tmp_path}/m/../secret", "b/../../secret"):
+        assert status_of(fetcher, uri) == Status.DENIED
+    assert Fetcher(str(tmp_path / "m")).fetch("../secret") == b"secret"
+
+
+def test_ranges_that_are_none(tmp_path):
+    (tmp_path / "shard.tar").write_bytes(bytes(2000))
+    fetcher = Fetcher(str(tmp_path), max_bytes=100)
+    assert fetcher.fetch("shard.tar#bytes=512-511") == b""  # an empty member
+    assert status_of(fetcher, "shard.tar#bytes=512-2") == Status.UNSUPPORTED
+
+
 def test_schemes_can_be_allowed(tmp_path):
     fetcher = Fetcher(str(tmp_path), schemes=("zip", "s3"))
     assert fetcher.resolve("zip://a.jpg::s3://bucket/x.zip")
@@ -268,6 +390,15 @@ def test_schemes_can_be_allowed(tmp_path):
         ("cannot read https://h/a?sig=x, sorry", "cannot read https://h/a sorry"),
         ("https://h/a?sv=2020&sr=b&sig=abc", "https://h/a"),
         ("https://h/get?id=5", "https://h/get?id=5"),
+        ("https://h/my photo.jpg?X-Amz-Signature=1", "https://h/my photo.jpg"),
+        ("https://h/it's.jpg?X-Amz-Signature=1", "https://h/it's.jpg"),
+        ("https://h/a?name=it's&sig=secret", "https://h/a?name=it's&"),
+        ("https://h/a?X%2DAmz%2DSignature=1", "https://h/a"),
+        ("https://h/a?jwt=1", "https://h/a"),
+        ("https://h/a?access-token=1", "https://h/a"),
+        ("a.jpg?sv=2020&sig=abc", "a.jpg"),
+        ("https://u:p@ss@h/a", "https://h/a"),
+        ("https://h/a?v=2&design=blue", "https://h/a?v=2&design=blue"),
         ("s3://bucket/a.jpg", "s3://bucket/a.jpg"),
         ("photos/what?.jpg", "photos/what?.jpg"),
     ],
@@ -276,11 +407,21 @@ def test_redact(text, expected):
     assert redact(text) == expected
 
 
+@pytest.mark.parametrize("piece", ["a://", "a://b@", "?sig", "?&", "signature", "&a=", "?a://?"])
+def test_long_texts_are_redacted_in_no_time(piece):
+    began = time.monotonic()
+    redact(f"https://host/?{piece * 200_000}")  # from a hostile manifest
+    assert time.monotonic() - began < 5
+
+
 def test_errors_hold_no_secret(server, tmp_path):
     host = server.removeprefix("http://")
     fetcher = Fetcher(str(tmp_path), retries=0, prefixes=(f"http://me:secret@{host}", server))
     with pytest.raises(ImageError) as raised:
         fetcher.fetch(f"{server}/gone?X-Amz-Signature=secret")
+    assert "secret" not in str(raised.value)
+    with pytest.raises(ImageError) as raised:
+        Fetcher("s3://bucket/m").fetch("x://a::b.jpg?sig=secret")
     assert "secret" not in str(raised.value)
 
 
@@ -288,3 +429,59 @@ def test_host_of():
     assert host_of("s3://bucket/a/b") == "s3://bucket"
     assert host_of("https://me:x@host:8080/a?b") == "https://host:8080"
     assert host_of("a.jpg") == host_of(None) == ""
+    assert host_of("http://[half/a") == "http://[half"  # which urlsplit refuses
+
+
+class _Hub(BaseHTTPRequestHandler):
+    """The little of the Hugging Face Hub that reading a file asks for."""
+
+    def do_GET(self):
+        path = self.path.partition("?")[0]
+        if path == "/datasets/me/photos/resolve/main/a.jpg":
+            self._answer(b"data")
+        elif path.startswith("/api/datasets/me/photos/tree/main"):
+            self._answer(json.dumps([{"type": "file", "path": "a.jpg", "size": 4, "oid": "0"}]))
+        elif path.startswith("/api/datasets/me/photos"):
+            self._answer(json.dumps({"id": "me/photos", "sha": "0"}))
+        else:
+            self._answer("{}", 404)
+
+    do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
+
+    def _answer(self, content, status=200):
+        content = content if isinstance(content, bytes) else content.encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+HUB = """
+from iqa_core.fetching import Fetcher
+from iqa_core.schema import ImageError
+for uri in ("hf://datasets/me/photos/a.jpg", "hf://datasets/me/photos/b.jpg", "hf://datasets/me/no/a.jpg"):
+    try:
+        print(Fetcher("hf://datasets/me/photos", retries=0).fetch(uri))
+    except ImageError as error:
+        print(error.status)
+print(Fetcher("hf://datasets/me/photos", retries=0).fetch("a.jpg"))
+"""
+
+
+def test_the_hugging_face_hub():
+    pytest.importorskip("huggingface_hub")
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Hub) as http:
+        thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+        thread.start()
+        environment = os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{http.server_port}"}
+        done = subprocess.run(
+            [sys.executable, "-c", HUB], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        http.shutdown()
+        thread.join()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["b'data'", "not_found", "not_found", "b'data'"]

@@ -28,9 +28,10 @@ class TestFolder:
         def full(_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("os.fsync", full)
-        with pytest.raises(OSError, match="No space left"):
-            folder.write("a.bin", b"new")
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fsync", full)
+            with pytest.raises(OSError, match="No space left"):
+                folder.write("a.bin", b"new")
         assert folder.read("a.bin") == b"old"
         assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
 
@@ -40,6 +41,15 @@ class TestFolder:
             folder.write(name, b"")
         assert folder.list("part-*.parquet") == ["part-a.parquet", "part-b.parquet"]
         assert Folder.of(str(tmp_path / "none")).list("*") == []
+
+    @pytest.mark.parametrize("name", ["a[1]", "what?", "star*", "a{b}"])
+    def test_folders_may_have_signs_of_globs_in_their_names(self, name, tmp_path):
+        (tmp_path / "a1").mkdir()
+        (tmp_path / "a1" / "part-other.parquet").write_bytes(b"")
+        folder = Folder.of(str(tmp_path / name))
+        folder.write("part-a.parquet", b"x")
+        assert folder.list("part-*.parquet") == ["part-a.parquet"]
+        assert folder.exists("part-a.parquet")
 
     def test_json_comes_back(self, tmp_path):
         folder = Folder.of(str(tmp_path))

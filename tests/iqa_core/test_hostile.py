@@ -163,5 +163,111 @@ def test_files_made_by_hand(data, status):
     assert "\n" not in raised.value.message
 
 
-if __name__ == "__main__":
+def with_chunk(kind: bytes, content: bytes) -> bytes:
+    """Return a small PNG with a further chunk before its pixels."""
+    data = saved(Image.new("RGB", (50, 50), "red"), "PNG")
+    checksum = zlib.crc32(kind + content).to_bytes(4, "big")
+    return data[:33] + len(content).to_bytes(4, "big") + kind + content + checksum + data[33:]
+
+
+def many_pages(count: int) -> bytes:
+    """Return a TIFF with so many directories, each of which leads to the next and the last to itself."""
+    page = saved(Image.new("L", (8, 8), 9), "TIFF")
+    start = struct.unpack("<I", page[4:8])[0]
+    entries = struct.unpack("<H", page[start : start + 2])[0]
+    size = 2 + 12 * entries + 4
+    directory = page[start : start + size - 4]
+    first = len(page)
+    chain = b"".join(
+        directory + struct.pack("<I", first + min(number + 1, count - 1) * size)
+        for number in range(count)
+    )
+    return page[:4] + struct.pack("<I", first) + page[8:] + chain
+
+
+def many_scans(count: int) -> bytes:
+    """Return a progressive JPEG whose last scan comes again and again."""
+    data = saved(Image.effect_noise((1500, 1500), 60), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * count + data[-2:]
+
+
+def jp2_of(width: int, height: int, tile: int) -> bytes:
+    """Return a JPEG 2000 file whose header states a size and tiles of a size."""
+    data = bytearray(saved(Image.new("RGB", (64, 64), "red"), "JPEG2000"))
+    place = data.index(b"\xff\x51") + 4
+    struct.pack_into(">IIIIIIII", data, place + 2, width, height, 0, 0, tile, tile, 0, 0)
+    box = data.index(b"ihdr") + 4
+    struct.pack_into(">II", data, box, height, width)
+    return bytes(data)
+
+
+def deflated(megabytes: int) -> bytes:
+    """Return so many megabytes of zeros, compressed."""
+    stream = zlib.compressobj(9)
+    return b"".join(stream.compress(bytes(1 << 20)) for _ in range(megabytes)) + stream.flush()
+
+
+def many_frames(count: int) -> bytes:
+    frames = [Image.new("P", (50, 50), number % 250) for number in range(count)]
+    return saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+
+
+def damaged_exif() -> bytes:
+    entries = b"\x12\x01\x03\0\xff\xff\xff\x7f\0\0\0\0" * 4000
+    exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + entries
+    return JPEG[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + JPEG[2:]
+
+
+def avif_of(width: int, height: int) -> bytes:
+    data = bytearray(saved(Image.new("RGB", (64, 64), "red"), "AVIF"))
+    struct.pack_into(">II", data, data.index(b"ispe") + 8, width, height)
+    return bytes(data)
+
+
+#: Hand-made files that want much time or memory, and the statuses that are right.
+BOMBS = {
+    "text": (lambda: with_chunk(b"zTXt", b"a\0\0" + deflated(300)), {"ok", "decode_error"}),
+    "itext": (lambda: with_chunk(b"iTXt", b"a\0\1\0\0\0" + deflated(300)), {"ok", "decode_error"}),
+    "profile": (lambda: with_chunk(b"iCCP", b"a\0\0" + deflated(300)), {"ok", "decode_error"}),
+    "frames": (lambda: many_frames(3000), {"ok"}),
+    "pages": (lambda: many_pages(300_000), {"ok"}),
+    "scans": (lambda: many_scans(30), {"ok", "decode_error"}),
+    "exif": (damaged_exif, {"ok"}),
+    "jp2 size": (lambda: jp2_of(2**31 - 1, 2**31 - 1, 64), {"too_large", "decode_error"}),
+    "jp2 tiles": (lambda: jp2_of(12_000, 12_000, 1), {"too_large", "decode_error"}),
+    "avif size": (lambda: avif_of(60_000, 60_000), {"too_large", "decode_error"}),
+}
+
+
+def decode_bomb(name: str) -> dict[str, object]:
+    """Decode one of them; return its status, the seconds, and the memory in megabytes."""
+    data = BOMBS[name][0]()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    began = time.monotonic()
+    try:
+        decode_image(data, PREPROCESS)
+        status = "ok"
+    except ImageError as error:
+        status = error.status.value
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return {"status": status, "seconds": time.monotonic() - began, "megabytes": grown}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs_cost_little(name):
+    done = subprocess.run(
+        [sys.executable, __file__, name], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["status"] in BOMBS[name][1], found
+    assert found["seconds"] < 30
+    assert found["megabytes"] < 1000
+
+
+if __name__ == "__main__" and len(sys.argv) > 1:
+    print(json.dumps(decode_bomb(sys.argv[1])))
+elif __name__ == "__main__":
     print(json.dumps(decode_mutants()))

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -302,6 +307,77 @@ class TestOutput:
         with pytest.raises(InputError, match=r"manifest file a\.parquet is gone"):
             Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
 
+    def test_a_manifest_file_of_the_same_size_is_noticed(self, manifest, tmp_path):
+        with Output(str(tmp_path / "o"), manifest, FINGERPRINT).writing({}, 30):
+            pass
+        before = (tmp_path / "m/a.parquet").stat().st_size
+        # The same rows in another order: rows, size, and all that the footer says stay equal.
+        write(tmp_path / "m/a.parquet", uri=list("024135"), mos=[1] * 6)
+        assert (tmp_path / "m/a.parquet").stat().st_size == before
+        with pytest.raises(
+            InputError, match=r"manifest file a\.parquet .* has changed: its digest"
+        ):
+            Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
+        write(tmp_path / "m/a.parquet", uri=[str(n) for n in range(6)], mos=[1] * 6)  # put back
+        Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
+
+    def test_outputs_of_versions_without_digests_go_on(self, manifest, tmp_path):
+        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
+        with output.writing({}, 30):
+            pass
+        plan = output.folder.read_json("_run/plan.json")
+        for file in plan["files"]:
+            del file["digest"]
+        output.folder.write_json("_run/plan.json", plan)
+        Output(str(tmp_path / "o"), manifest, FINGERPRINT)
+
+    def test_rows_that_another_driver_took_out_are_seen(self, manifest, tmp_path):
+        first = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
+        with first.writing({}, 30):
+            first.commit(self.table(manifest, range(6), ["ok", "timeout", *["ok"] * 4]))
+            first.commit(self.table(manifest, [], []))
+        late = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
+        with first.writing({}, 30):
+            first.drop(["timeout"])  # and a crash
+        with late.writing({}, 30):
+            assert list(late.committed.rows.rows("a.parquet")) == [0, 2, 3, 4, 5]
+
+    def test_the_audit_of_a_run_reconciles_what_a_zombie_wrote(self, manifest, tmp_path):
+        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
+        zombie = Output(str(tmp_path / "z"), manifest, FINGERPRINT)
+        with zombie.writing({}, 30), output.writing({}, 30):
+            output.commit(self.table(manifest, range(6)))
+            zombie.commit(self.table(manifest, [1, 2, 3]))
+            (part,) = (tmp_path / "z").glob("part-*.parquet")
+            part.rename(tmp_path / "o" / part.name)
+            assert output.audit().passed
+        assert len(read_committed(output.folder).rows) == 6
+        assert read_committed(output.folder).rows.duplicates == 0
+
+    def test_what_a_crash_left_half_written_goes_away(self, manifest, tmp_path):
+        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
+        (tmp_path / "o").mkdir()
+        (tmp_path / "o/.part-1-00000.parquet.abc.tmp").write_bytes(b"half")
+        (tmp_path / "o/.mine").write_bytes(b"x")
+        with output.writing({}, 30):
+            pass
+        assert [path.name for path in (tmp_path / "o").iterdir() if path.is_file()] == [".mine"]
+
+    def test_a_full_disk_is_one_line_whatever_is_written(self, manifest, tmp_path, monkeypatch):
+        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
+        with output.writing({}, 30):
+
+            def full(*_):
+                raise OSError(28, "No space left on device")
+
+            with monkeypatch.context() as patch:
+                patch.setattr("os.fsync", full)
+                for action in (lambda: output.commit(self.table(manifest, [0])), output.finish):
+                    arguments = [{}] if action == output.finish else []
+                    with pytest.raises(InputError, match=r"No space left .* before is safe"):
+                        action(*arguments)
+            output.commit(self.table(manifest, [0]))
+
     def test_places_that_do_not_fit(self, manifest, tmp_path):
         with pytest.raises(InputError, match="lies in the manifest's folder"):
             Output(str(tmp_path / "m/scores"), manifest, FINGERPRINT)
@@ -324,3 +400,91 @@ class TestOutput:
     def test_kept_columns_may_not_hide_the_outputs_own(self, manifest):
         with pytest.raises(InputError, match="--keep 'uri' is the name of a column"):
             output_schema(manifest, ["uri"])
+
+
+class _Server(SimpleHTTPRequestHandler):
+    """Serves a folder; with a query that it wants."""
+
+    asked: list[str] = []  # noqa: RUF012 - shared on purpose
+    wanted = ""
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        if not self.path.endswith(self.wanted):
+            self.send_error(403)
+            return
+        super().do_GET()
+
+    do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def web(tmp_path):
+    handler = partial(_Server, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+    _Server.wanted = ""
+
+
+class TestOverHttp:
+    def test_relative_images_lie_beside_the_manifest(self, web, tmp_path):
+        write(tmp_path / "m/a.parquet", uri=["x.jpg"])
+        manifest = open_manifest(f"{web}/m/a.parquet")
+        assert manifest.folder.uri == f"{web}/m"
+        assert [file.name for file in manifest.files] == ["a.parquet"]
+        (tmp_path / "m/x.jpg").write_bytes(b"data")
+        assert Fetcher(manifest.folder.uri).fetch("x.jpg") == b"data"
+
+    def test_a_signed_url_works_and_stays_secret(self, web, tmp_path, capsys):
+        write(tmp_path / "m/a.parquet", uri=["x.jpg", "y.jpg"])
+        _Server.wanted = "?X-Amz-Signature=to/ps*cret"
+        manifest = open_manifest(f"{web}/m/a.parquet{_Server.wanted}")
+        (unit,) = plan_units(manifest, RowSet())
+        (table,) = read_unit(manifest.folder, unit, (), pa.string(), 10)
+        assert table.column("uri").to_pylist() == ["x.jpg", "y.jpg"]
+        assert table.column("manifest_file").to_pylist() == ["a.parquet"] * 2
+        assert "ps*cret" not in f"{json.dumps(manifest.plan())} {manifest.folder}"
+        with pytest.raises(InputError) as raised:
+            open_manifest(f"{web}/m/none.parquet{_Server.wanted}")
+        assert "ps*cret" not in str(raised.value)
+        with pytest.raises(InputError) as raised:
+            open_manifest(f"{web}/m/a.parquet?X-Amz-Signature=wrong")
+        assert "wrong" not in str(raised.value)
+
+
+class TestHostileManifests:
+    def test_text_that_is_no_text(self, tmp_path):
+        offsets = pa.py_buffer(np.array([0, 2, 7], np.int32).tobytes())
+        uris = pa.Array.from_buffers(
+            pa.string(), 2, [None, offsets, pa.py_buffer(b"\xff\xfea.jpg")]
+        )
+        write(tmp_path / "m.parquet", uri=uris)
+        manifest = open_manifest(str(tmp_path / "m.parquet"))
+        (unit,) = plan_units(manifest, RowSet())
+        (table,) = read_unit(manifest.folder, unit, (), pa.string(), 10)
+        assert table.column("uri").to_pylist() == ["\ufffd\ufffd", "a.jpg"]
+
+    def test_more_rows_than_any_file_has(self, tmp_path, monkeypatch):
+        write(tmp_path / "m.parquet", uri=["a", "b", "c"])
+        monkeypatch.setattr("iqa_core.manifest._MAX_ROWS", 2)
+        with pytest.raises(InputError, match="states 3 rows, but a file may have 2 at most"):
+            open_manifest(str(tmp_path / "m.parquet"))
+
+
+def test_names_with_signs_of_globs(tmp_path):
+    write(tmp_path / "set[1]/m?.parquet", uri=["a"])
+    for path in (tmp_path / "set[1]", tmp_path / "set[1]/m?.parquet"):
+        manifest = open_manifest(str(path))
+        assert [file.name for file in manifest.files] == ["m?.parquet"]
+
+
+def test_file_uris_are_local(tmp_path):
+    write(tmp_path / "m.parquet", uri=["a"])
+    assert open_manifest(f"file://{tmp_path}/m.parquet").folder.uri == str(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -36,6 +37,28 @@ def test_other_hosts_and_other_failures_do_not_add_up():
     breaker = Breaker(window=10, share=0.9)
     assert breaker.add(["s3://a/x"] * 20, ["timeout", "network"] * 10) is None
     assert breaker.add(["local.jpg", None] * 20, ["network"] * 40) is None
+
+
+def test_relative_paths_come_from_the_manifests_own_bucket():
+    breaker = Breaker("s3://bucket/manifest", window=10)
+    told = breaker.add([f"{number}.jpg" for number in range(10)], ["throttled"] * 10)
+    assert told.startswith("10 of the last 10 rows of s3://bucket failed with 'throttled'")
+    table = pa.table({"uri": ["1.jpg", "s3://other/1"], "status": ["throttled"] * 2})
+    assert breaker.without_victims(table).column("uri").to_pylist() == ["s3://other/1"]
+
+
+def test_a_crawl_has_many_hosts():
+    breaker = Breaker()
+    began = time.monotonic()
+    for block in range(300):
+        hosts = [f"https://host{block}-{number}.example/a" for number in range(128)]
+        assert breaker.add(hosts, ["timeout"] * 128) is None
+    assert time.monotonic() - began < 20
+    assert len(breaker._last) <= 10_000
+
+
+def test_uris_may_be_anything():
+    assert Breaker().add(["http://[half", "://", "::", "http://"], ["network"] * 4) is None
 
 
 def test_rows_that_the_outage_failed_are_left_out():

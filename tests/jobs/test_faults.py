@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -33,12 +34,13 @@ def manifest(tmp_path_factory, photos):
     return folder / "manifest.parquet"
 
 
-def start(manifest, output):
+def start(manifest, output, environment=None):
     """Start scoring in a process of its own, with a local Ray of its own."""
     words = [sys.executable, "-m", "jobs", "score", "--manifest", manifest, "--output", output]
     return subprocess.Popen(
         [*words, "--commit-seconds", "1"],
         cwd=ROOT,
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -104,3 +106,92 @@ def test_sigterm_writes_what_is_finished(manifest, tmp_path, capsys):
     assert 0 < len(rows) < ROWS
     assert main(["verify", "--scores", str(output), "--manifest", str(manifest)]) == 1
     assert "Traceback" not in said
+
+
+def ray_processes():
+    """Return the raylets and the like that run now."""
+    found = set()
+    for process in psutil.process_iter(["name", "pid"]):
+        if process.info["name"] in ("raylet", "gcs_server"):
+            found.add(process.info["pid"])
+    return found
+
+
+@pytest.mark.parametrize("seconds", [3, 6, 9, 12])
+def test_sigterm_while_it_starts(seconds, manifest, tmp_path):
+    before = ray_processes()
+    process = start(manifest, tmp_path / "scores")
+    time.sleep(seconds)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode in (143, -signal.SIGTERM)
+    assert "Traceback" not in said
+    assert not list(tmp_path.glob("scores/_run/lease-*"))
+    deadline = time.monotonic() + 20
+    while ray_processes() - before and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not ray_processes() - before
+
+
+def test_a_local_ray_listens_on_loopback_only(manifest, tmp_path):
+    process = start(manifest, tmp_path / "scores")
+    try:
+        wait_for_parts(process, tmp_path / "scores", 1)
+        family = [process.pid, *(p.pid for p in psutil.Process(process.pid).children(True))]
+        listening = [
+            connection.laddr
+            for connection in psutil.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN and connection.pid in family
+        ]
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+    assert listening
+    assert {place.ip for place in listening} <= {"127.0.0.1", "::1"}
+
+
+def test_sigterm_twice(manifest, tmp_path, capsys):
+    output = tmp_path / "scores"
+    process = start(manifest, output)
+    wait_for_parts(process, output, 1)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode in (143, -signal.SIGTERM)
+    assert "Traceback" not in said
+    assert not list(output.glob("_run/lease-*"))
+    rows = identities(output)
+    assert 0 < len(rows) == len(set(rows)) <= ROWS
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A filesystem of 300 KB, which needs the right to mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)]
+    if subprocess.run(words, capture_output=True).returncode:
+        pytest.skip("no right to mount a filesystem")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_in_one_line_and_can_be_resumed(manifest, small_disk, tmp_path, capsys):
+    output = small_disk / "scores"
+    process = start(manifest, output)
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    line = said.strip().splitlines()[-1]
+    assert line.startswith(f"iqa score: --output {output} can't be written")
+    assert "No space left on device" in line
+    assert line.endswith("mend this and run the same command again")
+    done = identities(output)
+    assert 0 < len(done) == len(set(done)) < ROWS
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    process = start(manifest, output)
+    said, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, said
+    assert f"{ROWS - len(done):,} rows to do, {len(done):,} done before" in said
+    assert main(["verify", "--scores", str(output), "--manifest", str(manifest)]) == 0

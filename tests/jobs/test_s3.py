@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from iqa_core.manifest import open_manifest
+from iqa_core.output import Output, output_schema
+from iqa_core.schema import InputError
 from tests.s3 import BUCKET, FAULTS, s3_server
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -79,3 +84,21 @@ def test_scoring_through_a_store_that_fails(store):
     again = iqa(environment, *words)
     assert again.returncode == 0
     assert "nothing to do" in again.stdout
+
+
+def test_an_output_whose_bucket_goes_away_ends_in_one_line(store, photos, tmp_path, monkeypatch):
+    _, environment, fs = store
+    monkeypatch.setitem(fsspec.config.conf, "s3", json.loads(environment["FSSPEC_S3"]))
+    pq.write_table(pa.table({"uri": ["a", "b"]}), tmp_path / "m.parquet")
+    manifest = open_manifest(str(tmp_path / "m.parquet"))
+    fs.mkdir("short-lived")
+    output = Output("s3://short-lived/scores", manifest, {})
+    row = {"manifest_file": "m.parquet", "manifest_row": 0, "status": "ok"}
+    table = pa.Table.from_pylist([row], schema=output_schema(manifest, ()))
+    with output.writing({}, 30):
+        output.commit(table)
+        fs.rm("short-lived", recursive=True)
+        with pytest.raises(InputError, match=r"--output s3://short-lived/scores .* command again$"):
+            output.commit(table)
+        with pytest.raises(InputError, match="can't be written"):
+            output.finish({})
