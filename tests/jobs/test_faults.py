@@ -147,7 +147,7 @@ def test_a_local_ray_listens_on_loopback_only(manifest, tmp_path):
         process.terminate()
         process.communicate(timeout=60)
     assert listening
-    assert {place.ip for place in listening} <= {"127.0.0.1", "::1"}
+    assert {place.ip for place in listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
 def test_sigterm_twice(manifest, tmp_path, capsys):
