@@ -32,6 +32,7 @@ import pyarrow.compute as pc
 import ray
 import ray.data
 import torch
+from ray._private import ray_constants
 
 from iqa_core.degradations import degraded_views
 from iqa_core.features import EMBEDDING, VIEW_LEVELS, VIEWS, feature_column, score_columns
@@ -168,13 +169,13 @@ class Cluster:
             # Ray Data starts each actor with arguments in the object store, and Ray's core calls
             # that an error on the terminal; what happens to an actor is seen by its rows.
             os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-            _init(
-                "a local Ray did not start",
-                address="local",
-                num_cpus=int(self.resources["CPU"]),
-                include_dashboard=False,
-                _node_ip_address="127.0.0.1",
-            )
+            with _loopback():
+                _init(
+                    "a local Ray did not start",
+                    address="local",
+                    num_cpus=int(self.resources["CPU"]),
+                    include_dashboard=False,
+                )
 
     def __enter__(self) -> Cluster:
         return self
@@ -182,6 +183,26 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         if self._opened and ray.is_initialized():
             ray.shutdown()
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Let the Ray that starts meanwhile listen on loopback only, as it does on macOS and Windows.
+
+    ``ray.init`` has no option for that: it replaces 127.0.0.1 by the machine's address.
+    """
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before, variable = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(name)
+    ray_constants.ENABLE_RAY_CLUSTER = False  # for this process, which has read the variable
+    os.environ[name] = "0"  # for those that it starts
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        if variable is None:
+            os.environ.pop(name)
+        else:
+            os.environ[name] = variable
 
 
 def _check_reachable(address: str) -> None:

@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zlib
@@ -93,8 +94,11 @@ def run(ray_cluster, tmp_path):
         parts = [pq.read_table(path) for path in (tmp_path / "o").glob("part-*.parquet")]
         return outcome, pa.concat_tables(parts).sort_by("manifest_row").to_pylist()
 
+    before = set(Path(tempfile.gettempdir()).glob("iqa-loss-*"))
     yield run
     ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    for path in set(Path(tempfile.gettempdir()).glob("iqa-loss-*")) - before:
+        path.unlink()
 
 
 @pytest.mark.ray
