@@ -94,8 +94,13 @@ class _Server(ThreadingHTTPServer):
 @contextmanager
 def s3_server():
     """Start moto and the proxy; yields the proxy class and the environment of clients."""
+    from moto.core.models import DEFAULT_ACCOUNT_ID
+    from moto.s3.models import s3_backends
     from moto.server import ThreadedMotoServer
 
+    s3_backends[DEFAULT_ACCOUNT_ID][
+        "aws"
+    ].reset()  # its buckets are the process's, not the server's
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     host, port = moto.get_host_and_port()
