@@ -258,14 +258,15 @@ def load_prompts(path: str | Path, towers: Towers | None = None) -> LearnedPromp
 
 
 def _parse(data: bytes) -> LearnedPrompts:
-    if data.startswith((b"PK\x03\x04", b"\x80")):  # torch.save, now and formerly
-        raise InputError(
-            "this is a pickle, which can run code when it is opened, so it isn't: give a "
-            f"*{_SUFFIX} file, as iqa train writes it"
-        )
     try:
         tensors = safetensors.numpy.load(data)
     except safetensors.SafetensorError as error:
+        # Asked only now: a sound file may begin with these bytes too, they are its header's length.
+        if data.startswith((b"PK\x03\x04", b"\x80")):  # torch.save, now and formerly
+            raise InputError(
+                "this is a pickle, which can run code when it is opened, so it isn't: give a "
+                f"*{_SUFFIX} file, as iqa train writes it"
+            ) from error
         raise InputError(
             f"this is not a whole safetensors file ({error}): copy it again"
         ) from error

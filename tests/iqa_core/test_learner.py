@@ -267,7 +267,7 @@ def test_a_few_steps_learn_an_order(tiny):
     optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-2)
     targets = torch.arange(16.0)
     losses = []
-    for _ in range(60):
+    for _ in range(120):
         loss = listmle(learner.margins(tiny, images, 100.0).T, targets).mean()
         optimizer.zero_grad()
         loss.backward()

@@ -229,6 +229,16 @@ def test_a_pickle_is_not_opened(tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
+def test_a_sound_file_may_begin_like_a_pickle(path, prompts):
+    """A file begins with its header's length, which may be any number."""
+    for length in range(0, 256, 8):
+        save_prompts(path, replace(prompts, training={"note": "x" * length}))
+        if path.read_bytes().startswith(b"\x80"):
+            break
+    assert path.read_bytes().startswith(b"\x80")
+    assert load_prompts(path).training["note"] == "x" * length
+
+
 @pytest.mark.parametrize("keep", [0, 5, 100, 5000, -1])
 def test_a_file_cut_short(path, prompts, keep):
     save_prompts(path, prompts)
