@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
 
+import iqa_core
 from tools.distortions import (
     DISTORTIONS,
     EXTRA_KINDS,
@@ -17,8 +23,10 @@ from tools.distortions import (
     distort,
 )
 from tools.tiny.captions import AXES, HELD_OUT, axis_targets, draw_caption, perceived
-from tools.tiny.photos import dead_leaves
+from tools.tiny.photos import NPM_PHOTOS, dead_leaves, find_photos, load_photo
+from tools.tiny.train import Student, start_from
 
+CONFIG = Path(iqa_core.__file__).with_name("weights") / "tiny.json"
 SCENE = dead_leaves(np.random.default_rng(3), 96)
 
 
@@ -103,3 +111,47 @@ def test_axis_targets_name_the_distortion() -> None:
     assert targets[0, sharp] == targets[0, clean] == 1
     assert targets[1, sharp] < targets[1, clean]
     assert targets[2, clean] < targets[2, sharp]
+
+
+def test_photographs_of_npm_packages_are_listed_once(tmp_path: Path) -> None:
+    """Each line is PACKAGE@VERSION and a path; unpacked ones are found, the others left out."""
+    lines = NPM_PHOTOS.read_text().splitlines()
+    assert len(set(lines)) == len(lines) > 100
+    package, place = next(line for line in lines if line.startswith("@")).split(" ", 1)
+    scope, name, version = package[1:].replace("/", "@").split("@")
+    path = tmp_path / f"npm-{scope}-{name}-{version}" / place
+    path.parent.mkdir(parents=True)
+    Image.fromarray(SCENE).save(path)
+    (photo,) = find_photos(tmp_path)
+    assert load_photo(photo).shape == SCENE.shape
+    with pytest.raises(FileNotFoundError, match="unpack the packages"):
+        find_photos(tmp_path / "nothing")
+
+
+def test_a_deeper_tower_starts_as_the_one_it_grew_from(tmp_path: Path) -> None:
+    """New residual blocks are the identity; a file that lacks a part of a block is refused."""
+    smaller = json.loads(CONFIG.read_text())
+    smaller["vision_cfg"]["layers"] = [1, 1, 1, 1]
+    config = tmp_path / "smaller.json"
+    config.write_text(json.dumps(smaller))
+    torch.manual_seed(0)
+    student = Student(config).eval()
+    state = student.clip.state_dict()
+    state["visual.attnpool.positional_embedding"] = torch.zeros(student.positions)
+    weights = tmp_path / "smaller.safetensors"
+    save_file(
+        {name: value.contiguous() for name, value in state.items()}, weights, {"stages": "{}"}
+    )
+    deeper = Student(CONFIG)
+    start_from(deeper, weights)
+    pixels = torch.randn(2, 3, 96, 96)
+    with torch.inference_mode():
+        before, after = student.clip.visual(pixels), deeper.clip.visual(pixels)
+    assert len(deeper.clip.visual.layer3) > 1
+    assert torch.equal(before, after)
+    del state["visual.layer2.0.conv2.weight"]
+    save_file(
+        {name: value.contiguous() for name, value in state.items()}, weights, {"stages": "{}"}
+    )
+    with pytest.raises(ValueError, match=r"does not fit .*visual\.layer2\.0\.conv2\.weight"):
+        start_from(Student(CONFIG), weights)

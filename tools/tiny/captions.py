@@ -101,7 +101,7 @@ AXES: tuple[Axis, ...] = (
             **{"low_resolution": 0.9, "jpeg2000": 0.6, "webp": 0.4, "aliasing": 0.4},
             **{"pixelate": 0.4},
         },
-        0.6,
+        0.5,
         _words(
             "sharp, crisp, clear, detailed, highly detailed, sharply detailed, razor sharp, "
             "well defined, fine, very sharp, unblurred, not blurry, non-blurry, crystal clear"
@@ -172,7 +172,7 @@ AXES: tuple[Axis, ...] = (
     Axis(
         "noise",
         {"gaussian_noise": 1.0, "grain": 1.0, "shot_noise": 1.0, "impulse_noise": 1.0},
-        0.6,
+        0.45,
         _words(
             "noise-free, noise free, noiseless, clean, low noise, low-noise, denoised, not noisy, "
             "grain-free, grainless, unspoilt, pure"
@@ -494,7 +494,12 @@ def axis_targets(table: NDArray[np.float32]) -> NDArray[np.float32]:
         part = (severities + 0.1 * (kind2 >= 0)) / total
         share[rows[there], kinds[there].astype(int)] = part[there]
     share /= np.maximum(share.sum(1, keepdims=True), 1e-6)
-    strength = share * loss[:, None]
+    # An attribute says how much was done as well as how much it harms; quality is harm alone.
+    dose = np.zeros_like(share)
+    for kinds, severities in ((kind1, severity1), (kind2, severity2)):
+        there = kinds >= 0
+        dose[rows[there], kinds[there].astype(int)] = 0.1 + 0.9 * severities[there]
+    strength = 0.5 * share * loss[:, None] + 0.5 * dose
     out = np.empty((len(table), len(AXES)), np.float32)
     for number, axis in enumerate(AXES):
         own = sum(
@@ -510,6 +515,6 @@ def axis_targets(table: NDArray[np.float32]) -> NDArray[np.float32]:
     out[:, names.index("brightness")] = (
         0.5 + 1.1 * (luma - 0.45) - 0.35 * done("dark") + 0.25 * done("overexposed")
     )
-    out[:, names.index("contrast")] = 0.6 + 2.0 * (contrast - 0.2) - 0.6 * done("low_contrast")
+    out[:, names.index("contrast")] = 0.6 + 1.6 * (contrast - 0.2) - 0.7 * done("low_contrast")
     out[:, names.index("colourfulness")] = 0.6 + (colour - 0.35) - 0.6 * done("desaturation")
     return np.clip(out, 0, 1)

@@ -2,7 +2,8 @@
 
 Photographs come from unpacked Debian packages; each pattern below was checked by eye, because
 most files of these packages are drawings. GCompris keeps its pictures inside Qt resource files
-(`*.rcc`), which store each entry as a four-byte length and the plain JPEG or WebP bytes.
+(`*.rcc`), which store each entry as a four-byte length and the plain JPEG or WebP bytes. The stock
+photographs of web page templates on npm are listed one by one in `npm_photos.txt`, also by eye.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ LATER_PATTERNS = (
         )
     ),
 )
+NPM_PHOTOS = Path(__file__).with_name("npm_photos.txt")
 STAMP_FOLDERS = (
     *("animals", "food", "household", "plants", "vehicles", "space", "clothes", "sports"),
     *("hobbies", "military"),
@@ -118,7 +120,7 @@ def find_photos(root: Path) -> list[Photo]:
 
     Args:
         root: Folder that holds the unpacked packages, one folder each, with the package's name in
-            the folder's name.
+            the folder's name; those of npm in `npm-NAME-VERSION` (`npm-SCOPE-NAME-VERSION`).
 
     Returns:
         Photographs; every eighth is marked for validation.
@@ -136,6 +138,11 @@ def find_photos(root: Path) -> list[Photo]:
                     found.append((f"{path.relative_to(root)}#{position}", partial(bytes, picture)))
     for pattern in LATER_PATTERNS:
         found += [(str(p.relative_to(root)), p.read_bytes) for p in sorted(root.glob(pattern))]
+    for line in NPM_PHOTOS.read_text().splitlines():
+        package, _, place = line.partition(" ")
+        folder = "npm-" + package.lstrip("@").replace("/", "-").replace("@", "-")
+        if (path := root / folder / place).exists():
+            found.append((f"{folder}/{place}", path.read_bytes))
     if not found:
         raise FileNotFoundError(f"no training photographs below {root}: unpack the packages there")
     return [

@@ -54,10 +54,12 @@ IMAGE_SIZE = 224
 GROUP = 6
 ALL_KINDS = tuple(DISTORTIONS)
 TRAIN_KINDS = tuple(kind for kind in ALL_KINDS if kind not in UNSEEN_KINDS)
-# How often a kind is drawn, 1 if not named: more of what is hard to see.
+# How often a kind is drawn, 1 if not named: more of what is hard to see, less of what no image
+# shows by itself.
 OFTEN = {
-    **{"desaturation": 2.0, "colour_cast": 2.0, "blocks": 2.0, "webp": 2.0, "motion_blur": 2.0},
-    **{"pixelate": 1.5, "aliasing": 1.5, "oversharpen": 1.5, "jpeg2000": 0.7},
+    **{"colour_cast": 2.0, "blocks": 2.0, "webp": 2.0, "motion_blur": 2.0, "desaturation": 1.5},
+    **{"pixelate": 1.2, "aliasing": 1.5, "oversharpen": 1.5, "overexposed": 1.5},
+    **{"warp": 0.4, "vignette": 0.4, "ghost": 0.5, "halftone": 0.6, "chroma_shift": 0.7},
 }
 CHANCE = np.array([OFTEN.get(kind, 1.0) for kind in TRAIN_KINDS])
 CHANCE /= CHANCE.sum()
@@ -133,9 +135,9 @@ class Scenes:
         long = int(short * np.clip(rng.normal(1.33, 0.2), 1.0, 1.8))
         height, width = (short, long) if rng.random() < 0.75 else (long, short)
         choice = rng.random()
-        if choice < 0.14 and self.stamps:
+        if choice < 0.10 and self.stamps:
             source, whole = -1, stamp_collage(rng, 560, self.stamps)
-        elif choice < 0.26:
+        elif choice < 0.17:
             source, whole = -2, dead_leaves(rng, 560)
         else:
             source = int(rng.integers(len(self.photos)))

@@ -22,6 +22,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -63,6 +64,7 @@ SCORES: tuple[tuple[float, dict[str, float]], ...] = (
 )
 SHARES = torch.tensor([[share.get(name, 0.0) for name in AXIS_NAMES] for _, share in SCORES])
 FORMAT_VERSION = 1
+BLOCK = re.compile(r"visual\.layer\d\.\d+\.")
 
 
 @dataclass(frozen=True)
@@ -321,16 +323,30 @@ def caption_ends(student: Student, rng: random.Random, each: int) -> tuple[Tenso
 def start_from(student: Student, weights: Path) -> dict[str, Any]:
     """Load exported weights; prototypes become the mean features of the captions they stand for.
 
+    The student may have more residual blocks than the file, at the end of each stage. They start
+    as the identity (their last normalisation at zero, as in Chen, Goodfellow, Shlens, Net2Net,
+    ICLR 2016, https://arxiv.org/abs/1511.05641), so the tower sees at first what the file's sees.
+
     Args:
         student: Changed in place.
         weights: A file that `export` wrote.
 
     Returns:
         What the file says about its own training.
+
+    Raises:
+        ValueError: If the file lacks more than whole blocks, or has what the student has not.
     """
     state = {name: value.float() for name, value in load_file(weights).items()}
     state["visual.attnpool.positional_embedding"] = torch.zeros(1, student.positions[1])
-    student.clip.load_state_dict(state)
+    lacking, surplus = student.clip.load_state_dict(state, strict=False)
+    blocks = {found[0] for name in lacking if (found := BLOCK.match(name))}
+    blocks -= {block for block in blocks if any(name.startswith(block) for name in state)}
+    strange = [name for name in lacking if not name.startswith(tuple(blocks))] + surplus
+    if strange:
+        raise ValueError(f"{weights} does not fit the architecture: {', '.join(strange[:4])}")
+    for block in blocks:
+        nn.init.zeros_(student.clip.get_submodule(block.rstrip(".")).bn3.weight)
     student.eval()
     positive, negative = caption_ends(student, random.Random(0), 32)
     student.prototypes.copy_(torch.stack([positive.mean(1), negative.mean(1)], dim=1))
