@@ -39,6 +39,7 @@ def export(arguments: argparse.Namespace) -> None:
     from tools.tiny.train import export
 
     packages = sorted(path.stem for path in arguments.photos.glob("*.deb"))
+    packages += sorted(path.name for path in arguments.photos.glob("npm-*"))
     export(
         arguments.config,
         arguments.checkpoint,
