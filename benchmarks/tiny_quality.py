@@ -35,7 +35,7 @@ from iqa_core import Scorer
 from iqa_core.metrics import srcc
 from iqa_core.prompts import DEFAULT_PAIRS, PromptPair, load_pairs
 from tools.distortions import KINDS, LEVELS, UNSEEN_KINDS, apply
-from tools.tiny.render import full_reference
+from tools.tiny.render import colourfulness, full_reference
 
 ImageArray = NDArray[np.uint8]
 Values = NDArray[np.float64]
@@ -100,7 +100,10 @@ def unblurred(image: ImageArray) -> float:
 CLASSICS: dict[str, Callable[[ImageArray], float]] = {
     "Laplacian variance": laplacian_variance,
     "1 - blur_effect": unblurred,
+    "colourfulness": colourfulness,
 }
+# What no blind method knows: the strength that was applied. It tells how far HaarPSI follows it.
+KNOWN_LEVEL = "known level"
 
 
 class Brisque:
@@ -204,6 +207,7 @@ def measure(
                 f"tiny with `{DEFAULT_PAIRS}`": result.scores[:, -len(ten) :].mean(axis=1),
                 "random weights": chance.score(batch).scores[:, : len(five)].mean(axis=1),
                 **{label: [f(image) for image in batch] for label, f in classics.items()},
+                KNOWN_LEVEL: [-level for level in rows.level[-len(batch) :]],
             }
             for label, values in said.items():
                 rows.methods.setdefault(label, []).extend(float(v) for v in values)
@@ -237,6 +241,17 @@ def correlations(rows: Measured, method: str, chosen: NDArray[np.int64]) -> dict
     out["lowest seen kind"] = float(np.nanmin(seen))
     out["mean of unseen kinds"] = float(np.nanmean([out[name] for name in UNSEEN_KINDS]))
     return out
+
+
+def hardest_kinds(rows: Measured, limit: float = 0.5) -> dict[str, dict[str, float]]:
+    """For each seen kind in which `tiny` has an SRCC below `limit`: what each method reaches."""
+    everything = np.arange(len(rows.photo))
+    reached = {method: correlations(rows, method, everything) for method in rows.methods}
+    return {
+        kind: {method: reached[method][kind] for method in rows.methods}
+        for kind in KINDS
+        if kind not in UNSEEN_KINDS and reached["tiny"][kind] < limit
+    }
 
 
 def ladder_steps(rows: Measured, chosen: NDArray[np.int64]) -> dict[str, float]:
@@ -361,6 +376,9 @@ def report(rows: Measured, repeats: int, threads: int) -> dict[str, Any]:
         others[method] = {name: whole[name] for name in wanted}
         for name, figure in others[method].items():
             print(_line(f"{method}, {name.removeprefix('mean of ')}", figure))
+    hardest = hardest_kinds(rows)
+    for kind, line in hardest.items():
+        print(f"  within {kind}: " + ", ".join(f"{m} {value:.3f}" for m, value in line.items()))
     print("\n5. Size and speed")
     fast = speed(threads)
     for name, value in fast.items():
@@ -371,6 +389,7 @@ def report(rows: Measured, repeats: int, threads: int) -> dict[str, Any]:
         "ladder_steps": falls,
         "attributes": table,
         "methods": others,
+        "hardest_kinds": hardest,
         "speed": fast,
         "score_percentiles_2_50_98": [float(v) for v in spread],
     }
