@@ -378,7 +378,8 @@ def report(rows: Measured, repeats: int, threads: int) -> dict[str, Any]:
             print(_line(f"{method}, {name.removeprefix('mean of ')}", figure))
     hardest = hardest_kinds(rows)
     for kind, line in hardest.items():
-        print(f"  within {kind}: " + ", ".join(f"{m} {value:.3f}" for m, value in line.items()))
+        for method, value in line.items():
+            print(f"  {f'{method}, {kind}':35s} {value:6.3f}")
     print("\n5. Size and speed")
     fast = speed(threads)
     for name, value in fast.items():
