@@ -238,11 +238,11 @@ def test_the_gradient_is_the_slope(tiny):
     value().backward()
     slope = (learner.context.grad * direction).sum().item()
     with torch.no_grad():
-        learner.context += 1e-4 * direction
+        learner.context += 1e-5 * direction
         above = value().item()
-        learner.context -= 2e-4 * direction
+        learner.context -= 2e-5 * direction
         below = value().item()
-    assert (above - below) / 2e-4 == pytest.approx(slope, rel=1e-2)
+    assert (above - below) / 2e-5 == pytest.approx(slope, rel=1e-2)
 
 
 def test_the_tower_is_no_part_of_the_learner(tiny):
