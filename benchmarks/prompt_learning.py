@@ -2,8 +2,8 @@
 
     python -m benchmarks.prompt_learning --photos photos [--seeds 5] [--figure prompt_learning.svg]
 
-Training: unlabelled crops of photographs of the Debian packages that `tools/train_tiny.py` names
-(unpacked below --photos), each with a random distortion or none, and four degraded copies of each
+Training: unlabelled crops of the photographs that `tiny` was trained on (`tools/tiny/photos.py`,
+unpacked below --photos), each with a random distortion or none, and four degraded copies of each
 (`iqa embed --views 4`). Test: the held-out photographs and all distortions of benchmarks/tiny_quality.py,
 never looked at in training; SRCC of the score with HaarPSI against the clean cut.
 

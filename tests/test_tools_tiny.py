@@ -23,7 +23,7 @@ from tools.distortions import (
     distort,
 )
 from tools.tiny.captions import AXES, HELD_OUT, axis_targets, draw_caption, perceived
-from tools.tiny.photos import NPM_PHOTOS, dead_leaves, find_photos, load_photo
+from tools.tiny.photos import NPM_PHOTOS, dead_leaves, find_photos, load_photo, used_packages
 from tools.tiny.train import Student, start_from
 
 CONFIG = Path(iqa_core.__file__).with_name("weights") / "tiny.json"
@@ -124,6 +124,8 @@ def test_photographs_of_npm_packages_are_listed_once(tmp_path: Path) -> None:
     Image.fromarray(SCENE).save(path)
     (photo,) = find_photos(tmp_path)
     assert load_photo(photo).shape == SCENE.shape
+    (tmp_path / "npm-never-used-1.0.0").mkdir()
+    assert used_packages(tmp_path) == [f"npm-{scope}-{name}-{version}"]
     with pytest.raises(FileNotFoundError, match="unpack the packages"):
         find_photos(tmp_path / "nothing")
 
@@ -138,10 +140,9 @@ def test_a_deeper_tower_starts_as_the_one_it_grew_from(tmp_path: Path) -> None:
     student = Student(config).eval()
     state = student.clip.state_dict()
     state["visual.attnpool.positional_embedding"] = torch.zeros(student.positions)
+    state = {name: value.contiguous() for name, value in state.items()}
     weights = tmp_path / "smaller.safetensors"
-    save_file(
-        {name: value.contiguous() for name, value in state.items()}, weights, {"stages": "{}"}
-    )
+    save_file(state, weights, {"stages": "{}"})
     deeper = Student(CONFIG)
     start_from(deeper, weights)
     pixels = torch.randn(2, 3, 96, 96)
@@ -150,8 +151,6 @@ def test_a_deeper_tower_starts_as_the_one_it_grew_from(tmp_path: Path) -> None:
     assert len(deeper.clip.visual.layer3) > 1
     assert torch.equal(before, after)
     del state["visual.layer2.0.conv2.weight"]
-    save_file(
-        {name: value.contiguous() for name, value in state.items()}, weights, {"stages": "{}"}
-    )
+    save_file(state, weights, {"stages": "{}"})
     with pytest.raises(ValueError, match=r"does not fit .*visual\.layer2\.0\.conv2\.weight"):
         start_from(Student(CONFIG), weights)

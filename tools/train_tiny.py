@@ -36,15 +36,14 @@ def train(arguments: argparse.Namespace) -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """Write the weights file."""
+    from tools.tiny.photos import used_packages
     from tools.tiny.train import export
 
-    packages = sorted(path.stem for path in arguments.photos.glob("*.deb"))
-    packages += sorted(path.name for path in arguments.photos.glob("npm-*"))
     export(
         arguments.config,
         arguments.checkpoint,
         arguments.output,
-        ", ".join(packages),
+        ", ".join(used_packages(arguments.photos)),
         "python -m tools.train_tiny render; train image, readout, text; export (see docs/tiny.md)",
     )
 

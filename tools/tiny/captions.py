@@ -488,17 +488,15 @@ def axis_targets(table: NDArray[np.float32]) -> NDArray[np.float32]:
     loss = 1 - perceived(quality)
     total = np.maximum(severity1 + severity2 + 0.2 * (kind2 >= 0), 1e-6)
     share = np.zeros((len(table), len(KINDS)), np.float32)
+    dose = np.zeros_like(share)
     rows = np.arange(len(table))
     for kinds, severities in ((kind1, severity1), (kind2, severity2)):
         there = kinds >= 0
         part = (severities + 0.1 * (kind2 >= 0)) / total
         share[rows[there], kinds[there].astype(int)] = part[there]
+        dose[rows[there], kinds[there].astype(int)] = 0.1 + 0.9 * severities[there]
     share /= np.maximum(share.sum(1, keepdims=True), 1e-6)
     # An attribute says how much was done as well as how much it harms; quality is harm alone.
-    dose = np.zeros_like(share)
-    for kinds, severities in ((kind1, severity1), (kind2, severity2)):
-        there = kinds >= 0
-        dose[rows[there], kinds[there].astype(int)] = 0.1 + 0.9 * severities[there]
     strength = 0.5 * share * loss[:, None] + 0.5 * dose
     out = np.empty((len(table), len(AXES)), np.float32)
     for number, axis in enumerate(AXES):

@@ -21,7 +21,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from scipy import ndimage
 
-__all__ = ["Photo", "dead_leaves", "find_photos", "find_stamps", "load_photo", "stamp_collage"]
+__all__ = [
+    "Photo",
+    "dead_leaves",
+    "find_photos",
+    "find_stamps",
+    "load_photo",
+    "stamp_collage",
+    "used_packages",
+]
 
 ImageArray = NDArray[np.uint8]
 
@@ -166,6 +174,13 @@ def find_stamps(root: Path) -> list[Path]:
         pattern = f"*tuxpaint-stamps-default*/usr/share/tuxpaint/stamps/{folder}/**/*.png"
         stamps += [p for p in sorted(root.glob(pattern)) if "cartoon" not in p.parts]
     return stamps
+
+
+def used_packages(root: Path) -> list[str]:
+    """Folders below `root` that give a photograph or a cut-out: packages with their versions."""
+    names = [photo.name for photo in find_photos(root)]
+    names += [str(path.relative_to(root)) for path in find_stamps(root)]
+    return sorted({name.split("/", 1)[0] for name in names})
 
 
 def _fractal(rng: np.random.Generator, side: int, slope: float) -> NDArray[np.float32]:
