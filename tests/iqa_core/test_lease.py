@@ -129,17 +129,35 @@ def test_heartbeats_state_who_writes(tmp_path):
     assert document["process"] > 1
 
 
-def test_a_number_that_another_process_has_now_holds_nothing(tmp_path):
+@pytest.fixture
+def crashed(tmp_path):
+    """The lease of a crashed run whose process number a living process has got since."""
     folder = Folder.of(str(tmp_path))
-    with OutputLease(folder, 3.0):
+    with OutputLease(folder):
         (path,) = leases(tmp_path)
         document = json.loads(path.read_text())
-    # As after a crash of a run whose process number this living process has got since.
-    folder.write_json("_run/lease-old.json", document | {"process": os.getppid(), "seconds": 3.0})
-    with pytest.raises(InputError, match=f"process {os.getppid()} on"), OutputLease(folder, 3.0):
+
+    def leave(*, candidate, age):
+        lease = document | {"process": os.getppid(), "seconds": 60.0, "candidate": candidate}
+        folder.write_json("_run/lease-old.json", lease)
+        then = time.time() - age
+        os.utime(tmp_path / "_run" / "lease-old.json", (then, then))
+        return folder
+
+    return leave
+
+
+@pytest.mark.parametrize("candidate", [False, True])
+def test_a_number_that_another_process_has_now_counts_for_its_time(candidate, crashed):
+    folder = crashed(candidate=candidate, age=0)
+    with pytest.raises(InputError, match=f"process {os.getppid()} on"), OutputLease(folder):
         pass
-    time.sleep(3.5)
-    with OutputLease(folder, 3.0):
+
+
+@pytest.mark.parametrize("candidate", [False, True])
+def test_a_number_that_another_process_has_now_holds_nothing_after(candidate, crashed):
+    folder = crashed(candidate=candidate, age=90)
+    with OutputLease(folder):
         assert not folder.exists("_run/lease-old.json")
 
 
