@@ -1,7 +1,7 @@
 """How well the embedded model `tiny` sees quality, on photographs it never saw.
 
     python -m benchmarks.tiny_quality [--json results.json] [--photos N] [--resolution native]
-                                      [--brisque PYTHON]
+                                      [--brisque PYTHON] [--validation PHOTOS]
 
 Photographs: the everyday ones that ship inside scikit-image and scikit-learn; none was used in
 training. Each is cut three times and distorted by every kind of `tools.distortions` at five levels;
@@ -35,6 +35,7 @@ from iqa_core import Scorer
 from iqa_core.metrics import srcc
 from iqa_core.prompts import DEFAULT_PAIRS, PromptPair, load_pairs
 from tools.distortions import KINDS, LEVELS, UNSEEN_KINDS, apply
+from tools.tiny.photos import find_photos, load_photo
 from tools.tiny.render import colourfulness, full_reference
 
 ImageArray = NDArray[np.uint8]
@@ -71,6 +72,21 @@ def held_out_photos() -> dict[str, ImageArray]:
         "flower": load_sample_image("flower.jpg"),
     }
     return {name: np.ascontiguousarray(photo) for name, photo in photos.items()}
+
+
+def validation_photos(root: Path) -> dict[str, ImageArray]:
+    """The photographs that training chose its settings on, at most 600 pixels on their longer side.
+
+    Args:
+        root: Folder of the unpacked packages, see docs/tiny.md.
+    """
+    photos = {}
+    for photo in find_photos(root):
+        if photo.validation:
+            image = Image.fromarray(load_photo(photo))
+            image.thumbnail((600, 600), Image.Resampling.LANCZOS)
+            photos[photo.name] = np.asarray(image)
+    return photos
 
 
 def cuts(photo: ImageArray, seed: int) -> list[ImageArray]:
@@ -163,6 +179,7 @@ def measure(
     resolution: str,
     seed: int,
     classics: dict[str, Callable[[ImageArray], float]],
+    parts: int = CUTS,
 ) -> Measured:
     """Distort, compare and score.
 
@@ -171,6 +188,7 @@ def measure(
         resolution: `model` or `native`, for `tiny`.
         seed: Cuts and distortions.
         classics: Other measures, higher is better.
+        parts: How many of the cuts of each photograph to use; 1 is the whole photograph alone.
 
     Returns:
         Rows of clean (level 0) and distorted images. Desaturation of a grey photograph changes
@@ -188,7 +206,7 @@ def measure(
     rows = Measured()
     scene = 0
     for number, (name, photo) in enumerate(photos.items()):
-        for cut in cuts(photo, seed + number):
+        for cut in cuts(photo, seed + number)[:parts]:
             batch, grey = [], bool((np.ptp(cut, axis=2) == 0).all())
             for kind in ("clean", *KINDS):
                 if grey and kind == "desaturation":
@@ -386,7 +404,13 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", type=Path, help="write all figures here")
-    parser.add_argument("--photos", type=int, default=8, help="use the first N photographs")
+    parser.add_argument("--photos", type=int, help="use the first N photographs")
+    parser.add_argument(
+        "--validation",
+        type=Path,
+        metavar="PHOTOS",
+        help="use the photographs below it that training set aside, whole, instead",
+    )
     parser.add_argument("--resolution", choices=("model", "native"), default="model")
     parser.add_argument("--repeats", type=int, default=300, help="bootstrap resamples")
     parser.add_argument("--threads", type=int, default=2)
@@ -395,8 +419,11 @@ def main() -> None:
     arguments = parser.parse_args()
     classics = CLASSICS | ({"BRISQUE": Brisque(arguments.brisque)} if arguments.brisque else {})
     torch.set_num_threads(arguments.threads)
-    photos = dict(list(held_out_photos().items())[: arguments.photos])
-    rows = measure(photos, arguments.resolution, arguments.seed, classics)
+    validation = arguments.validation
+    photos = validation_photos(validation) if validation else held_out_photos()
+    photos = dict(list(photos.items())[: arguments.photos])
+    parts = 1 if validation else CUTS
+    rows = measure(photos, arguments.resolution, arguments.seed, classics, parts)
     figures = report(rows, arguments.repeats, arguments.threads)
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")

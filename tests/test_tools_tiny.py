@@ -24,6 +24,7 @@ from tools.distortions import (
 )
 from tools.tiny.captions import AXES, HELD_OUT, axis_targets, draw_caption, perceived
 from tools.tiny.photos import NPM_PHOTOS, dead_leaves, find_photos, load_photo, used_packages
+from tools.tiny.render import statistics
 from tools.tiny.train import Student, start_from
 
 CONFIG = Path(iqa_core.__file__).with_name("weights") / "tiny.json"
@@ -111,6 +112,23 @@ def test_axis_targets_name_the_distortion() -> None:
     assert targets[0, sharp] == targets[0, clean] == 1
     assert targets[1, sharp] < targets[1, clean]
     assert targets[2, clean] < targets[2, sharp]
+
+
+@pytest.mark.parametrize(
+    ("kind", "axis"),
+    [("dark", "brightness"), ("low_contrast", "contrast"), ("desaturation", "colourfulness")],
+)
+def test_axis_targets_tell_strong_levels_apart(kind: str, axis: str) -> None:
+    """What is measured and what was done add up to targets that fall over the whole ladder."""
+    views = [SCENE, *(apply(SCENE, kind, level) for level in LEVELS)]
+    rows = np.zeros((len(views), 12), np.float32)
+    rows[:, [0, 2]] = -1
+    rows[:, 4] = np.linspace(1.0, 0.2, len(views))
+    rows[:, 5:8] = [statistics(view) for view in views]
+    rows[1:, 0], rows[1:, 1] = KINDS.index(kind), np.linspace(0, 1, len(LEVELS))
+    targets = axis_targets(rows)[:, [axis.name for axis in AXES].index(axis)]
+    assert (np.diff(targets) < -0.003).all()
+    assert 0 < targets[-1] < 0.1
 
 
 def test_photographs_of_npm_packages_are_listed_once(tmp_path: Path) -> None:

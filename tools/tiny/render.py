@@ -57,7 +57,7 @@ TRAIN_KINDS = tuple(kind for kind in ALL_KINDS if kind not in UNSEEN_KINDS)
 # How often a kind is drawn, 1 if not named: more of what is hard to see, less of what no image
 # shows by itself.
 OFTEN = {
-    **{"colour_cast": 2.0, "blocks": 2.0, "webp": 2.0, "motion_blur": 2.0, "desaturation": 1.5},
+    **{"colour_cast": 2.0, "blocks": 2.0, "webp": 2.0, "motion_blur": 2.0, "desaturation": 5.0},
     **{"pixelate": 1.2, "aliasing": 1.5, "oversharpen": 1.5, "overexposed": 1.5},
     **{"warp": 0.4, "vignette": 0.4, "ghost": 0.5, "halftone": 0.6, "chroma_shift": 0.7},
 }
