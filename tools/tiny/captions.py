@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from iqa_core.prompts import NAMED_PAIRS
 from tools.distortions import DISTORTIONS
@@ -511,12 +510,10 @@ def axis_targets(table: NDArray[np.float32]) -> NDArray[np.float32]:
     def done(kind: str) -> NDArray[np.float32]:
         return strength[:, KINDS.index(kind)]
 
-    # Their sums reach beyond [0, 1]; clipped, the strong end of a ladder would all be one value.
-    measured = {
-        "brightness": 0.5 + 1.1 * (luma - 0.45) - 0.5 * done("dark") + 0.35 * done("overexposed"),
-        "contrast": 0.6 + 1.2 * (contrast - 0.2) - 0.9 * done("low_contrast"),
-        "colourfulness": 0.6 + (colour - 0.35) - 0.8 * done("desaturation"),
-    }
-    for name, value in measured.items():
-        out[:, names.index(name)] = expit(4 * (value - 0.5))
+    # Weighed so that hardly an image is clipped: the strong levels of a ladder must differ.
+    out[:, names.index("brightness")] = (
+        0.5 + 0.6 * (luma - 0.45) - 0.2 * done("dark") + 0.15 * done("overexposed")
+    )
+    out[:, names.index("contrast")] = 0.7 + 0.8 * (contrast - 0.2) - 0.5 * done("low_contrast")
+    out[:, names.index("colourfulness")] = 0.6 + 0.5 * (colour - 0.35) - 0.35 * done("desaturation")
     return np.clip(out, 0, 1)

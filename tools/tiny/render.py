@@ -60,6 +60,7 @@ OFTEN = {
     **{"colour_cast": 2.0, "blocks": 2.0, "webp": 2.0, "motion_blur": 2.0, "desaturation": 5.0},
     **{"pixelate": 1.2, "aliasing": 1.5, "oversharpen": 1.5, "overexposed": 1.5},
     **{"warp": 0.4, "vignette": 0.4, "ghost": 0.5, "halftone": 0.6, "chroma_shift": 0.7},
+    "low_contrast": 3.0,
 }
 CHANCE = np.array([OFTEN.get(kind, 1.0) for kind in TRAIN_KINDS])
 CHANCE /= CHANCE.sum()
