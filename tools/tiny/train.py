@@ -63,6 +63,8 @@ SCORES: tuple[tuple[float, dict[str, float]], ...] = (
     ),
 )
 SHARES = torch.tensor([[share.get(name, 0.0) for name in AXIS_NAMES] for _, share in SCORES])
+# Weights of axes in the losses, 1 if not named: what all scores need, and what is learned last.
+HEAVY = {"quality": 3.0, "contrast": 4.0}
 FORMAT_VERSION = 1
 BLOCK = re.compile(r"visual\.layer\d\.\d+\.")
 
@@ -279,7 +281,7 @@ def image_losses(
     axis_sets = margins.view(-1, GROUP, margins.shape[1])
     axis_targets_ = targets.view(-1, GROUP, targets.shape[1])
     axis_gap = axis_targets_[:, :, None] - axis_targets_[:, None]
-    sure = (axis_gap > 0.04).float() * axis_gap.clamp(max=0.2)
+    sure = (axis_gap > 0.04).float() * axis_gap.clamp(max=0.2) * weights
     axis_order = F.softplus(-2 * (axis_sets[:, :, None] - axis_sets[:, None])) * sure
     losses = {"fit": fit, "axis_order": axis_order.sum() / (sure.sum() + 1e-6)}
     # Small gaps count nearly as much as large ones: some kinds change HaarPSI by little.
@@ -554,7 +556,7 @@ def _step_losses(
     quality = torch.from_numpy(cache.quality[rows.numpy()])
     table = cache.table[rows.numpy()]
     kinds = torch.from_numpy(np.where(table[:, 2] < 0, table[:, 0], -1.0))
-    weights = torch.tensor([3.0 if name == "quality" else 1.0 for name in AXIS_NAMES])
+    weights = torch.tensor([HEAVY.get(name, 1.0) for name in AXIS_NAMES])
     if settings.stage in ("image", "readout"):
         ends = student.ends()
         margins = scale * features @ (ends[:, 0] - ends[:, 1]).T
