@@ -19,6 +19,7 @@ from iqa_core.learner import (
     teacher_scores,
 )
 from iqa_core.losses import listmle
+from iqa_core.metrics import srcc
 from iqa_core.prompts import NAMED_PAIRS, PromptPair
 from iqa_core.schema import InputError
 
@@ -263,17 +264,23 @@ def test_the_tower_is_no_part_of_the_learner(tiny):
 def test_a_few_steps_learn_an_order(tiny):
     generator = torch.Generator().manual_seed(0)
     images = torch.nn.functional.normalize(torch.randn(16, 128, generator=generator), dim=-1)
+    # An order that prompts can express, as others gave it.
+    others = PromptLearner(tiny, [PromptPair("bright", "Bright photo.", "Dark photo.")])
+    targets = others.margins(tiny, images, 100.0).detach()[:, 0]
     learner = PromptLearner(tiny, NAMED_PAIRS["clip-iqa"])
     optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-2)
-    targets = torch.arange(16.0)
-    losses = []
+    losses, agreement = [], []
     for _ in range(120):
-        loss = listmle(learner.margins(tiny, images, 100.0).T, targets).mean()
+        margins = learner.margins(tiny, images, 100.0)
+        loss = listmle(margins.T, targets).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
+        agreement.append(srcc(margins.detach()[:, 0].numpy(), targets.numpy()))
     assert losses[-1] < 0.7 * losses[0]
+    assert agreement[0] < 0.5
+    assert agreement[-1] > 0.9
 
 
 # Margins, teacher, words.
