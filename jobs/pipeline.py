@@ -739,6 +739,8 @@ def _stop_requests() -> Iterator[threading.Event]:
 
     def request(number: int, _: object) -> None:
         signal.signal(number, before[signal.Signals(number)])
+        # A second signal may end Ray in the middle of a block: what that raises is ours to print.
+        logging.getLogger("ray.data.exceptions").setLevel(logging.CRITICAL)
         print("stopping: writing what is finished", file=sys.stderr, flush=True)
         stop.set()
 
