@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from iqa_core import __version__
 from iqa_core.schema import InputError
-from jobs.options import add_options, read_options
+
+from .options import add_options, read_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +58,7 @@ def _parser(command: str | None) -> _Parser:
     for name, summary in COMMANDS.items():
         sub = commands.add_parser(name, help=summary, epilog=_EPILOG, formatter_class=formatter)
         if name == command:  # only this one is imported: others bring what it doesn't need
-            module = importlib.import_module(f"jobs.{name}")
+            module = importlib.import_module(f".{name}", __package__)
             sub.description = module.__doc__
             add_options(sub, module.Config)
     return parser
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     command = next((word for word in words if word in COMMANDS), None)
     arguments = _parser(command).parse_args(words)
-    module = importlib.import_module(f"jobs.{arguments.command}")
+    module = importlib.import_module(f".{arguments.command}", __package__)
     try:
         status: int = module.run(read_options(module.Config, arguments))
     except InputError as error:

@@ -7,7 +7,8 @@ from typing import Literal
 
 from iqa_core.fetching import DEFAULT_MAX_BYTES
 from iqa_core.images import DEFAULT_MAX_PIXELS
-from jobs.options import option
+
+from .options import option
 
 __all__ = ["ImageConfig"]
 

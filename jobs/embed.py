@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from iqa_core.schema import InputError
-from jobs.config import ImageConfig
-from jobs.options import option
+
+from .config import ImageConfig
+from .options import option
 
 __all__ = ["Config", "run"]
 
@@ -38,7 +39,7 @@ def run(config: Config) -> int:
         raise InputError(
             f"--views {config.views} needs images of one size: leave out --resolution native"
         )
-    from jobs.run import run_images
+    from .run import run_images
 
     return run_images(
         config, config.manifest, kind="embed", prompts_of=None, embeddings=True, views=config.views

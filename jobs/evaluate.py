@@ -11,7 +11,8 @@ from iqa_core.files import Folder
 from iqa_core.labels import join_labels
 from iqa_core.scatter import draw_scatter
 from iqa_core.schema import InputError
-from jobs.options import option
+
+from .options import option
 
 __all__ = ["Config", "run"]
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from iqa_core.fetching import redact
 from iqa_core.files import Folder
-from iqa_core.manifest import find_images, write_manifest
+from iqa_core.listing import find_images, write_manifest
 from iqa_core.releases import RELEASES, read_release, recognise_release
 from iqa_core.schema import InputError
-from jobs.options import option
+
+from .options import option
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -50,8 +50,9 @@ from iqa_core.schema import (
     Status,
 )
 from iqa_core.scoring import PromptFeatures, encode_images
-from jobs.isolation import Isolated, Watchdog, is_second_try
-from jobs.progress import Progress
+
+from .isolation import Isolated, Watchdog, is_second_try
+from .progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -60,7 +61,8 @@ if TYPE_CHECKING:
     from iqa_core.manifest import Manifest
     from iqa_core.output import Output
     from iqa_core.towers import ImageTower, Precision
-    from jobs.breaker import Breaker
+
+    from .breaker import Breaker
 
 __all__ = ["Actors", "Cluster", "Encoding", "plan_actors", "run_pipeline"]
 
@@ -724,7 +726,11 @@ class _Feed:
     def __exit__(self, *_: object) -> None:
         """Let the thread end Ray's execution, which takes at most one more block."""
         self._closed.set()
-        self._thread.join(timeout=_CLOSE_SECONDS)
+        try:
+            self._thread.join(timeout=_CLOSE_SECONDS)
+        finally:  # a second signal ends the wait
+            # Ray Data's own threads go on for a moment; what they meet once Ray is gone is no news.
+            logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
 @contextmanager
@@ -739,8 +745,6 @@ def _stop_requests() -> Iterator[threading.Event]:
 
     def request(number: int, _: object) -> None:
         signal.signal(number, before[signal.Signals(number)])
-        # A second signal may end Ray in the middle of a block: what that raises is ours to print.
-        logging.getLogger("ray.data.exceptions").setLevel(logging.CRITICAL)
         print("stopping: writing what is finished", file=sys.stderr, flush=True)
         stop.set()
 

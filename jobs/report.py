@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from iqa_core.fetching import DEFAULT_SCHEMES
 from iqa_core.report import DEFAULT_SAMPLE, write_report
-from jobs.options import option
+
+from .options import option
 
 __all__ = ["Config", "run"]
 

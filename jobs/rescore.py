@@ -13,16 +13,18 @@ from iqa_core.fetching import redact
 from iqa_core.output import Output, audit, output_schema
 from iqa_core.schema import InputError
 from iqa_core.towers import load_towers
-from jobs.pipeline import Outcome
-from jobs.progress import Progress
-from jobs.run import as_json, conclude, conclude_unchanged, run_fingerprint
+
+from .pipeline import Outcome
+from .progress import Progress
+from .run import as_json, conclude, conclude_unchanged, run_fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from iqa_core.scoring import PromptFeatures
     from iqa_core.towers import Towers
-    from jobs.config import ImageConfig
+
+    from .config import ImageConfig
 
 __all__ = ["rescore"]
 

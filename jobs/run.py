@@ -18,9 +18,10 @@ from iqa_core.images import decode_image
 from iqa_core.manifest import open_manifest, plan_units
 from iqa_core.output import Output, audit, output_schema
 from iqa_core.towers import load_towers
-from jobs.breaker import Breaker
-from jobs.pipeline import Cluster, Encoding, Outcome, plan_actors, run_pipeline
-from jobs.progress import duration
+
+from .breaker import Breaker
+from .pipeline import Cluster, Encoding, Outcome, plan_actors, run_pipeline
+from .progress import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from iqa_core.output import Audit
     from iqa_core.scoring import PromptFeatures
     from iqa_core.towers import Precision, Towers
-    from jobs.config import ImageConfig
-    from jobs.pipeline import Actors
+
+    from .config import ImageConfig
+    from .pipeline import Actors
 
 __all__ = ["as_json", "conclude", "conclude_unchanged", "run_fingerprint", "run_images"]
 

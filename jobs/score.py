@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from iqa_core.prompts import DEFAULT_PAIRS, NAMED_PAIRS, load_pairs
 from iqa_core.schema import InputError
-from jobs.config import ImageConfig
-from jobs.options import option
+
+from .config import ImageConfig
+from .options import option
 
 if TYPE_CHECKING:
     from iqa_core.scoring import PromptFeatures
@@ -56,7 +57,7 @@ def run(config: Config) -> int:
     if config.prompts is None:
         load_pairs(config.pairs)  # before the imports: a wrong name should not take seconds
     if config.manifest is not None and config.features is None:
-        from jobs.run import run_images
+        from .run import run_images
 
         return run_images(
             config,
@@ -66,7 +67,7 @@ def run(config: Config) -> int:
             embeddings=config.embeddings,
         )
     if config.features is not None and config.manifest is None:
-        from jobs.rescore import rescore
+        from .rescore import rescore
 
         return rescore(config, config.features, lambda towers: _prompts(config, towers))
     given = "neither" if config.manifest is None else "both"

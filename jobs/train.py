@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from iqa_core.prompts import DEFAULT_PAIRS, NAMED_PAIRS, load_pairs
-from jobs.options import option
+
+from .options import option
 
 __all__ = ["Config", "run"]
 
@@ -116,6 +117,6 @@ class Config:
 def run(config: Config) -> int:
     """Train; return the exit status."""
     load_pairs(config.pairs)  # before the imports: a wrong name should not take seconds
-    from jobs.training import run_training
+    from .training import run_training
 
     return run_training(config)

@@ -71,7 +71,8 @@ from iqa_core.training_data import (
     write_training_data,
 )
 from iqa_core.training_report import TrainingFacts, training_page
-from jobs.pipeline import Cluster
+
+from .pipeline import Cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -80,7 +81,8 @@ if TYPE_CHECKING:
     from iqa_core.scoring import PromptFeatures
     from iqa_core.towers import TextTower, Towers
     from iqa_core.training_data import DataPlan
-    from jobs.train import Config
+
+    from .train import Config
 
 __all__ = ["run_training"]
 

@@ -13,7 +13,8 @@ from iqa_core.files import Folder
 from iqa_core.manifest import open_manifest
 from iqa_core.output import FINGERPRINT, PARTS, PLAN, audit, check_plan, digest, read_committed
 from iqa_core.schema import InputError
-from jobs.options import option
+
+from .options import option
 
 __all__ = ["Config", "run"]
 
