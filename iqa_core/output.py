@@ -14,7 +14,7 @@ import time
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ __all__ = [
     "Committed",
     "Output",
     "audit",
+    "begun_with",
     "check_plan",
     "digest",
     "output_schema",
@@ -107,6 +108,20 @@ def output_schema(
             )
         fields.append(manifest.schema.field(name).with_nullable(True).remove_metadata())
     return pa.schema(fields)
+
+
+def begun_with(uri: str) -> dict[str, Any]:
+    """Return the fingerprint of the rows that an output holds; empty if it holds none yet.
+
+    Args:
+        uri: The output's folder. A fingerprint without rows, of a run that ended before its first,
+            binds nobody.
+    """
+    folder = Folder.of(uri)
+    if not (folder.exists(FINGERPRINT) and folder.list(PARTS)):
+        return {}
+    found: dict[str, Any] = folder.read_json(FINGERPRINT)
+    return found
 
 
 class Committed:
@@ -287,8 +302,8 @@ class Output:
         self._manifest = manifest
         self._fingerprint = json.loads(json.dumps(fingerprint))  # as it will be read back
         _check_place(self.folder, manifest)
-        if self.folder.exists(FINGERPRINT):
-            _check_fingerprint(uri, self.folder.read_json(FINGERPRINT), self._fingerprint)
+        if begun := begun_with(uri):
+            _check_fingerprint(uri, begun, self._fingerprint)
             if self.folder.exists(PLAN):
                 check_plan(uri, self.folder.read_json(PLAN), manifest)
         elif self.folder.list("*.parquet"):
@@ -334,7 +349,15 @@ class Output:
                 self.folder.write_json(PLAN, self._manifest.plan())
                 self.folder.write_json(_CONFIG, config)
                 self.folder.write_json(FINGERPRINT, self._fingerprint)
+                stack.callback(self._forget_if_empty)
             yield
+
+    def _forget_if_empty(self) -> None:
+        """Leave no plan, configuration and fingerprint of a run that committed nothing."""
+        if not self.committed.parts:
+            for name in (FINGERPRINT, _CONFIG, PLAN):
+                with suppress(OSError):  # without rows they bind nobody
+                    self.folder.remove(name)
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -45,7 +45,9 @@ class ImageConfig:
         "model", help="resize to the tower's input, or keep each image's size (ResNets only)"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
-        "auto", help="arithmetic of the tower; auto is fp16 on GPUs and fp32 on CPUs"
+        "auto",
+        help="arithmetic of the tower; auto is what the output was begun with, else fp16 on GPUs and fp32 "
+        "on CPUs",
     )
     decode: Literal["fast", "exact"] = option(
         "fast", help="fast uses JPEG's scaled decoding; exact equals open_clip's transform"
@@ -58,7 +60,11 @@ class ImageConfig:
         minimum=1,
     )
     gpus_per_actor: float | None = option(
-        None, help="GPUs of an actor (default: 1 if there are any)", metavar="X", minimum=0
+        None,
+        help="GPUs of an actor; 1 waits for GPUs, 0 scores on CPUs (default: 1 if the cluster has GPUs or "
+        "can start some)",
+        metavar="X",
+        minimum=0,
     )
     cpus_per_actor: float | None = option(
         None, help="CPUs and threads of an actor (default: 1)", metavar="X", above=0

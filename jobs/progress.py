@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ __all__ = ["Progress", "duration"]
 
 _TERMINAL_SECONDS = 0.5
 _LOG_SECONDS = 15.0
+_WAIT_SECONDS = 30.0
 
 
 def duration(seconds: float) -> str:
@@ -39,10 +41,12 @@ class Progress:
         self._began = self._said = time.monotonic()
         self._first: tuple[float, int] | None = None
         self._done_when_said = -1
+        self._waiting: tuple[float, float] | None = None  # since when, and when it was said
 
     def add(self, statuses: Mapping[str, int]) -> None:
         """Take the counts by status of all rows so far."""
         self._statuses = dict(statuses)
+        self._waiting = None
         if self._first is None:
             self._first = (time.monotonic(), self._done)
 
@@ -55,6 +59,25 @@ class Progress:
         wait = _TERMINAL_SECONDS if self._moving else _LOG_SECONDS
         if time.monotonic() - self._said >= wait:
             self._say()
+
+    def wait_for(self, what: str | None) -> None:
+        """Say every half minute that the run waits, what for and since when; None: it doesn't."""
+        now = time.monotonic()
+        if what is None:
+            self._waiting = None
+            return
+        since, said = self._waiting or (now, -math.inf)
+        if now - said >= _WAIT_SECONDS:
+            said = now
+            waited = f", for {duration(now - since)} so far" if now - since >= 1 else ""
+            self.say(f"{what}{waited}; Ctrl-C or `ray job stop` ends the wait")
+        self._waiting = (since, said)
+
+    def say(self, line: str) -> None:
+        """Write a line of its own."""
+        sys.stderr.write(f"\r\x1b[K{line}\n" if self._moving else f"{line}\n")
+        sys.stderr.flush()
+        self._said = time.monotonic()
 
     def close(self) -> None:
         """Say where it ended."""

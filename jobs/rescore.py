@@ -14,7 +14,7 @@ from iqa_core.output import Output, audit, output_schema
 from iqa_core.schema import InputError
 from iqa_core.towers import load_towers
 
-from .pipeline import Outcome
+from .driver import Outcome
 from .progress import Progress
 from .run import as_json, conclude, conclude_unchanged, run_fingerprint
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections import Counter
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -16,12 +17,16 @@ from iqa_core import __version__
 from iqa_core.fetching import DEFAULT_SCHEMES, Fetcher, redact
 from iqa_core.images import decode_image
 from iqa_core.manifest import open_manifest, plan_units
-from iqa_core.output import Output, audit, output_schema
+from iqa_core.output import Output, audit, begun_with, output_schema
 from iqa_core.towers import load_towers
 
+from .actors import plan_actors
 from .breaker import Breaker
-from .pipeline import Cluster, Encoding, Outcome, plan_actors, run_pipeline
+from .cluster import Cluster
+from .driver import run_pipeline
+from .encoding import Encoding
 from .progress import duration
+from .visibility import check_visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,8 +35,9 @@ if TYPE_CHECKING:
     from iqa_core.scoring import PromptFeatures
     from iqa_core.towers import Precision, Towers
 
+    from .actors import Actors
     from .config import ImageConfig
-    from .pipeline import Actors
+    from .driver import Outcome
 
 __all__ = ["as_json", "conclude", "conclude_unchanged", "run_fingerprint", "run_images"]
 
@@ -79,9 +85,13 @@ def run_images(
     )
     with Cluster(config.address) as cluster:
         actors = plan_actors(
-            config.num_actors, config.cpus_per_actor, config.gpus_per_actor, cluster.resources
+            config.num_actors,
+            config.cpus_per_actor,
+            config.gpus_per_actor,
+            cluster.nodes,
+            cluster.possible_gpus,
         )
-        precision = _precision(config.precision, actors)
+        precision = _precision(config, actors)
         fingerprint = _fingerprint(config, kind, towers, prompts, precision, schema)
         output = Output(config.output, manifest, fingerprint)
         if not output.left_to_do(config.retry_errors):
@@ -89,6 +99,10 @@ def run_images(
             result = audit(manifest, output.committed.rows)  # read a moment ago
             return conclude_unchanged(output, result, config.max_error_rate)
         cluster.start()
+        if manifest.folder.is_local:
+            check_visible(
+                manifest.folder.path(manifest.files[0].name), f"--manifest {manifest_uri}"
+            )
         preprocess = towers.preprocess if config.resolution == "model" else None
         encoding = Encoding(
             fetcher=Fetcher(
@@ -118,7 +132,9 @@ def run_images(
             before = len(output.committed.rows)
             rows = manifest.rows - before
             done = f", {before:,} done before" if before else ""
-            print(f"{rows:,} rows to do{done}; {_describe(towers, precision, actors)}", flush=True)
+            print(f"{rows:,} rows to do{done}; {towers.name} in {precision}, {actors}", flush=True)
+            if note := _about_gpus(actors, cluster):
+                print(note, flush=True)
             units = list(plan_units(manifest, output.committed.rows))
             breaker = Breaker(manifest.folder.uri) if config.max_error_rate < 1 else None
             outcome = run_pipeline(
@@ -162,10 +178,28 @@ def conclude(output: Output, outcome: Outcome, actors: Actors | None, max_error_
     return conclude_unchanged(output, result, max_error_rate)
 
 
-def _precision(wanted: Precision, actors: Actors) -> Precision:
-    if wanted != "auto":
-        return wanted
-    return "fp16" if actors.gpus else "fp32"
+def _precision(config: ImageConfig, actors: Actors) -> Precision:
+    """Return the arithmetic: as asked for, else as the output was begun, else what suits the device."""
+    if config.precision != "auto":
+        return config.precision
+    # GPUs may have come or gone since; rows of two precisions don't mix.
+    begun: Precision | None = begun_with(config.output).get("precision")
+    return begun or ("fp16" if actors.gpus else "fp32")
+
+
+def _about_gpus(actors: Actors, cluster: Cluster) -> str | None:
+    """Return what a person should know of the GPUs, if they are not simply there."""
+    present = cluster.resources.get("GPU", 0.0)
+    if actors.gpus and not present:
+        some = (
+            "" if cluster.possible_gpus is None else f", up to {cluster.possible_gpus:g} possible"
+        )
+        return f"0 GPUs now{some}: scoring begins once there is one"
+    if present and not actors.gpus:
+        return f"the cluster's {present:g} GPUs are not used (--gpus-per-actor 0)"
+    if not present and len(cluster.nodes) > 1:
+        return "no GPU in the cluster: scoring on CPUs; --gpus-per-actor 1 would wait for one"
+    return None
 
 
 def _fingerprint(
@@ -213,17 +247,14 @@ def run_fingerprint(
     }
 
 
-def _describe(towers: Towers, precision: Precision, actors: Actors) -> str:
-    device = "GPU" if actors.gpus else "CPU"
-    plural = "" if actors.most == 1 else "s"
-    return f"{towers.name} in {precision}, at most {actors.most} {device} actor{plural}"
-
-
 def _describe_outcome(outcome: Outcome) -> str:
     kinds = ", ".join(f"{name} {count:,}" for name, count in sorted(outcome.statuses.items()))
     rate = outcome.rows / max(outcome.seconds, 1e-9)
     slowest = f"; bottleneck: {outcome.bottleneck}" if outcome.bottleneck else ""
-    return f"{outcome.rows:,} rows in {duration(outcome.seconds)}, {rate:,.1f} rows/s{slowest}; {kinds}"
+    line = f"{outcome.rows:,} rows in {duration(outcome.seconds)}, {rate:,.1f} rows/s{slowest}; {kinds}"
+    kinds_of_device = Counter(device.partition(" of ")[0] for device in outcome.devices)
+    devices = ", ".join(f"{count} x {name}" for name, count in kinds_of_device.most_common())
+    return f"{line}; scored on {devices}" if devices else line
 
 
 def _summary(
@@ -248,6 +279,8 @@ def _summary(
         "stage_seconds": {name: round(s, 3) for name, s in outcome.stage_seconds.items()},
         "bottleneck": outcome.bottleneck,
         "actors": asdict(actors) if actors else None,
+        "devices": outcome.devices,
+        "nodes_left_out": list(outcome.left_out),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {torch.cuda.device_count()} GPUs",
         "version": __version__,
     }
@@ -263,7 +296,8 @@ def conclude_unchanged(output: Output, result: Audit, max_error_rate: float) -> 
     if total and failed / total > max_error_rate:
         print(
             f"{failed:,} of {total:,} rows could not be scored ({failed / total:.1%}), more than "
-            f"--max-error-rate {max_error_rate:g} allows: see the status and error columns"
+            f"--max-error-rate {max_error_rate:g} allows: see the status and error columns. Exit status "
+            f"{_TOO_MANY_ERRORS}: the output is complete all the same"
         )
         return _TOO_MANY_ERRORS
     return 0

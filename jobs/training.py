@@ -18,6 +18,7 @@ import tempfile
 import threading
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ from ray.train import (
     RunConfig,
     ScalingConfig,
 )
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.config import LoggingConfig
 
 from iqa_core import __version__
@@ -72,7 +73,11 @@ from iqa_core.training_data import (
 )
 from iqa_core.training_report import TrainingFacts, training_page
 
-from .pipeline import Cluster
+from .actors import Actors, waiting_for
+from .cluster import Cluster
+from .progress import Progress
+from .ray_errors import as_input_error
+from .visibility import check_visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -100,8 +105,8 @@ _SAY_SECONDS = 5.0
 _VIEWED_ROWS = 512  # held-out rows whose copies are compared at the end
 #: A report waits until the controller has asked for it; Ray's 2 s would be most of a training.
 _POLL_SECONDS = "0.2"
-#: A worker group that can't start is tried again so often, a minute each: a cluster may be growing.
-_START_FAILURES = 20
+#: A worker group that can't start is tried again so often, a minute each: a cluster may take a day.
+_START_FAILURES = 24 * 60
 
 
 @dataclass(frozen=True)
@@ -128,10 +133,11 @@ def run_training(config: Config) -> int:
         config: The options.
 
     Returns:
-        The exit status: 0, or 1 if training failed.
+        The exit status, 0.
 
     Raises:
-        InputError: If an option or the features are unusable; nothing was written then.
+        InputError: If an option or the features are unusable, where nothing was written, or if
+            training failed.
     """
     prompt_path = _check_output(config.output)
     cache = FeatureCache(config.features)
@@ -177,11 +183,11 @@ def run_training(config: Config) -> int:
                 flush=True,
             )
             cluster.start()
+            if folder.is_local:
+                check_visible(folder.path(_RUN), f"--run-folder {folder.uri}")
             job = Job(towers.text, learner, settings, _absolute(folder))
-            with _saying(folder, settings):
+            with _saying(folder, settings, partial(_waiting, scaling)):
                 state = _fit(job, scaling, config.max_failures, folder)
-            if state is None:
-                return 1
             _conclude(config, towers, learner, prompts, data, settings, state, training, folder)
             _tidy(folder, keep=(_METRICS, _TENSORBOARD))
     return 0
@@ -254,7 +260,7 @@ def _scaling(config: Config, cluster: Cluster) -> ScalingConfig:
     """
     gpus = config.gpus_per_worker
     if gpus is None:
-        gpus = 1.0 if cluster.resources.get("GPU", 0) else 0.0
+        gpus = 1.0 if cluster.resources.get("GPU", 0) or cluster.possible_gpus else 0.0
     wanted = {"CPU": 1.0, "GPU": gpus} if gpus else {"CPU": 1.0}
     for kind, each in wanted.items():
         have, need = cluster.resources.get(kind, 0.0), each * config.num_workers
@@ -341,11 +347,22 @@ def _data(
     return write_training_data(cache, plan, _absolute(folder), prompts)
 
 
+def _waiting(scaling: ScalingConfig) -> str | None:
+    """Return what the workers wait for, if no node could hold one."""
+    each: Any = scaling.resources_per_worker
+    worker = Actors(1, each["CPU"], each.get("GPU", 0.0))
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return waiting_for(worker, nodes, "a training worker")
+
+
 @contextmanager
-def _saying(folder: Folder, settings: Settings) -> Iterator[None]:
-    """Say on standard error how far the workers are."""
+def _saying(
+    folder: Folder, settings: Settings, waiting: Callable[[], str | None]
+) -> Iterator[None]:
+    """Say on standard error how far the workers are, or what they wait for."""
     stopped = threading.Event()
     said = -1
+    progress = Progress(settings.steps)
 
     def say() -> None:
         nonlocal said
@@ -366,6 +383,8 @@ def _saying(folder: Folder, settings: Settings) -> Iterator[None]:
     def follow() -> None:
         while not stopped.wait(_SAY_SECONDS):
             say()
+            if said < 0:
+                progress.wait_for(waiting())
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
@@ -384,8 +403,12 @@ def _number(value: float | None) -> str:
 # The workers --------------------------------------------------------------------------------------
 
 
-def _fit(job: Job, scaling: ScalingConfig, max_failures: int, folder: Folder) -> State | None:
-    """Run the workers; return the final state, or None if training failed."""
+def _fit(job: Job, scaling: ScalingConfig, max_failures: int, folder: Folder) -> State:
+    """Run the workers; return the final state.
+
+    Raises:
+        InputError: If training failed.
+    """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _POLL_SECONDS)
     # Pickled, the reference is pinned for as long as the driver lives: restarted workers find it.
     reference = ray.cloudpickle.dumps(ray.put(job))
@@ -393,6 +416,7 @@ def _fit(job: Job, scaling: ScalingConfig, max_failures: int, folder: Folder) ->
         train_worker,
         train_loop_config={"job": reference},
         scaling_config=scaling,
+        torch_config=TorchConfig(backend=_collectives(scaling)),
         run_config=RunConfig(
             name=_CHECKPOINTS,
             storage_path=_absolute(folder),
@@ -410,15 +434,7 @@ def _fit(job: Job, scaling: ScalingConfig, max_failures: int, folder: Folder) ->
     except SystemExit:  # of Ray's own handler of Ctrl-C
         raise KeyboardInterrupt from None
     except ray.train.TrainingFailedError as error:
-        failures = getattr(error, "worker_failures", {})
-        lines = [str(one).strip().splitlines()[-1] for one in failures.values()]
-        reason = lines[0] if lines else " ".join(str(error).split())[-300:]
-        print(
-            f"training failed after {max_failures} restarts ({reason}): the same command goes on "
-            f"from the last checkpoint in {folder.uri}",
-            file=sys.stderr,
-        )
-        return None
+        raise _failure(error, max_failures, folder) from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)
@@ -426,6 +442,22 @@ def _fit(job: Job, scaling: ScalingConfig, max_failures: int, folder: Folder) ->
         raise RuntimeError("training ended without a checkpoint")
     with result.checkpoint.as_directory() as path:
         return State.from_bytes((Path(path) / _STATE).read_bytes())
+
+
+def _collectives(scaling: ScalingConfig) -> str:
+    """Return what gathers margins and gradients across workers."""
+    return "nccl" if scaling.use_gpu else "gloo"
+
+
+def _failure(error: Exception, max_failures: int, folder: Folder) -> InputError:
+    """Return one line: why training failed, and whether the same command can go on."""
+    failures = [*getattr(error, "worker_failures", {}).values()]
+    controller = getattr(error, "controller_failure", None)
+    reason = as_input_error(next(iter(failures), controller) or error)
+    return InputError(
+        f"training ended after {max_failures} restarts: {reason}; the last checkpoint, if there is one, "
+        f"is kept in {folder.uri}"
+    )
 
 
 def train_worker(config: dict[str, Any]) -> None:

@@ -41,9 +41,9 @@ COMMIT_SECONDS = 2.0
 #: The command, noting when finished rows come to the driver and when they are in a part file.
 _NOTING = """
 import os, sys, time
-from jobs import cli, pipeline
+from jobs import cli, driver
 
-class Noting(pipeline._Collected):
+class Noting(driver.Collected):
     def add(self, table):
         super().add(table)
         note(len(table))
@@ -56,7 +56,7 @@ def note(rows):
     os.write(notes, f"{time.time()} {rows}\\n".encode())
 
 notes = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-pipeline._Collected = Noting
+driver.Collected = Noting
 sys.exit(cli.main())
 """
 _TITLES = {"actor": "ray::MapWorker(MapBatches(TowerActor))", "decoder": "ray::MapBatches(decode"}

@@ -14,7 +14,7 @@ import pytest
 
 from iqa_core.fetching import Fetcher
 from iqa_core.manifest import open_manifest, plan_units, read_unit
-from iqa_core.output import Output, audit, output_schema, read_committed
+from iqa_core.output import Output, audit, begun_with, output_schema, read_committed
 from iqa_core.rows import RowSet
 from iqa_core.schema import InputError
 
@@ -185,6 +185,13 @@ class TestOutput:
         ]
         return pa.Table.from_pylist(rows, schema=schema)
 
+    def begin(self, manifest, tmp_path):
+        """Return an output with one row."""
+        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
+        with output.writing({}, 30):
+            output.commit(self.table(manifest, [0]))
+        return output
+
     def test_commits_are_read_back(self, manifest, tmp_path):
         output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
         assert not (tmp_path / "o").exists()
@@ -197,6 +204,23 @@ class TestOutput:
         assert len(again.committed.parts) == 2
         assert again.audit().missing == 3
         assert again.left_to_do()
+
+    def test_a_run_without_rows_binds_nobody(self, manifest, tmp_path):
+        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
+        with output.writing({}, 30):
+            assert (tmp_path / "o/_run/fingerprint.json").exists()
+        assert list((tmp_path / "o").rglob("*.json")) == []
+        # Nor does one that was killed, and could not tidy up.
+        with output.writing({}, 30):
+            left = (tmp_path / "o/_run/fingerprint.json").read_bytes()
+        (tmp_path / "o/_run/fingerprint.json").write_bytes(left)
+        assert begun_with(str(tmp_path / "o")) == {}
+        other = Output(str(tmp_path / "o"), manifest, {"model": "another"})
+        with other.writing({}, 30):
+            other.commit(self.table(manifest, [0]))
+        assert begun_with(str(tmp_path / "o")) == {"model": "another"}
+        with pytest.raises(InputError, match="holds another run's rows"):
+            Output(str(tmp_path / "o"), manifest, FINGERPRINT)
 
     def test_rows_to_retry_are_taken_out(self, manifest, tmp_path):
         output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
@@ -226,16 +250,14 @@ class TestOutput:
         assert not again.left_to_do()
 
     def test_another_fingerprint_is_refused(self, manifest, tmp_path):
-        with Output(str(tmp_path / "o"), manifest, FINGERPRINT).writing({}, 30):
-            pass
+        self.begin(manifest, tmp_path)
         with pytest.raises(InputError, match="with model 'tiny' where this run has 'big'"):
             Output(str(tmp_path / "o"), manifest, FINGERPRINT | {"model": "big"})
         with pytest.raises(InputError, match=r"with sizes .* where this run has None"):
             Output(str(tmp_path / "o"), manifest, {"model": "tiny"})
 
     def test_a_changed_manifest_is_refused(self, manifest, tmp_path):
-        with Output(str(tmp_path / "o"), manifest, FINGERPRINT).writing({}, 30):
-            pass
+        self.begin(manifest, tmp_path)
         write(tmp_path / "m/b.parquet", uri=["new"], mos=[1])
         Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
         write(tmp_path / "m/a.parquet", uri=["1"], mos=[1])
@@ -246,8 +268,7 @@ class TestOutput:
             Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
 
     def test_a_manifest_file_of_the_same_size_is_noticed(self, manifest, tmp_path):
-        with Output(str(tmp_path / "o"), manifest, FINGERPRINT).writing({}, 30):
-            pass
+        self.begin(manifest, tmp_path)
         before = (tmp_path / "m/a.parquet").stat().st_size
         # The same rows in another order: rows, size, and all that the footer says stay equal.
         write(tmp_path / "m/a.parquet", uri=list("024135"), mos=[1] * 6)
@@ -260,9 +281,7 @@ class TestOutput:
         Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
 
     def test_outputs_of_versions_without_digests_go_on(self, manifest, tmp_path):
-        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
-        with output.writing({}, 30):
-            pass
+        output = self.begin(manifest, tmp_path)
         plan = output.folder.read_json("_run/plan.json")
         for file in plan["files"]:
             del file["digest"]

@@ -7,7 +7,6 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import zlib
@@ -31,8 +30,11 @@ from iqa_core.output import Output, output_schema
 from iqa_core.rows import RowSet
 from iqa_core.schema import ImageError, Preprocess, Status
 from iqa_core.scoring import PromptFeatures
+from jobs.actors import Actors
+from jobs.driver import run_pipeline
+from jobs.encoding import Encoding
 from jobs.isolation import Isolated
-from jobs.pipeline import Actors, Encoding, decode_rows, plan_actors, run_pipeline
+from jobs.pipeline import decode_rows
 
 ROOT = Path(__file__).parent.parent.parent
 PREPROCESS = Preprocess(size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -94,11 +96,8 @@ def run(ray_cluster, tmp_path):
         parts = [pq.read_table(path) for path in (tmp_path / "o").glob("part-*.parquet")]
         return outcome, pa.concat_tables(parts).sort_by("manifest_row").to_pylist()
 
-    before = set(Path(tempfile.gettempdir()).glob("iqa-loss-*"))
     yield run
     ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-    for path in set(Path(tempfile.gettempdir()).glob("iqa-loss-*")) - before:
-        path.unlink()
 
 
 @pytest.mark.ray
@@ -296,17 +295,3 @@ def test_a_watchdog_ends_a_process_that_hangs():
     began = time.monotonic()
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 70
     assert time.monotonic() - began < 40
-
-
-class TestPlanningActors:
-    def test_an_actor_for_each_gpu(self):
-        assert plan_actors(None, None, None, {"CPU": 16, "GPU": 4}) == Actors(4, 1.0, 1.0)
-        assert plan_actors(None, None, 0.5, {"CPU": 16, "GPU": 4}) == Actors(8, 1.0, 0.5)
-
-    def test_a_cpu_stays_free_where_there_is_no_gpu(self):
-        assert plan_actors(None, None, None, {"CPU": 8}) == Actors(7, 1.0, 0.0)
-        assert plan_actors(None, 2.0, None, {"CPU": 8}) == Actors(3, 2.0, 0.0)
-        assert plan_actors(None, None, None, {"CPU": 1}) == Actors(1, 1.0, 0.0)
-
-    def test_gpus_that_are_yet_to_come(self):
-        assert plan_actors(4, None, 1.0, {"CPU": 8}) == Actors(4, 1.0, 1.0)

@@ -1,0 +1,277 @@
+"""The Ray that a run uses: found at an address, or started here, on loopback and for this run alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+import torch
+from ray._private import ray_constants
+
+import iqa_core
+from iqa_core.schema import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["Cluster", "Resources", "gpus_of_node_types"]
+
+Resources = dict[str, float]
+
+#: Ray's sockets lie below its temporary folder, and the path of a socket has a limit.
+_LONGEST_SOCKET = 107
+_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
+#: Where `ray up` leaves a cluster's configuration on the head node.
+_BOOTSTRAP = "~/ray_bootstrap_config.yaml"
+
+
+class Cluster:
+    """The Ray that a run uses: the one this process has, that of an address, or a local one.
+
+    Without an address, ``RAY_ADDRESS`` counts, which Ray sets for submitted jobs. A local Ray is
+    started by :meth:`start` and not before: a run with nothing to do needs none. What was opened
+    is closed at the end of the ``with`` block.
+
+    Args:
+        address: As for ``ray.init``.
+
+    Attributes:
+        nodes: Resources of each node that is there, as ``ray.nodes()`` has them.
+        possible_gpus: GPUs that the cluster's autoscaler could bring, those that are there included;
+            None if it is not known.
+
+    Raises:
+        InputError: If there is no cluster at the address, or a local one does not start.
+    """
+
+    def __init__(self, address: str | None) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray's core writes what it calls errors on the terminal, of which none concerns a user: an
+        # actor with arguments in the object store, a peer that went away. What they cost is seen by rows.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        self._opened = not ray.is_initialized()
+        address = address or os.environ.get("RAY_ADDRESS")
+        if address:
+            _check_reachable(address)
+        if self._opened and address:
+            _init(f"--address {address} does not answer", address=address)
+        if ray.is_initialized():
+            self.nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+            self.possible_gpus = _possible_gpus(self.resources.get("GPU", 0.0))
+        else:
+            # Two at least: one reads and decodes while an actor holds the other.
+            cpus = float(max(2, os.cpu_count() or 1))
+            gpus = float(torch.cuda.device_count())
+            self.nodes = [{"CPU": cpus, "GPU": gpus}]
+            self.possible_gpus = gpus
+
+    @property
+    def resources(self) -> Resources:
+        """Resources of all nodes that are there."""
+        kinds = {kind for node in self.nodes for kind in node}
+        return {kind: sum(node.get(kind, 0.0) for node in self.nodes) for kind in kinds}
+
+    def start(self) -> None:
+        """Start a local Ray, bound to loopback, if there is none yet.
+
+        Raises:
+            InputError: If it does not start, or there is no folder for it.
+        """
+        if ray.is_initialized():
+            return
+        with _loopback(), _usable_environment():
+            _init(
+                "a local Ray did not start",
+                address="local",
+                num_cpus=int(self.resources["CPU"]),
+                include_dashboard=False,
+            )
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._opened and ray.is_initialized():
+            ray.shutdown()
+
+
+def _possible_gpus(present: float) -> float | None:
+    """Return the GPUs that could come, from what the autoscaler or `ray up` says of the node types."""
+    most = ray._private.state.state.get_max_resources_from_cluster_config()
+    if most is not None:
+        return max(present, float(most.get("GPU", 0)))
+    import yaml  # Ray's own
+
+    try:
+        config = yaml.safe_load(Path(_BOOTSTRAP).expanduser().read_text(encoding="utf-8"))
+        return max(present, gpus_of_node_types(config))
+    except (OSError, RuntimeError, ValueError, yaml.YAMLError):
+        return None
+
+
+def gpus_of_node_types(config: Mapping[str, Any]) -> float:
+    """Return the GPUs that a cluster of `ray up` can have at most.
+
+    Args:
+        config: A cluster's configuration, such as cluster.yaml.
+
+    Raises:
+        ValueError: If it is no such configuration.
+    """
+    try:
+        most = config.get("max_workers", 0)
+        head = 0.0
+        workers: list[float] = []
+        for name, kind in config["available_node_types"].items():
+            gpus = float(kind.get("resources", {}).get("GPU", 0))
+            if name == config["head_node_type"]:
+                head = gpus
+            else:
+                workers += [gpus] * kind.get("max_workers", most)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"no cluster configuration: {error!r}") from error
+    return head + sum(sorted(workers, reverse=True)[:most])
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Let the Ray that starts meanwhile listen on loopback only, as it does on macOS and Windows.
+
+    ``ray.init`` has no option for that: it replaces 127.0.0.1 by the machine's address.
+    """
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False  # for this process, which has read the variable
+    try:
+        with _variables({name: "0"}):  # for those that it starts
+            yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for a time."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _usable_environment() -> Iterator[None]:
+    """Give a local Ray a folder for its sockets and a token, where the environment's would not do."""
+    values = {"RAY_TMPDIR": _socket_folder()}
+    if not _token_can_be_kept():
+        values["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    with _variables(values):
+        yield
+
+
+def _socket_folder() -> str:
+    """Return a folder that is writable and short enough for Ray's sockets.
+
+    Raises:
+        InputError: If there is none.
+    """
+    named = [name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)]
+    tried = []
+    for folder in [*(os.environ[name] for name in named), "/tmp", "/var/tmp", "/dev/shm"]:  # noqa: S108
+        if len(os.fsencode(folder + _SOCKET)) > _LONGEST_SOCKET:
+            tried.append(f"{folder} (too long by {len(os.fsencode(folder + _SOCKET)) - 107} bytes)")
+        elif not _is_writable(folder):
+            tried.append(f"{folder} (not writable)")
+        else:
+            return folder
+    raise InputError(
+        f"Ray finds no folder for its sockets among {', '.join(tried)}: set RAY_TMPDIR to a writable "
+        f"folder whose path has at most {_LONGEST_SOCKET - len(_SOCKET)} bytes"
+    )
+
+
+def _is_writable(folder: str) -> bool:
+    """Return whether files can be made in a folder, or in the ``ray`` that Ray makes there."""
+    inner = Path(folder, "ray")
+    try:
+        with tempfile.TemporaryFile(dir=inner if inner.exists() else folder):
+            return True
+    except OSError:
+        return False
+
+
+def _token_can_be_kept() -> bool:
+    """Return whether Ray can read its token below the home folder, or write one there."""
+    if any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        return True
+    try:
+        kept = Path.home() / ".ray" / "auth_token"
+        if kept.exists():
+            return os.access(kept, os.R_OK)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        return _is_writable(str(kept.parent))
+    except (OSError, RuntimeError):  # no home, or none that this user may write to
+        return False
+
+
+def _check_reachable(address: str) -> None:
+    """Fail at once where nothing listens at HOST:PORT; ``ray.init`` tries for five minutes."""
+    host, _, port = address.rpartition(":")
+    if "/" in host or not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise InputError(
+            f"--address {address} does not answer ({error}): give HOST:PORT of a running head node, "
+            "or leave it out for a local Ray"
+        ) from error
+
+
+def _init(what: str, **options: Any) -> None:  # noqa: ANN401 - ray.init's own
+    # Ray says here that it protects a local cluster by a token, as it should.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    try:
+        with _import_folder():
+            ray.init(logging_level=logging.WARNING, log_to_driver=False, **options)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise InputError(
+            f"{what} ({lines[0]}): check the address, `ray status` and `df -h`"
+        ) from error
+
+
+@contextmanager
+def _import_folder() -> Iterator[None]:
+    """Decide what Ray puts first on its workers' import path, which is the working folder.
+
+    That may hold anybody's ``jobs.py`` or ``iqa_core.py``. From the repository, workers need its root;
+    installed, they need nothing, so a folder without Python files stands there.
+    """
+    if __package__ == "jobs":
+        folder = Path(__file__).parents[1]
+    else:
+        folder = Path(iqa_core.__file__).parent / "weights"
+    try:
+        before = os.getcwd()
+    except FileNotFoundError as error:
+        raise InputError(
+            "the working folder is gone: change to one that exists and start again"
+        ) from error
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)

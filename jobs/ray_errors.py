@@ -1,0 +1,123 @@
+"""What went wrong in Ray's hands, in one line that is true."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import ray
+import ray.exceptions
+
+from iqa_core.fetching import redact
+from iqa_core.schema import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["NodeError", "as_input_error", "node_error", "node_name", "this_node", "user_error"]
+
+_LONGEST = 300
+
+#: Losses of machines, memory and connections: the same work may succeed when it is done again.
+_PASSING = (
+    ray.exceptions.ActorUnavailableError,
+    ray.exceptions.GetTimeoutError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.ObjectLostError,
+    ray.exceptions.ObjectStoreFullError,
+    ray.exceptions.OutOfDiskError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.RayActorError,
+    ray.exceptions.RaySystemError,
+    ray.exceptions.RpcError,
+    ray.exceptions.TaskUnschedulableError,
+    ray.exceptions.WorkerCrashedError,
+)
+
+
+class NodeError(Exception):
+    """Something is wrong with one node, not with the work that was given to it.
+
+    Args:
+        message: What is wrong, in one line that names the node.
+        node: The node's id.
+    """
+
+    def __init__(self, message: str, node: str = "") -> None:
+        super().__init__(message, node)  # both in args, so that it survives pickling
+        self.node = node
+
+    def __str__(self) -> str:
+        """Return the message's first line: Ray Data appends advice of its own."""
+        return str(self.args[0]).partition("\n")[0]
+
+
+def this_node() -> tuple[str, str]:
+    """Return the id of the node that this process runs on, and its name in messages."""
+    if not ray.is_initialized():
+        return "", "this machine"
+    node = ray.get_runtime_context().get_node_id()
+    return node, node_name(ray.util.get_node_ip_address(), node)
+
+
+def node_name(address: str, node: str) -> str:
+    """Return what a node is called in messages: several may share an address."""
+    return f"node {address} ({node[:8]})"
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what it stands for, from Ray's own to the one that was raised."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = getattr(error, "cause", None) or error.__cause__
+
+
+def user_error(error: BaseException) -> InputError | None:
+    """Return the :class:`InputError` that a task raised, if that is what an error of Ray's is about."""
+    for one in chain(error):
+        if type(one) is InputError or (isinstance(one, InputError) and not _is_rays(one)):
+            return InputError(str(one).partition("\n")[0])
+    return None
+
+
+def node_error(error: BaseException) -> NodeError | None:
+    """Return the :class:`NodeError` that a task raised, if that is what an error of Ray's is about."""
+    return next(
+        (one for one in chain(error) if isinstance(one, NodeError) and not _is_rays(one)), None
+    )
+
+
+def _is_rays(error: BaseException) -> bool:
+    """Return whether it is Ray's wrapper, which also is an instance of what it wraps."""
+    return isinstance(error, ray.exceptions.RayError)
+
+
+def as_input_error(error: BaseException) -> InputError:
+    """Return one line: what happened, what is safe, and whether the same command can go on.
+
+    Args:
+        error: What Ray Data or Ray Train raised.
+    """
+    own = error if isinstance(error, InputError) and not _is_rays(error) else user_error(error)
+    if own is not None:
+        return own
+    innermost = list(chain(error))[-1]
+    if isinstance(innermost, _PASSING) or isinstance(error, _PASSING):
+        return InputError(
+            f"Ray lost part of the work for good ({_reason(innermost)}); what was finished is safe, and "
+            "the same command goes on from there"
+        )
+    return InputError(
+        f"a task failed ({_reason(innermost)}); what was finished is safe, but the same command may "
+        "meet this again: the workers' own words are in Ray's session logs"
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """Return an error's class and the line of its text that says most."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and not set(line) <= set("^~ ")]
+    # Ray's errors end with the text of what was raised; others begin with what matters.
+    line = (lines[-1] if _is_rays(error) and len(lines) > 8 else lines[0]) if lines else ""
+    return redact(f"{type(error).__name__}: {line}"[:_LONGEST].rstrip(": "))

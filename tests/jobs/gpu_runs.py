@@ -1,0 +1,163 @@
+"""Runs the commands on two logical GPUs, with towers that only pretend to be on a device.
+
+A program of its own, as a process has one Ray: ``python gpu_runs.py FOLDER`` leaves ``FOLDER/runs.json``.
+Ray schedules as it would with real GPUs; what a CUDA device alone can show, this does not show.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+import traceback
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import ray.data
+import ray.train
+from torch import nn
+
+import jobs.run
+import jobs.training
+from iqa_core.learner import PromptLearner
+from iqa_core.towers import load_towers
+from jobs.cli import main
+
+ROOT = Path(__file__).parents[2]
+
+
+class OnDevice(nn.Module):
+    """An image tower that takes ``cuda`` for a device which it is on already."""
+
+    def __init__(self, tower):
+        super().__init__()
+        self.tower = tower
+        self.device = "cpu"
+
+    def to_device(self, device, precision):
+        assert (device, precision) == ("cuda", "fp16")
+        self.device = device
+        return self
+
+    def encode(self, pixels):
+        assert self.device == "cuda"
+        return self.tower.encode(pixels)
+
+
+class TextOnDevice(nn.Module):
+    """A text tower that stays where it is."""
+
+    def __init__(self, tower):
+        super().__init__()
+        self.tower = tower
+
+    def to(self, device):
+        assert device.type == "cuda"
+        return self
+
+    def __getattr__(self, name):
+        if name == "tower":
+            return super().__getattr__(name)
+        return getattr(self.tower, name)
+
+
+class LearnerOnDevice(PromptLearner):
+    """A learner that stays where it is."""
+
+    def to(self, device):
+        assert device.type == "cuda"
+        return self
+
+
+def pretend():
+    """Put such towers in the place of loaded ones."""
+
+    def load(model, *options):
+        towers = load_towers(model, *options)
+        return replace(towers, image=OnDevice(towers.image))
+
+    def load_to_train(model):
+        towers = load_towers(model)
+        return replace(towers, text=TextOnDevice(towers.text))
+
+    jobs.run.load_towers = load
+    jobs.training.load_towers = load_to_train
+    jobs.training.PromptLearner = LearnerOnDevice
+    jobs.training._collectives = lambda scaling: "gloo"  # NCCL takes no logical GPUs
+
+
+def callers(started):
+    """Note which lines of jobs/ ask Ray for GPUs."""
+
+    def noting(function):
+        def call(*positions, **options):
+            if options.get("num_gpus") or options.get("use_gpu"):
+                frames = traceback.extract_stack()
+                (frame,) = [f for f in frames if Path(f.filename).parent == ROOT / "jobs"][-1:]
+                started.add(f"{Path(frame.filename).name}:{frame.name}")
+            return function(*positions, **options)
+
+        return call
+
+    ray.data.Dataset.map_batches = noting(ray.data.Dataset.map_batches)
+    jobs.training.ScalingConfig = noting(jobs.training.ScalingConfig)
+
+
+def command(*words):
+    """Run one command; return what it printed and its status."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main([str(word) for word in words])
+    return {"status": status, "out": out.getvalue(), "err": err.getvalue()}
+
+
+def write_images(folder):
+    from PIL import Image
+
+    uris = []
+    for number in range(60):
+        pixels = np.random.default_rng(number).integers(0, 60 + 3 * number, (40, 50, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        uris.append(f"{number}.png")
+    pq.write_table(pa.table({"uri": [*uris, "none.png"]}), folder / "m.parquet")
+
+
+def run_all(folder):
+    write_images(folder)
+    manifest = ("--manifest", folder / "m.parquet", "--batch-size", 4)
+    runs = {"without a device": command("score", *manifest, "--output", folder / "broken")}
+    pretend()
+    options = {
+        "two actors": (),
+        "one actor": ("--num-actors", 1),
+        "half a GPU each": ("--gpus-per-actor", 0.5),
+        "a CPU for two": ("--cpus-per-actor", 0.5),
+    }
+    for name, words in options.items():
+        output = folder / name.replace(" ", "-")
+        runs[name] = command("score", *manifest, "--output", output, *words)
+        runs[name] |= json.loads((output / "_run/summary.json").read_text())
+    features = folder / "features"
+    runs["embed"] = command("embed", *manifest, "--output", features, "--views", 2)
+    runs["embed"] |= json.loads((features / "_run/summary.json").read_text())
+    runs["rescore"] = command("score", "--features", features, "--output", folder / "rescored")
+    for workers in (1, 2):
+        learned = folder / f"learned-{workers}.safetensors"
+        words = ("--features", features, "--output", learned, "--num-workers", workers)
+        words += ("--steps", 4, "--checkpoint-steps", 2, "--list-size", 4, "--pairs", "clip-iqa")
+        runs[f"train on {workers}"] = command("train", *words, "--holdout", 0.2)
+    return runs
+
+
+if __name__ == "__main__":
+    folder, started = Path(sys.argv[1]), set()
+    ray.init("local", num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False)
+    callers(started)
+    runs = run_all(folder)
+    (folder / "runs.json").write_text(json.dumps({"runs": runs, "started": sorted(started)}))
+    ray.shutdown()

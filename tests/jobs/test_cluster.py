@@ -1,0 +1,158 @@
+"""Tests of jobs/cluster.py: a local Ray wherever it is started, and what a cluster could hold."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from iqa_core.schema import InputError
+from jobs import cluster
+from jobs.cluster import Cluster, gpus_of_node_types
+
+ROOT = Path(__file__).parents[2]
+
+
+class TestSocketFolder:
+    @pytest.fixture(autouse=True)
+    def no_variables(self, monkeypatch):
+        monkeypatch.delenv("RAY_TMPDIR", raising=False)
+        monkeypatch.delenv("TMPDIR", raising=False)
+
+    def test_the_environments_own_if_it_fits(self, monkeypatch, tmp_path_factory):
+        short = Path("/tmp/iqa-short")
+        short.mkdir(exist_ok=True)
+        monkeypatch.setenv("TMPDIR", str(short))
+        assert cluster._socket_folder() == str(short)
+        monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+        assert cluster._socket_folder() == "/tmp"
+        short.rmdir()
+
+    def test_another_if_it_is_long_or_not_there(self, monkeypatch, tmp_path):
+        long = tmp_path / ("scratch" * 10)
+        long.mkdir()
+        monkeypatch.setenv("TMPDIR", str(long))
+        monkeypatch.setenv("RAY_TMPDIR", "/no/such/folder")
+        assert cluster._socket_folder() == "/tmp"
+
+    def test_one_line_if_there_is_none(self, monkeypatch, tmp_path):
+        long = tmp_path / ("scratch" * 10)
+        monkeypatch.setenv("TMPDIR", str(long))
+        monkeypatch.setattr(cluster, "_is_writable", lambda folder: False)
+        with pytest.raises(
+            InputError, match=r"\(too long by \d+ bytes\), /tmp \(not writable\)"
+        ) as e:
+            cluster._socket_folder()
+        assert "set RAY_TMPDIR to a writable folder whose path has at most" in str(e.value)
+
+
+class TestToken:
+    @pytest.fixture(autouse=True)
+    def no_variables(self, monkeypatch):
+        monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+        monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+
+    def test_a_home_that_can_hold_it(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert cluster._token_can_be_kept()
+        monkeypatch.setenv("HOME", "/proc/nobody")
+        assert not cluster._token_can_be_kept()
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
+        assert cluster._token_can_be_kept()
+
+
+ODD = {
+    "no home": {"HOME": "/proc/nobody"},
+    "a home that is a file": {"HOME": "/dev/null"},
+    "a long temporary folder": {
+        "TMPDIR": "{tmp}/scratch/slurm_jobdir/1234567/node_0042/of/the/job"
+    },
+}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ODD)
+def test_scoring_in_odd_environments(name, tmp_path):
+    finished = score_in(tmp_path, ODD[name])
+    assert finished.returncode == 0, finished.stderr
+    assert "2 rows out: none missing" in finished.stdout
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_scoring_as_a_user_without_a_name(tmp_path):
+    """As containers do that are given any user id: no entry in passwd, no home."""
+    for folder in (tmp_path, *list(tmp_path.parents)[:3]):
+        folder.chmod(0o777)
+    finished = score_in(tmp_path, {"HOME": None, "USER": None}, user=54321)
+    assert finished.returncode == 0, finished.stderr
+    assert "2 rows out: none missing" in finished.stdout
+
+
+def score_in(folder, variables, **options):
+    """Score two images in a process with other environment variables."""
+    photos = folder / "photos"
+    photos.mkdir()
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(photos / f"{number}.png")
+    environment = dict(os.environ)
+    for variable, value in variables.items():
+        environment.pop(variable, None)
+        if value is not None:
+            environment[variable] = value.format(tmp=folder)
+    if "TMPDIR" in variables:
+        Path(environment["TMPDIR"]).mkdir(parents=True)
+    iqa = [sys.executable, "-m", "jobs"]
+    environment["PYTHONPATH"] = str(ROOT)
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    manifest = folder / "m.parquet"
+    subprocess.run(
+        [*iqa, "manifest", photos, "--output", manifest], check=True, capture_output=True, cwd=ROOT
+    )
+    (folder / "out").mkdir()
+    (folder / "out").chmod(0o777)
+    return subprocess.run(
+        [*iqa, "score", "--manifest", manifest, "--output", folder / "out/scores"],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=250,
+        **options,
+    )
+
+
+class TestPossibleGpus:
+    def test_of_cluster_yaml(self):
+        config = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
+        gpu = config["available_node_types"]["gpu"]
+        assert gpus_of_node_types(config) == gpu["max_workers"] * gpu["resources"]["GPU"] > 0
+
+    def test_the_limit_of_all_workers_counts(self):
+        kinds = {
+            "head": {"resources": {"CPU": 0}},
+            "small": {"resources": {"GPU": 1}, "max_workers": 5},
+            "large": {"resources": {"GPU": 8}, "max_workers": 2},
+            "cpu": {"resources": {"CPU": 8}},
+        }
+        config = {"max_workers": 3, "head_node_type": "head", "available_node_types": kinds}
+        assert gpus_of_node_types(config) == 8 + 8 + 1
+
+    @pytest.mark.parametrize("config", [None, [], {}, {"available_node_types": {"a": None}}])
+    def test_no_configuration(self, config):
+        with pytest.raises(ValueError, match="no cluster configuration"):
+            gpus_of_node_types(config)
+
+    def test_a_machine_of_its_own_has_what_it_has(self):
+        found = Cluster(None)
+        assert found.possible_gpus == found.resources["GPU"]
+        assert found.resources["CPU"] >= 2

@@ -1,0 +1,94 @@
+"""Tests of jobs/ray_errors.py on what Ray really raises."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import sys
+
+import pytest
+import ray
+
+from iqa_core.schema import InputError
+from jobs.pipeline import quiet_ray_data
+from jobs.ray_errors import NodeError, as_input_error, node_error, user_error
+
+
+def give_up(_):
+    raise InputError("--manifest m.parquet is damaged: restore it")
+
+
+def blame_the_node(_):
+    raise NodeError("node 10.0.0.7 has no driver", "abc")
+
+
+def fail(_):
+    raise ZeroDivisionError("of a kind that nobody foresaw\nwith a second line")
+
+
+def die(_):
+    os._exit(1)
+
+
+@pytest.fixture
+def raised(ray_cluster):
+    """Give what comes back when a function fails in a task of Ray Data's."""
+    quiet_ray_data()
+    context = ray.data.DataContext.get_current()
+    before = context.raise_original_map_exception
+    context.raise_original_map_exception = True
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+    def raised(function):
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - which one is the question
+            list(ray.data.range(2).map_batches(function).iter_batches())
+        return caught.value
+
+    yield raised
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    context.raise_original_map_exception = before
+
+
+@pytest.mark.ray
+def test_input_errors_come_back_as_they_were(raised):
+    error = raised(give_up)
+    assert str(user_error(error)) == "--manifest m.parquet is damaged: restore it"
+    assert str(as_input_error(error)) == "--manifest m.parquet is damaged: restore it"
+    assert node_error(error) is None
+
+
+@pytest.mark.ray
+def test_a_node_that_is_to_blame_is_named(raised):
+    found = node_error(raised(blame_the_node))
+    assert (str(found), found.node) == ("node 10.0.0.7 has no driver", "abc")
+
+
+@pytest.mark.ray
+def test_nothing_is_promised_where_the_same_would_happen_again(raised):
+    line = str(as_input_error(raised(fail)))
+    assert "ZeroDivisionError: of a kind that nobody foresaw" in line
+    assert "the same command may meet this again" in line
+    assert "goes on" not in line
+    assert "\n" not in line
+
+
+@pytest.mark.ray
+def test_losses_may_be_made_good(ray_cluster):
+    task = ray_cluster.remote(max_retries=0)(die)
+    with pytest.raises(ray.exceptions.WorkerCrashedError) as caught:
+        ray.get(task.remote(0))
+    line = str(as_input_error(caught.value))
+    assert re.match(r"Ray lost part of the work for good \(WorkerCrashedError: .*\)", line)
+    assert "the same command goes on from there" in line
+
+
+def test_input_errors_of_the_driver_stay():
+    error = InputError("--output o can't be written")
+    assert as_input_error(error) is error
+    assert user_error(ValueError("another")) is None
+
+
+def test_node_errors_survive_pickling():
+    error = pickle.loads(pickle.dumps(NodeError("no driver", "abc")))  # noqa: S301 - our own
+    assert (str(error), error.node) == ("no driver", "abc")

@@ -1,0 +1,51 @@
+"""Names that Ray has for itself and that jobs/ uses: pyproject.toml allows only versions tried."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from operator import attrgetter
+
+import pytest
+
+#: Module, name in it, and the file of jobs/ that uses it for want of a public one.
+PRIVATE = [
+    (
+        "ray._private.ray_constants",
+        "ENABLE_RAY_CLUSTER",
+        "cluster.py: a local Ray on loopback only",
+    ),
+    ("ray._private.ray_constants", "ENABLE_RAY_CLUSTERS_ENV_VAR", "cluster.py: likewise"),
+    (
+        "ray._private.state",
+        "state.get_max_resources_from_cluster_config",
+        "cluster.py: GPUs that the autoscaler could bring",
+    ),
+    ("ray._private.worker", "global_worker.connected", "isolation.py: attempts of a task"),
+    ("ray.train.v2.api.config", "LoggingConfig", "training.py: quiet workers"),
+    ("ray.data._internal.logging", "SessionFileHandler", "pipeline.py: Ray Data's log files"),
+]
+
+
+@pytest.mark.parametrize(("module", "name", "use"), PRIVATE)
+def test_ray_still_has_the_name(module, name, use):
+    try:
+        attrgetter(name)(importlib.import_module(module))
+    except (ImportError, AttributeError) as error:
+        pytest.fail(f"this version of Ray has no {module}.{name} ({error}); it is used in {use}")
+
+
+def test_ray_still_takes_the_option():
+    from ray.train import FailureConfig
+
+    assert "controller_failure_limit" in inspect.signature(FailureConfig).parameters, (
+        "training.py waits for a growing cluster by FailureConfig(controller_failure_limit=...)"
+    )
+
+
+def test_ray_data_still_has_the_settings():
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    for name in ("execution_no_progress_timeout_s", "raise_original_map_exception"):
+        assert hasattr(context, name), f"pipeline.py sets DataContext.{name}"
