@@ -245,7 +245,7 @@ def dataset(
             fn_constructor_args=workers.arguments,
             batch_format="pyarrow",
             batch_size=_rows_per_call(encoding, block_rows),
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors.most),
+            compute=_pool(actors, -(-rows // block_rows)),
             label_selector=actors.label_selector,
             # Ray Data warns of both being given; one CPU is its default, also beside a GPU.
             num_cpus=None if actors.cpus == 1 else actors.cpus,
@@ -260,3 +260,11 @@ def _rows_per_call(encoding: Encoding, block_rows: int) -> int:
     if each is None:  # of any size: no more at once than one forward pass takes
         return min(encoding.batch_size, block_rows)
     return max(1, min(block_rows, _BLOCK_BYTES // each))
+
+
+def _pool(actors: Actors, blocks: int) -> ray.data.ActorPoolStrategy:
+    """Return a pool that asks for all of its actors at once, so that a cluster can grow at once."""
+    if actors.most is None:
+        return ray.data.ActorPoolStrategy(min_size=1)
+    first = max(1, min(actors.most, blocks))
+    return ray.data.ActorPoolStrategy(min_size=1, max_size=actors.most, initial_size=first)

@@ -6,10 +6,10 @@ nodes are raylets on this machine; their GPUs are logical, and the towers only p
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -55,57 +55,39 @@ def score(folder, output, *words):
     return found
 
 
-def a_bad_node(cluster, folder):
-    """One of two GPU nodes can't start an actor: the other one does all of the work."""
+def gpus(cluster, folder):
+    """GPUs that come later; an output begun without; a GPU node on which no actor can start."""
+    found = {"on CPUs": score(folder, "cpus")}
+    use(OnDevice)
+
+    # In a process of its own: only a main thread may call `cluster.add_node`.
+    coming = start_node(cluster, "--num-gpus=1", before="sleep 45")
+    found["waited"] = score(folder, "later", "--gpus-per-actor", "1")
+    use(lambda tower: tower)
+    found["on CPUs, again"] = score(folder, "cpus")
     bad = cluster.add_node(num_cpus=2, num_gpus=1)
     cluster.wait_for_nodes()
     use(lambda tower: FailsOnOneNode(tower, bad.node_id))
-    cluster.add_node(num_cpus=2, num_gpus=1)
-    cluster.wait_for_nodes()
-    return {"run": score(folder, "o"), "node": bad.node_id}
+    found |= {"with a bad node": score(folder, "bad"), "bad node": bad.node_id}
+    end_node(coming)
+    return found
 
 
-def gpus_that_come_later(cluster, folder):
-    """No GPU at the start: the run waits, says so, and goes on once a node comes."""
-    use(OnDevice)
-
-    def grow():
-        time.sleep(45)
-        cluster.add_node(num_cpus=2, num_gpus=1)
-
-    threading.Thread(target=grow, daemon=True).start()
-    waited = score(folder, "later", "--gpus-per-actor", "1")
-    return {"waited": waited}
-
-
-def precision_stays(cluster, folder):
-    """Begun on CPUs, resumed where GPUs have come meanwhile."""
-    first = score(folder, "o")
-    cluster.add_node(num_cpus=1, num_gpus=1)
-    cluster.wait_for_nodes()
-    return {"first": first, "again": score(folder, "o")}
-
-
-def hidden_images(cluster, folder):
-    """A node that sees the manifest, but not the images."""
+def blind(cluster, folder):
+    """A node that does not see a folder: the manifest is in it, or the images are."""
     photos = folder / "photos"
-    add_blind_node(cluster, photos)
-    manifest = folder / "m.parquet"
-    command("manifest", photos, "--output", manifest)
-    # All CPUs of this node are taken, so that the other one decodes.
-    busy = [hold.remote() for _ in range(1)]
-    found = score(folder, "o", "--cpus-per-actor", "0.5")
-    ray.cancel(busy[0], force=True)
-    return {"run": found}
-
-
-def hidden_manifest(cluster, folder):
-    """A node that does not see the manifest."""
-    add_blind_node(cluster, folder / "photos")
-    command("manifest", folder / "photos", "--output", folder / "photos/m.parquet")
-    (folder / "m.parquet").symlink_to(folder / "photos/m.parquet")
-    words = ("--manifest", folder / "photos/m.parquet", "--output", folder / "o", *CPU_ONLY)
-    return {"run": command("score", *words)}
+    photos.mkdir()
+    for path in folder.glob("*.png"):
+        path.rename(photos / path.name)
+    with blind_node(cluster, photos):
+        command("manifest", photos, "--output", photos / "m.parquet")
+        words = ("--manifest", photos / "m.parquet", "--output", folder / "none", *CPU_ONLY)
+        found = {"no manifest": command("score", *words)}
+        command("manifest", photos, "--output", folder / "m.parquet")
+        holding = hold.remote()  # so that the other node decodes, too
+        found["no images"] = score(folder, "some", "--cpus-per-actor", "0.5")
+        ray.cancel(holding, force=True)
+    return found
 
 
 @ray.remote(num_cpus=1.5)
@@ -113,22 +95,35 @@ def hold():
     time.sleep(600)
 
 
-def add_blind_node(cluster, hidden):
-    """Start a node in a mount namespace in which a folder is empty."""
-    hidden.mkdir()
-    for name in [*folder.glob("*.png")]:
-        name.rename(hidden / name.name)
+def start_node(cluster, *options, before):
+    """Start a node of two CPUs after a shell command."""
     ray_command = Path(sys.executable).with_name("ray")
-    start = f"{ray_command} start --block --num-cpus=2 --address={cluster.address}"
-    start += " --dashboard-agent-listen-port=0 --disable-usage-stats"
-    words = ["unshare", "-m", "sh", "-c", f"mount -t tmpfs none {hidden} && exec {start}"]
-    global blind
-    blind = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while len([node for node in ray.nodes() if node["Alive"]]) < 2:
-        time.sleep(0.5)
+    words = [ray_command, "start", "--block", "--num-cpus=2", f"--address={cluster.address}"]
+    words += ["--dashboard-agent-listen-port=0", "--disable-usage-stats", *options]
+    command = f"{before} && exec {' '.join(map(str, words))}"
+    words = ["unshare", "-m"] if before.startswith("mount") else []
+    return subprocess.Popen(
+        [*words, "sh", "-c", command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
-blind = None
+def end_node(process):
+    process.terminate()
+    process.wait()
+
+
+@contextlib.contextmanager
+def blind_node(cluster, hidden):
+    """Have a node in a mount namespace in which a folder is empty."""
+    node = start_node(cluster, before=f"mount -t tmpfs none {hidden}")
+    try:
+        while len([one for one in ray.nodes() if one["Alive"]]) < 2:
+            assert node.poll() is None, "ray start ended"
+            time.sleep(0.5)
+        yield
+    finally:
+        end_node(node)
+
 
 if __name__ == "__main__":
     what, folder = sys.argv[1], Path(sys.argv[2])
@@ -141,7 +136,4 @@ if __name__ == "__main__":
         print("\n" + json.dumps(globals()[what](cluster, folder)))
     finally:
         ray.shutdown()
-        if blind is not None:
-            blind.terminate()
-            blind.wait()
         cluster.shutdown()

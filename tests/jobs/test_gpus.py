@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(700)]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -58,6 +58,11 @@ def test_pools_are_as_asked_for(runs):
     assert [runs[run]["actors"]["most"] for run in SCORED] == [2, 1, 4, 2]
     assert [runs[run]["actors"]["gpus"] for run in SCORED] == [1, 1, 0.5, 1]
     assert "in fp16, at most 4 GPU actors" in runs["half a GPU each"]["out"]
+
+
+def test_two_actors_share_the_work(runs):
+    assert len(runs["two actors"]["devices"]) == 2
+    assert len(runs["one actor"]["devices"]) == 1
 
 
 @pytest.mark.parametrize("run", [*SCORED, "embed"])

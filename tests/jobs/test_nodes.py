@@ -12,8 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can hide files from a node")
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(700)]
 
 
 def on_nodes(what, folder):
@@ -23,31 +22,32 @@ def on_nodes(what, folder):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=290,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.fixture(scope="module")
+def gpus(tmp_path_factory):
+    return on_nodes("gpus", tmp_path_factory.mktemp("gpus"))
+
+
+@pytest.fixture(scope="module")
+def blind(tmp_path_factory):
+    if os.geteuid() != 0:
+        pytest.skip("only root can hide files from a node")
+    return on_nodes("blind", tmp_path_factory.mktemp("blind"))
+
+
 def last_line(run):
+    assert run["status"] == 1
     assert "Traceback" not in run["err"]
     return run["err"].strip().splitlines()[-1]
 
 
-def test_a_node_that_can_not_score_is_left_out(tmp_path):
-    found = on_nodes("a_bad_node", tmp_path)
-    run, summary = found["run"], found["run"]["summary"]
-    assert run["status"] == 0, run["err"]
-    assert summary["statuses"] == {"ok": 60, "not_found": 1}
-    assert summary["audit"]["missing"] == summary["audit"]["twice"] == 0
-    (reason,) = summary["nodes_left_out"]
-    assert f"({found['node'][:8]}): RuntimeError: Found no NVIDIA driver on your system." in reason
-    assert f"{reason}: that node is left out" in run["err"]
-    assert all(f"({found['node'][:8]})" not in device for device in summary["devices"])
-
-
-def test_a_run_waits_for_gpus_and_says_so(tmp_path):
-    run = on_nodes("gpus_that_come_later", tmp_path)["waited"]
+def test_a_run_waits_for_gpus_and_says_so(gpus):
+    run = gpus["waited"]
     assert run["status"] == 0, run["err"]
     assert "0 GPUs now: scoring begins once there is one" in run["out"]
     waiting = [line for line in run["err"].splitlines() if line.startswith("waiting for a node")]
@@ -59,26 +59,32 @@ def test_a_run_waits_for_gpus_and_says_so(tmp_path):
     assert run["summary"]["statuses"] == {"ok": 60, "not_found": 1}
 
 
-def test_an_output_keeps_the_precision_it_was_begun_with(tmp_path):
-    found = on_nodes("precision_stays", tmp_path)
-    assert "in fp32" in found["first"]["out"]
-    assert found["again"]["status"] == 0, found["again"]["err"]
-    assert "nothing to do: all 61 rows are in" in found["again"]["out"]
+def test_an_output_keeps_the_precision_it_was_begun_with(gpus):
+    assert "in fp32" in gpus["on CPUs"]["out"]
+    again = gpus["on CPUs, again"]
+    assert again["status"] == 0, again["err"]
+    assert "nothing to do: all 61 rows are in" in again["out"]
 
 
-@as_root
-def test_images_that_a_node_can_not_see_are_not_missing(tmp_path):
-    run = on_nodes("hidden_images", tmp_path)["run"]
-    assert run["status"] == 1
-    line = last_line(run)
+def test_a_node_that_can_not_score_is_left_out(gpus):
+    run, bad = gpus["with a bad node"], f"({gpus['bad node'][:8]})"
+    assert run["status"] == 0, run["err"]
+    summary = run["summary"]
+    assert summary["statuses"] == {"ok": 60, "not_found": 1}
+    assert summary["audit"]["missing"] == summary["audit"]["twice"] == 0
+    (reason,) = summary["nodes_left_out"]
+    assert f"{bad}: RuntimeError: Found no NVIDIA driver on your system." in reason
+    assert f"{reason}: that node is left out" in run["err"]
+    assert all(bad not in device for device in summary["devices"])
+
+
+def test_images_that_a_node_can_not_see_are_not_missing(blind):
+    line = last_line(blind["no images"])
     assert "can't see the image photos/" in line
     assert "put images on a filesystem that all nodes share" in line
 
 
-@as_root
-def test_a_manifest_that_a_node_can_not_see(tmp_path):
-    run = on_nodes("hidden_manifest", tmp_path)["run"]
-    assert run["status"] == 1
-    assert "m.parquet: node " in last_line(run)
-    assert "put it on a filesystem that all nodes share" in last_line(run)
-    assert not (tmp_path / "o").exists()
+def test_a_manifest_that_a_node_can_not_see(blind):
+    line = last_line(blind["no manifest"])
+    assert "m.parquet: node " in line
+    assert "put it on a filesystem that all nodes share" in line
