@@ -37,7 +37,7 @@ class IdMatch:
 
     Attributes:
         rows: (N,) int64: for each score the row of its label, -1 where there is none.
-        steps: What was ignored -> matches that it brought, and the first of them: score, label.
+        steps: What was ignored -> matches that it brought, and one of them: score, label.
         skipped: What would have been ambiguous, and an example of it.
     """
 
@@ -140,13 +140,15 @@ def _take(
     found = pairs[is_open]
     if len(found):
         match.rows[found["score"]] = found["label"]
-        first = found.iloc[0]
-        match.steps[name] = (
-            len(found),
-            scores[int(first["score"])].as_py(),
-            labels[int(first["label"])].as_py(),
-        )
+        example = _first(scores.take(pa.array(found["score"])), 1)[0].as_py()
+        label = match.rows[pc.index(scores, example).as_py()]
+        match.steps[name] = (len(found), example, labels[int(label)].as_py())
     return True
+
+
+def _first(ids: pa.Array, number: int) -> pa.Array:
+    """Return the first ids in alphabetical order: the rows of scores come in any order."""
+    return ids.take(pc.array_sort_indices(ids)[:number])
 
 
 def _is_open(match: IdMatch, pairs: pd.DataFrame) -> np.ndarray:
@@ -161,6 +163,7 @@ def why_unmatched(
     """Return two unmatched ids of each side, and why such ids don't match."""
     left = scores.filter(pa.array(match.rows < 0))
     right = labels.filter(pa.array(~np.isin(np.arange(len(labels)), match.rows)))
+    left, right = _first(left, len(left)), _first(right, len(right))
     sides = [_lower(_decode(_unify_folders(_compose(side)))) for side in (left, right)]
     alike = _equal(*(_without_suffix(_last(side, 1)) for side in sides)).iloc[:2]
     if len(alike):

@@ -11,17 +11,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqa_core.csv_tables import plain_types
-from iqa_core.listing import _URI_COLUMNS
 from iqa_core.number_texts import parse_numbers
-from iqa_core.schema import IMAGE_ID, InputError
+from iqa_core.schema import IMAGE_ID, URI, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["category_texts", "find_column", "find_id_columns", "fulfils", "read_numbers"]
+__all__ = [
+    "ID_COLUMNS",
+    "category_texts",
+    "find_column",
+    "find_id_columns",
+    "fulfils",
+    "read_numbers",
+]
 
-#: Names that columns of ids have, the first ones first.
-ID_COLUMNS = (IMAGE_ID, *_URI_COLUMNS, "image_name", "img", "name", "id")
+#: Names that columns of ids have, the likeliest first; separators and case don't matter.
+ID_COLUMNS = (
+    *(IMAGE_ID, URI, "path", "file", "filename", "image", "image_path", "url"),
+    *("file_path", "image_url", "image_name", "image_file", "img", "img_name", "name", "id"),
+)
 _TRUE = frozenset({"true", "yes", "t", "y", "1"})
 _FALSE = frozenset({"false", "no", "f", "n", "0"})
 
@@ -46,19 +55,23 @@ def find_column(names: Sequence[str], wanted: str) -> tuple[str, str]:
 
 def _fold(name: str) -> str:
     name = unicodedata.normalize("NFC", name.strip("\ufeff \t\r\n\xa0")).casefold()
-    return re.sub(r"[\s_-]+", "_", name)
+    return re.sub(r"[\s_-]", "", name)
 
 
 def find_id_columns(table: pa.Table) -> list[str]:
-    """Return the columns that may hold ids, the likeliest first; empty ones are none."""
+    """Return the columns that may hold ids, the likeliest first; empty ones are none.
+
+    ``id`` is only taken where there is no other: beside file names it numbers the rows.
+    """
     found = [find_column(table.column_names, name)[0] for name in ID_COLUMNS]
-    return [
+    columns = [
         name
         for name in dict.fromkeys(filter(None, found))
         if table[name].null_count < len(table)
         and not pa.types.is_nested(table[name].type)
         and not pa.types.is_binary(table[name].type)
     ]
+    return [name for name in columns if _fold(name) != "id"] or columns
 
 
 def read_numbers(

@@ -175,7 +175,7 @@ def _read_workbook(uri: str) -> LabelTable:
     try:
         with fsspec.open(uri, "rb") as file, pd.ExcelFile(file, engine="openpyxl") as book:
             names = book.sheet_names
-            cells = book.parse(names[0], header=None, dtype=object, na_filter=False)
+            cells = pd.read_excel(book, header=None, dtype=object, na_filter=False)
     except Exception as error:  # zipfile's, XML's, openpyxl's own
         message = redact(" ".join(str(error).split())) or type(error).__name__
         raise InputError(f"{shown} can't be read: {message}") from error
