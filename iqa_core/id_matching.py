@@ -220,8 +220,15 @@ def _unify_folders(ids: pa.Array) -> pa.Array:
 def _decode(ids: pa.Array) -> pa.Array:
     if not pc.any(pc.match_substring_regex(ids, "%[0-9A-Fa-f]{2}")).as_py():
         return ids
-    decoded = [unquote(text) if "%" in text else text for text in ids.to_pylist()]
+    decoded = [_unquote(text) if "%" in text else text for text in ids.to_pylist()]
     return _unify_folders(_compose(pa.array(decoded, ids.type)))
+
+
+def _unquote(text: str) -> str:
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:  # with a sign in place of such bytes, different ids would be equal
+        return text
 
 
 def _lower(ids: pa.Array) -> pa.Array:

@@ -91,7 +91,7 @@ def read_numbers(
     kind = table[column].type
     what = f"column {column!r} of {name}"
     if pa.types.is_string(kind):
-        parsed = parse_numbers(table[column], what, all_commas_are_decimal=delimiter == ";")
+        parsed = parse_numbers(table[column], what, has_semicolons=delimiter == ";")
         return np.where(np.isfinite(parsed.values), parsed.values, np.nan), parsed.notes
     number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     if not number and not pa.types.is_null(kind):

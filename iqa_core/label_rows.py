@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from iqa_core.csv_tables import plain_types
 from iqa_core.fetching import redact
 from iqa_core.id_matching import IdMatch, match_ids, why_unmatched
 from iqa_core.label_columns import ID_COLUMNS, find_column, find_id_columns
@@ -93,7 +94,7 @@ def _is_by_place(join: Join, runs: Sequence[ScoreSet], table: pa.Table, labels: 
     if join == "identity" and not possible:
         raise InputError(
             f"--join identity needs --labels as Parquet, or with the columns {MANIFEST_FILE} and "
-            f"{MANIFEST_ROW}: {labels} has {column_names(table)}"
+            f"{MANIFEST_ROW}: {redact(labels or '')} has {column_names(table)}"
         )
     return join == "identity" or (join == "auto" and sure)
 
@@ -117,6 +118,8 @@ def _places(table: pa.Table, name: str) -> pd.DataFrame:
     columns = {}
     for key in IDENTITY:
         column = table[_place_column(table, key)]
+        if key == MANIFEST_ROW:  # text in CSV, and 3.0 where some rows have none
+            column = plain_types(pa.table([column], [key])).column(0)
         try:
             kind = pa.int64() if key == MANIFEST_ROW else pa.string()
             columns[key] = pc.cast(column, kind).to_pandas()
@@ -143,7 +146,7 @@ def _match_places(run: ScoreSet, labels: pd.DataFrame) -> RowMatch:
         scores.notna().all(axis=1).to_numpy(),
         labels.notna().all(axis=1).to_numpy(),
         "identity",
-        MANIFEST_FILE,
+        MANIFEST_ROW,
     )
 
 

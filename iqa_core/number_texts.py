@@ -100,16 +100,16 @@ def is_missing(text: str) -> bool:
 
 
 def parse_numbers(
-    texts: pa.ChunkedArray, column: str, *, all_commas_are_decimal: bool = False
+    texts: pa.ChunkedArray, column: str, *, has_semicolons: bool = False
 ) -> ParsedNumbers:
     """Read a column of texts as numbers.
 
     Args:
         texts: (N,) strings, null where a cell is empty.
         column: What to call it in messages.
-        all_commas_are_decimal: Read a column that could be either, and has a comma in each number,
-            with decimal commas: for files whose delimiter is a semicolon, which spreadsheets use
-            where the comma is taken.
+        has_semicolons: Whether semicolons separate the columns, as spreadsheets write them where
+            the comma is the decimal sign. A column that could be either is then read with decimal
+            commas if each number has one: a wrong reading would be the same factor for all.
 
     Returns:
         The numbers.
@@ -128,7 +128,7 @@ def parse_numbers(
             f"{column} is {texts.type}, but labels must be numbers, empty where there is none: "
             f"{number:,} of {len(texts):,} cells are no number, such as {_quoted(wrong)}: {_advice(wrong)}"
         )
-    comma = _has_decimal_commas(cells, counts, column, all_commas_are_decimal)
+    comma = _has_decimal_commas(cells, counts, column, has_semicolons)
     value_of = {cell.text: cell.comma if comma else cell.point for cell in cells}
     notes = [f"{column}: {note}" for note in _notes(cells, counts, comma, value_of)]
     if missing:
@@ -147,7 +147,7 @@ def _unique(texts: pa.ChunkedArray) -> tuple[list[str], list[int]]:
 
 
 def _has_decimal_commas(
-    cells: Collection[_Cell], counts: Counter[str], column: str, all_commas_are_decimal: bool
+    cells: Collection[_Cell], counts: Counter[str], column: str, has_semicolons: bool
 ) -> bool:
     """Return whether the column as a whole has decimal commas, and no decimal points.
 
@@ -165,8 +165,10 @@ def _has_decimal_commas(
     if not (point or comma):
         with_comma = [cell for cell in either if "," in cell.text]
         if not with_comma:
-            return False  # 3.125 has been a number with a decimal point at all times
-        if all_commas_are_decimal and len(with_comma) == len(cells):
+            if has_semicolons and 0 < len(either) < len(cells):
+                _refuse(either, counts, column)  # 850 and 1.250
+            return False  # 3.125 is a number with a decimal point unless much speaks against it
+        if has_semicolons and len(with_comma) == len(cells):
             return True
         _refuse(with_comma, counts, column)
     sure = point or comma

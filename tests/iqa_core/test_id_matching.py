@@ -66,6 +66,7 @@ def test_ways_to_write_the_same_id(score, label, ignored):
         (["x/train/1.png"], ["y/train/1.png"]),
         (["1.png.jpg"], ["1.png"]),
         (["a.v1", "a.v2"], ["a"]),  # a suffix of images alone
+        (["%E8.png", "%C3.png"], ["%E9.png", "%C4.png"]),  # bytes that are no UTF-8
         (["1e3"], ["1000"]),
         (["img01"], ["img1"]),
         (["0x10"], ["16"]),

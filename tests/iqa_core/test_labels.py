@@ -143,6 +143,10 @@ def test_labels_with_a_place_of_their_own_join_by_it(tmp_path, run):
     joined = join_labels([run], str(labels))
     assert joined.join == "identity"
     assert len(joined.labels) == 11
+    labels.write_text(labels.read_text().replace(",3,3\n", ",3.0,3\nm.parquet,,9\n"))
+    joined = join_labels([run], str(labels))
+    assert len(joined.labels) == 11
+    assert joined.notes == (f"--labels {labels}: 1 row has a label but no manifest_row",)
 
 
 def test_kept_columns_are_labels(tmp_path):

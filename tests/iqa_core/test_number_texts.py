@@ -112,10 +112,13 @@ def test_a_column_that_could_be_read_in_two_ways_is_refused():
 
 
 def test_a_semicolon_decides_only_where_the_order_is_the_same_either_way():
-    parsed = parse("1,234", "2,345", None, "-", all_commas_are_decimal=True)
+    parsed = parse("1,234", "2,345", None, "-", has_semicolons=True)
     assert parsed.values[:2].tolist() == [1.234, 2.345]
     assert "2 numbers read with decimal commas, such as '1,234' as 1.234" in parsed.notes[0]
-    refused("can be read in two ways", "1,234", "999", all_commas_are_decimal=True)
+    refused("can be read in two ways", "1,234", "999", has_semicolons=True)
+    refused("such as '1.250', which is 1.25 or 1250", "850", "1.250", has_semicolons=True)
+    assert parse("3.125", "4.250", has_semicolons=True).values.tolist() == [3.125, 4.25]
+    assert parse("850", "1.250").values.tolist() == [850, 1.25]
 
 
 @pytest.mark.parametrize(
