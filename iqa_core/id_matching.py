@@ -71,7 +71,9 @@ _STEPS = (
     _Step("case and folders", case=True, folders=True),
     _Step("case, folders and suffix", case=True, suffix=True, folders=True),
     _Step("leading zeros", number=True),
-    _Step("case, folders, suffix and leading zeros", True, True, True, True),
+    _Step(
+        "case, folders, suffix and leading zeros", suffix=True, folders=True, case=True, number=True
+    ),
 )
 
 

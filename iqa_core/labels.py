@@ -84,10 +84,11 @@ def join_labels(
 
     Args:
         scores: Outputs of ``iqa score``; each is a score set.
-        labels: A CSV or TSV file, a Parquet file or a folder of them; None takes the labels from
-            the columns that the first score set kept.
-        label_column: The column of labels; numbers, null where there is none.
-        join: ``identity``, ``image_id``, or the first of the two that is possible.
+        labels: A file of delimited text, an Excel workbook, a Parquet file or a folder of these;
+            None takes the labels from the columns that the first score set kept.
+        label_column: The column of labels; numbers, also as spreadsheets write them, null where
+            there is none.
+        join: ``identity``, ``image_id`` (or file names), or the first of the two that is possible.
         group_column: Column to group by, of the labels or else of the first score set.
         cluster_column: Column of what belongs together, found likewise.
         where: ``COLUMN=VALUE``: use only the images with this value, found likewise.
@@ -120,20 +121,20 @@ def join_labels(
     else:
         source = _Source(f"--labels {redact(labels)}", read_labels(labels))
     notes = [f"{source.name}: {note}" for note in source.labels.notes]
-    values, read = _read_labels(source, runs[0], label_column, is_kept=labels is None)
+    values, label_notes = _read_labels(source, runs[0], label_column, is_kept=labels is None)
     matches = match_rows(join, runs, source.labels.table, labels)
     table = pd.DataFrame({"label": values, "is_keyed": matches[0].is_label_keyed})
     for option, name in texts.items():
-        column, is_text, told = _find_texts(option, name, source, runs[0], matches[0])
+        column, is_text, renamed = _find_texts(option, name, source, runs[0], matches[0])
+        label_notes += renamed
         if option == "where":
             column, unmet = _check_condition(column, kept, value)
-            told += unmet
+            label_notes += unmet
         else:
             column = category_texts(column, is_text=is_text)
         table[option] = column.to_pandas()
-        read += told
     frames = {run.name: _score_frame(run, match) for run, match in zip(runs, matches, strict=True)}
-    notes += read + _without_id(source, table, matches[0])
+    notes += label_notes + _without_id(source, table, matches[0])
     notes += [note for match in matches for note in match.notes]
     joined = _join(frames, table, matches[0].key, tuple(dict.fromkeys(notes)))
     _check_size(joined, group_column, cluster_column)
@@ -213,8 +214,8 @@ def _check_condition(
     if is_met.any():
         return pa.chunked_array([is_met]), []
     counted = pc.value_counts(pc.cast(column, pa.string()).drop_null())
-    counts = sorted(counted.to_pylist(), key=lambda one: -one["counts"])[:3]
-    values = ", ".join(f"{one['values']!r} ({one['counts']:,})" for one in counts) or "empty"
+    counts = sorted(counted.to_pylist(), key=lambda count: -count["counts"])[:3]
+    values = ", ".join(f"{count['values']!r} ({count['counts']:,})" for count in counts) or "empty"
     return pa.chunked_array([is_met]), [
         f"--where {name}={value} holds for no row: {name} is {values}"
     ]
