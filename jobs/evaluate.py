@@ -26,8 +26,8 @@ class Config:
     )
     labels: str | None = option(
         None,
-        help="the manifest that was scored, or another Parquet or CSV file with image_id (default: "
-        "the columns that the scores kept)",
+        help="the manifest that was scored, or a CSV, .xlsx or Parquet file with image_id or file names "
+        "(default: the columns that the scores kept)",
         metavar="L",
     )
     label_column: str = option("mos", help="column of the labels", metavar="COLUMN")
@@ -105,6 +105,7 @@ def run(config: Config) -> int:
             for name, rows in joined.rows.items()
         }
         told = {"join": joined.join, "label": config.label_column, "scores": rows}
+        told["notes"] = list(joined.notes)
         print(json.dumps(told | evaluation.as_dict(), indent=2))
     else:
         print(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fsspec
 import numpy as np
+import openpyxl
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,7 +49,7 @@ def write_run(folder, *, scores, manifest=None, ids=None, rows=None, kept=None):
         {
             "manifest_file": ["m.parquet"] * count,
             "manifest_row": pa.array(rows or range(count), pa.int64()),
-            "image_id": pa.array(ids or [f"id-{i}" for i in range(count)]),
+            "image_id": pa.array([f"id-{i}" for i in range(count)] if ids is None else ids),
             "uri": [f"{i}.png" for i in range(count)],
             "status": ["ok" if one is not None else "decode_error" for one in scores],
             "score": pa.array(scores, pa.float32()),
@@ -142,6 +143,10 @@ def test_labels_with_a_place_of_their_own_join_by_it(tmp_path, run):
     joined = join_labels([run], str(labels))
     assert joined.join == "identity"
     assert len(joined.labels) == 11
+    labels.write_text(labels.read_text().replace(",3,3\n", ",3.0,3\nm.parquet,,9\n"))
+    joined = join_labels([run], str(labels))
+    assert len(joined.labels) == 11
+    assert joined.notes == (f"--labels {labels}: 1 row has a label but no manifest_row",)
 
 
 def test_kept_columns_are_labels(tmp_path):
@@ -221,6 +226,176 @@ def test_image_columns_are_not_read(tmp_path):
     assert len(join_labels([run], str(labels)).labels) == 3
 
 
+# What spreadsheets and people write ---------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A run over a folder of four photographs; the ids are paths relative to it."""
+    ids = ["set1/p1.jpg", "set1/p2.jpg", "set2/p3.jpg", "set2/p4.jpg"]
+    return write_run(tmp_path / "photos", scores=[0.1, 0.2, 0.3, 0.4], ids=ids)
+
+
+def write_labels(path, text, encoding="utf-8"):
+    path.write_bytes(text.encode(encoding))
+    return str(path)
+
+
+def test_an_export_of_a_spreadsheet(tmp_path, photos):
+    """Semicolons, decimal commas, blanks in names of columns, dashes, an empty row, a byte order mark."""
+    text = "Image Name; MOS ;Test\r\np1;3,5;WAHR\r\n;;\r\np2;1.250,5;\r\np3;\u2013;\r\np4;2;\r\n"
+    labels = write_labels(tmp_path / "l.csv", text, "utf-8-sig")
+    joined = join_labels([photos], labels)
+    assert pairs(joined, photos) == {
+        (one_hundred(10), 3.5),
+        (one_hundred(20), 1250.5),
+        (one_hundred(40), 2.0),
+    }
+    assert joined.left_out == {photos: {"without a label": 1}}
+    assert joined.describe()[1:] == list(joined.notes)
+    assert [
+        note.replace(f"--labels {labels}", "L").replace(f"--scores {photos}", "S")
+        for note in joined.notes
+    ] == [
+        "L: columns separated by semicolons",
+        "L: 1 empty row left out",
+        "L: column 'MOS' is taken for 'mos'",
+        "column 'MOS' of L: 2 numbers read with decimal commas, such as '3,5' as 3.5, '1.250,5' as 1250.5",
+        "column 'MOS' of L: 1 number read with thousands separators, such as '1.250,5' as 1250.5",
+        "column 'MOS' of L: 1 cell read as missing: '\u2013' (1)",
+        "S: image_id is matched with 'Image Name' of L",
+        "S: 4 rows joined ignoring folders and suffix, such as 'set1/p1.jpg' with 'p1'",
+    ]
+
+
+def test_labels_of_a_workbook(tmp_path, photos):
+    book = openpyxl.Workbook()
+    for row in (
+        ["filename", "mos"],
+        ["p1.jpg", 1],
+        ["p2.jpg", 2.5],
+        ["p3.jpg", "N/A"],
+        ["p4.jpg", 4],
+    ):
+        book.active.append(row)
+    book.save(tmp_path / "l.xlsx")
+    joined = join_labels([photos], str(tmp_path / "l.xlsx"))
+    assert sorted(joined.labels) == [1, 2.5, 4]
+    assert any("joined ignoring folders, such as" in note for note in joined.notes)
+
+
+def test_a_semicolon_file_whose_numbers_all_have_three_decimals(tmp_path, photos):
+    rows = "".join(f"set{1 + i // 3}/p{i}.jpg;{i},125\n" for i in (1, 2, 3, 4))
+    joined = join_labels([photos], write_labels(tmp_path / "l.csv", "path;mos\n" + rows))
+    assert sorted(joined.labels) == [1.125, 2.125, 3.125, 4.125]
+    text = "path,mos\n" + rows.replace(",", ".").replace(";", ',"').replace(".125", ',125"')
+    fails(
+        "has 4 numbers that can be read in two ways",
+        [photos],
+        write_labels(tmp_path / "l.csv", text),
+    )
+
+
+def test_ids_are_matched_step_by_step_for_each_score_set(tmp_path, photos):
+    other = write_run(tmp_path / "other", scores=[0.4, 0.3, 0.2, 0.1], ids=["P1", "P2", "P3", "P4"])
+    labels = write_labels(
+        tmp_path / "l.csv", "file,mos\n" + "".join(f"p{i},{i}\n" for i in (4, 3, 2, 1))
+    )
+    joined = join_labels([photos, other], labels)
+    assert joined.labels.tolist() == [4, 3, 2, 1]
+    np.testing.assert_allclose(joined.scores[photos], [0.4, 0.3, 0.2, 0.1])
+    np.testing.assert_allclose(joined.scores[other], [0.1, 0.2, 0.3, 0.4])
+    told = " | ".join(joined.notes)
+    assert (
+        "photos: 4 rows joined ignoring folders and suffix, such as 'set1/p1.jpg' with 'p1'" in told
+    )
+    assert "other: 4 rows joined ignoring case, such as 'P1' with 'p1'" in told
+
+
+def test_forms_of_unicode_are_told_apart_in_the_note(tmp_path):
+    ids = ["cafe\u0301.png", "b.png", "c.png"]
+    run = write_run(tmp_path / "run", scores=[0.1, 0.2, 0.3], ids=ids)
+    labels = write_labels(tmp_path / "l.csv", "image_id,mos\ncaf\u00e9.png,1\nb.png,2\nc.png,3\n")
+    joined = join_labels([run], labels)
+    assert len(joined.labels) == 3
+    assert "1 row joined ignoring" in joined.notes[0]
+    assert r"'cafe\u0301.png' with 'caf\xe9.png'" in joined.notes[0]
+
+
+def test_numbers_that_lost_their_zeros(tmp_path):
+    run = write_run(tmp_path / "run", scores=[0.1, 0.2, 0.3], ids=["00012", "00013", "00100"])
+    labels = tmp_path / "l.parquet"
+    pq.write_table(pa.table({"image_id": [12, 13, 100], "mos": [1, 2, 3]}), labels)
+    joined = join_labels([run], str(labels))
+    assert pairs(joined, run) == {(one_hundred(10), 1), (one_hundred(20), 2), (one_hundred(30), 3)}
+    assert "3 rows joined ignoring leading zeros, such as '00012' with '12'" in joined.notes[0]
+
+
+def test_the_uri_joins_where_there_is_no_id_or_it_is_another(tmp_path):
+    labels = write_labels(tmp_path / "l.csv", "image,mos\n0.png,1\n1.png,2\n2.png,3\n")
+    for name, ids in {"numbered": ["n7", "n8", "n9"], "nameless": pa.nulls(3, pa.string())}.items():
+        run = write_run(tmp_path / name, scores=[0.1, 0.2, 0.3], ids=ids)
+        joined = join_labels([run], labels)
+        assert (joined.join, joined.labels.tolist()) == ("uri", [1, 2, 3])
+        assert f"{name}: uri is matched with 'image' of" in joined.notes[0]
+
+
+def test_ids_that_repeat_do_not_join_by_the_uri_behind_the_users_back(tmp_path, run):
+    labels = write_labels(tmp_path / "l.csv", "image_id,mos\n0.png,1\n1.png,2\n2.png,3\n")
+    fails("has image_id 'id-.' more than once", [run], labels)
+
+
+def test_a_join_that_finds_little_shows_examples_and_why(tmp_path, photos):
+    text = "filename,mos\n" + "".join(f"p{i}.png,{i}\n" for i in (1, 2, 3, 4))
+    labels = write_labels(tmp_path / "l.csv", text)
+    fails(
+        r"0 images have a label .* only 0 of 4 scores match one of 4 labels: image_id is 'set1/p1.jpg', "
+        r"'set1/p2.jpg' and 'filename' of the labels 'p1.png', 'p2.png'; their suffixes differ: if",
+        [photos],
+        labels,
+    )
+    text = "image_id,mos\n" + "".join(f"id-{i},{i}\n" for i in (1, 2, 3, *range(100, 120)))
+    run = write_run(tmp_path / "run", scores=[i / 100 for i in range(12)])
+    joined = join_labels([run], write_labels(tmp_path / "l.csv", text))  # 3 of 12: enough, but told
+    assert len(joined.labels) == 3
+    assert (
+        "only 3 of 12 scores match one of 23 labels: image_id is 'id-0', 'id-10'"
+        in joined.notes[-1]
+    )
+    assert "'image_id' of the labels 'id-100', 'id-101'; they have no file name" in joined.notes[-1]
+
+
+def test_an_ambiguous_join_is_not_made(tmp_path):
+    ids = ["a/p1.png", "b/p1.png", "b/p2.png"]
+    run = write_run(tmp_path / "run", scores=[0.1, 0.2, 0.3], ids=ids)
+    labels = write_labels(tmp_path / "l.csv", "image,mos\np1.png,1\np2.png,2\np3.png,3\n")
+    fails(
+        "ignoring folders would be ambiguous: 'a/p1.png' and 'b/p1.png' of the scores fit 'p1.png'",
+        [run],
+        labels,
+    )
+
+
+def test_rows_of_labels_without_an_id_are_counted(tmp_path):
+    run = write_run(tmp_path / "run", scores=[0.1, 0.2, 0.3])
+    labels = write_labels(tmp_path / "l.csv", "image_id,mos\nid-0,1\nid-1,2\nid-2,3\n,2\n")
+    joined = join_labels([run], labels)
+    assert len(joined.labels) == 3
+    assert joined.unscored == 0
+    assert joined.notes == (f"--labels {labels}: 1 row has a label but no image_id",)
+
+
+def test_conditions_on_truth_values_and_numbers(tmp_path):
+    run = write_run(tmp_path / "run", scores=[0.1, 0.2, 0.3, 0.4])
+    rows = ["id-0,1,TRUE,3", "id-1,2,FALSE,3.0", "id-2,3,TRUE,3", "id-3,4,TRUE,4"]
+    labels = write_labels(tmp_path / "l.csv", "\n".join(["image_id,mos,Test,level", *rows]))
+    for where in ("Test=true", "test=1", "TEST=yes", "Test=TRUE"):
+        assert join_labels([run], labels, where=where).labels.tolist() == [1, 3, 4]
+    joined = join_labels([run], labels, where="level=3.0", group_column="level")
+    assert (joined.labels.tolist(), set(joined.groups)) == ([1, 2, 3], {"3"})
+    fails(r"--where level=9 holds for no row: level is '3' \(2\), ", [run], labels, where="level=9")
+
+
 # Errors ---------------------------------------------------------------------------------------------
 
 
@@ -253,7 +428,7 @@ def test_errors_of_the_labels(tmp_path, run, manifest):
         [run],
         str(tmp_path / "no"),
     )
-    fails("gone.csv can't be read: .*No such file", [run], str(tmp_path / "gone.csv"))
+    fails("gone.csv does not exist: check the path", [run], str(tmp_path / "gone.csv"))
     (tmp_path / "bad.parquet").write_bytes(b"no Parquet")
     fails("bad.parquet can't be read: ", [run], str(tmp_path / "bad.parquet"))
     fails(
@@ -332,7 +507,7 @@ def test_errors_of_joining(tmp_path, run, manifest):
         str(labels),
         join="identity",
     )
-    labels.write_text("file,mos\na,1\nb,2\nc,3\n")
+    labels.write_text("stimulus,mos\na,1\nb,2\nc,3\n")
     fails(
         "labels.csv has no image_id and these are not rows of one manifest: add one",
         [run],

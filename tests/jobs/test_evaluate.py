@@ -72,6 +72,31 @@ def test_json(study, capsys):
     assert set(found["groups"]) == {"blur", "noise"}
 
 
+def test_how_labels_were_read_is_told_in_both_forms(study, capsys):
+    text = (study / "mos.csv").read_text().replace("image_id,mos", "Image,MOS")
+    lines = [line.replace(",", ".png,", 1) if i else line for i, line in enumerate(text.split())]
+    (study / "mos.csv").write_text("\n".join([*lines, "i60.png,n/a,blur,r0"]))
+    status, out, err = evaluate(study, capsys, "--resamples", "0")
+    assert (status, err) == (0, "")
+    notes = [line for line in out.splitlines() if "mos.csv" in line or "joined" in line]
+    assert [note.rpartition(study.name)[2] for note in notes] == [
+        "/mos.csv: column 'MOS' is taken for 'mos'",
+        "/mos.csv: 1 cell read as missing: 'n/a' (1)",
+        "/mos.csv",
+        "/good: 60 rows joined ignoring the suffix, such as 'i0' with 'i0.png'",
+        "joined by image_id",
+    ]
+    _, out, _ = evaluate(study, capsys, "--resamples", "0", "--json")
+    assert json.loads(out)["notes"] == notes[:-1]
+
+
+def test_a_column_name_twice_is_one_line(study, capsys):
+    (study / "mos.csv").write_text("image_id,mos,mos\ni0,1,2\ni1,2,3\ni2,3,4\n")
+    status, out, err = evaluate(study, capsys, "--resamples", "0")
+    assert (status, out, err.count("\n")) == (1, "", 1)
+    assert "mos.csv has the column 'mos' 2 times: rename or remove all but one" in err
+
+
 def test_direction(study, capsys):
     _, out, _ = evaluate(study, capsys, "--json", "--resamples", "0", "--lower-is-better")
     metrics = json.loads(out)["metrics"][str(study / "good")]
