@@ -66,7 +66,7 @@ def gpus(cluster, folder):
     use(lambda tower: tower)
     found["on CPUs, again"] = score(folder, "cpus")
     bad = cluster.add_node(num_cpus=2, num_gpus=1)
-    cluster.wait_for_nodes()
+    wait_for_nodes(3)
     use(lambda tower: FailsOnOneNode(tower, bad.node_id))
     found |= {"with a bad node": score(folder, "bad"), "bad node": bad.node_id}
     end_node(coming)
@@ -112,14 +112,19 @@ def end_node(process):
     process.wait()
 
 
+def wait_for_nodes(number):
+    deadline = time.monotonic() + 120
+    while len([node for node in ray.nodes() if node["Alive"]]) < number:
+        assert time.monotonic() < deadline, "a node did not come"
+        time.sleep(0.5)
+
+
 @contextlib.contextmanager
 def blind_node(cluster, hidden):
     """Have a node in a mount namespace in which a folder is empty."""
     node = start_node(cluster, before=f"mount -t tmpfs none {hidden}")
     try:
-        while len([one for one in ray.nodes() if one["Alive"]]) < 2:
-            assert node.poll() is None, "ray start ended"
-            time.sleep(0.5)
+        wait_for_nodes(2)
         yield
     finally:
         end_node(node)
