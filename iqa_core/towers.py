@@ -12,9 +12,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import pickle
+import math
+import re
 import warnings
-import zipfile
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,17 +23,31 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 import open_clip
 import torch
+from open_clip.convert import convert_state_dict
+from open_clip.model import resize_pos_embed, resize_text_pos_embed
 from open_clip.modified_resnet import ModifiedResNet
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own spelling
 
+from iqa_core.checkpoints import WeightsError, read_tensors
+from iqa_core.clip_sizes import ClipSizes
 from iqa_core.schema import InputError, Preprocess
+from iqa_core.weight_layouts import OPENAI_SIZES, OtherArchitectureError, fitted, match_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-__all__ = ["TINY", "ImageTower", "Precision", "Resolution", "TextTower", "Towers", "load_towers"]
+__all__ = [
+    "MAX_LOGIT_SCALE",
+    "TINY",
+    "ImageTower",
+    "Precision",
+    "Resolution",
+    "TextTower",
+    "Towers",
+    "load_towers",
+]
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +58,12 @@ _Clip = Any  # open_clip's CLIP, CustomTextCLIP and CoCa share no base that says
 
 TINY = "tiny"
 _WEIGHTS = Path(__file__).parent / "weights"
+_SHARD = re.compile(r"-\d+-of-\d+\.")
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+#: Margins are at most twice the scale, and with this one finite in float32.
+MAX_LOGIT_SCALE = 1e38
+_USUAL_SCALE = (1.0, 1000.0)
 
 open_clip.add_model_config(_WEIGHTS / f"{TINY}.json")
 
@@ -153,7 +172,8 @@ class ImageTower(nn.Module):
             pixels: (N, H, W, 3) uint8 RGB.
 
         Returns:
-            (N, D) float32 features of length 1, on the tower's device.
+            (N, D) float32 features of length 1, on the tower's device; NaN for an image whose
+            features have no direction, because they overflowed or are all zero.
 
         Raises:
             ValueError: If the shape or type is another, or the size does not fit the tower.
@@ -183,7 +203,7 @@ class ImageTower(nn.Module):
         images = images.float().div(255).sub_(self.mean).div_(self.std)
         with self._autocast():
             features = self.visual(images)
-        return F.normalize(features.float(), dim=-1)
+        return _of_length_one(features.float())
 
 
 class TextTower(nn.Module):
@@ -329,7 +349,13 @@ class TextTower(nn.Module):
             x = self.text_projection(x)
         elif self.text_projection is not None:
             x = x @ self.text_projection
-        return F.normalize(x.float(), dim=-1)
+        return _of_length_one(x.float())
+
+
+def _of_length_one(features: torch.Tensor) -> torch.Tensor:
+    """Normalise rows; one without a direction becomes NaN, not zeros that would score 0.5."""
+    length = features.norm(dim=-1, keepdim=True)  # infinite where the squares overflow
+    return F.normalize(features, dim=-1).where((length > 0) & length.isfinite(), torch.nan)
 
 
 def load_towers(model: str = TINY, resolution: Resolution = "model") -> Towers:
@@ -338,18 +364,22 @@ def load_towers(model: str = TINY, resolution: Resolution = "model") -> Towers:
     Args:
         model: ``tiny`` (embedded), ``NAME/TAG`` in open_clip's spelling (downloaded once),
             ``hf-hub:ORG/REPO`` (downloaded once), ``NAME@FILE`` (an architecture with a local state
-            dict, safetensors file or OpenAI TorchScript archive), or ``openai@FILE`` (OpenAI's
-            format, the architecture read off the weights).
+            dict in any container and layout that :mod:`iqa_core.weight_layouts` knows), or
+            ``openai@FILE`` (weights trained as OpenAI's, the architecture read off them).
+            ``#PREFIX`` behind a file names one of several models in it.
         resolution: See :class:`ImageTower`.
 
     Returns:
         Both towers and what belongs to them.
 
     Raises:
-        InputError: If there is no such model, its weights can't be had or don't fit.
+        InputError: If there is no such model, its weights can't be had, don't fit or are not all
+            finite, or its logit scale is no positive number in float32.
     """
     with _quiet_open_clip():
         clip, architecture, quick_gelu = _create(model)
+    _check_finite(model, clip)
+    logit_scale = _logit_scale(model, clip)
     digest = _digest(clip)
     config = open_clip.model.get_model_preprocess_cfg(clip)
     size = config["size"]
@@ -368,12 +398,50 @@ def load_towers(model: str = TINY, resolution: Resolution = "model") -> Towers:
         image=ImageTower(clip.visual, preprocess, resolution),
         text=TextTower(clip, tokenizer),
         preprocess=preprocess,
-        # By way of float64: float32's own exp has other last bits on other processors, and the
-        # scale is part of a run's fingerprint.
-        logit_scale=float(clip.logit_scale.detach().double().exp().float()),
+        logit_scale=logit_scale,
         quick_gelu=quick_gelu,
         digest=digest,
     )
+
+
+def _check_finite(model: str, clip: _Clip) -> None:
+    """Refuse weights of a training that diverged: every score would be not-a-number."""
+    state = {name: one for name, one in clip.state_dict().items() if one.is_floating_point()}
+    # One pass without a copy (aminmax passes NaN on): a tenth of the digest's time.
+    wrong = [
+        name
+        for name, tensor in state.items()
+        if tensor.numel() and not torch.stack(torch.aminmax(tensor)).isfinite().all()
+    ]
+    if wrong:
+        kind = "not-a-number" if state[wrong[0]].isnan().any() else "infinity"
+        raise InputError(
+            f"weights of --model {model} hold {kind} or the like in {len(wrong)} of {len(state)} "
+            f"tensors, {wrong[0]} the first: their training diverged, or they overflowed when they "
+            "were saved in half precision: use an earlier checkpoint, or save them in float32"
+        )
+
+
+def _logit_scale(model: str, clip: _Clip) -> float:
+    """Return exp(logit_scale) of the weights."""
+    # By way of float64: float32's own exp has other last bits on other processors, and the scale is
+    # part of a run's fingerprint.
+    stored = float(clip.logit_scale.detach().double())
+    scale = float(torch.tensor(stored, dtype=torch.float64).exp().float())
+    hint = f"a scale of {stored:g} is stored as {math.log(stored):.4g}" if stored > 0 else ""
+    if not 0 < scale <= MAX_LOGIT_SCALE:
+        raise InputError(
+            f"weights of --model {model} have a logit_scale of {stored:g}, whose exponential is no "
+            f"scale for scores in float32: CLIP stores the logarithm, about 4.6{hint and f' ({hint})'}: "
+            "correct it in the file"
+        )
+    if not _USUAL_SCALE[0] <= scale <= _USUAL_SCALE[1]:
+        log.warning(
+            "%s has a logit scale of %.3g, where trained CLIPs have 10 to 200, so scores will be near "
+            "%s: give --logit-scale if it was stored otherwise than as its logarithm",
+            model, scale, "0.5" if scale < 1 else "0 or 1",
+        )  # fmt: skip
+    return scale
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -473,56 +541,160 @@ def _reason(error: Exception) -> str:
 def _create_from_file(name: str, path: Path) -> tuple[_Clip, str, bool]:
     if name != "openai":
         _architecture(name)
+    path, place = _split_place(path)
     if not path.is_file():
-        raise InputError(f"--model {name}@{path}: there is no file {path}: check the path")
+        folder = "; it is a folder: name the file of weights in it" if path.is_dir() else ""
+        raise InputError(f"--model {name}@{path}: there is no file {path}: check the path{folder}")
     try:
-        if name == "openai":
-            return open_clip.load_openai_model(str(path), precision="fp32", device="cpu"), "", True
-        if _is_torchscript(path):
-            return _create_from_torchscript(name, path), name, True
-        config = _architecture(name)
-        clip = open_clip.create_model(name, pretrained=str(path))
+        if path.suffix in (".npz", ".npy"):  # of big_vision, which open_clip itself reads
+            quick_gelu = bool(_architecture(name).get("quick_gelu", False))
+            return open_clip.create_model(name, pretrained=str(path)), name, quick_gelu
+        return _create_from_tensors(name, path, place)
     except InputError:
         raise
-    except Exception as error:
+    except WeightsError as error:
+        problem, advice = error.problem, error.advice
+        if isinstance(error, OtherArchitectureError) and _SHARD.search(path.name):
+            problem = f"it is one shard of several: {problem}"
+            advice = "give the index, *.index.json, with all shards beside it"
         raise InputError(
-            f"weights of {path} do not load as {name} ({_why_not(error)}): name the architecture "
-            "that the file was saved from, or openai@FILE for weights of OpenAI's"
+            f"weights of {path} do not load as {name} ({problem}): {advice}"
         ) from error
-    quick_gelu = bool(config.get("quick_gelu", False))
-    if not quick_gelu:
+    except Exception as error:  # whatever open_clip makes of other tensors
+        raise InputError(
+            f"weights of {path} do not load as {name} ({type(error).__name__}: "
+            f"{_reason(error)[:200]}): name the architecture that the file was saved from, or "
+            "openai@FILE for weights of OpenAI's"
+        ) from error
+
+
+def _split_place(path: Path) -> tuple[Path, str | None]:
+    """Split ``FILE#PREFIX``, which names one of several models in a file."""
+    file, mark, place = str(path).rpartition("#")
+    return (Path(file), place) if mark and not path.is_file() else (path, None)
+
+
+def _create_from_tensors(name: str, path: Path, place: str | None) -> tuple[_Clip, str, bool]:
+    """Create an architecture with the weights of a file, whatever their container and layout."""
+    tensors = read_tensors(path)
+    sizes = ClipSizes.of_tensors(tensors, place)
+    if name == "openai":
+        clip = _create_from_sizes(sizes, tensors, place)
+        _load(clip, tensors, path, place)
+        return clip, "", True
+    stated = bool(_architecture(name).get("quick_gelu", False))
+    trained_with = _says_quick_gelu(path, tensors)
+    if stated and trained_with is False:
+        raise InputError(
+            f"--model {name}@{path} names QuickGELU, but by the config.json beside them these weights "
+            f"were trained with GELU, and would score wrongly: use {name.removesuffix('-quickgelu')}"
+        )
+    clip = open_clip.create_model(name, force_quick_gelu=bool(trained_with), pretrained_text=False)
+    try:
+        _load(clip, convert_state_dict(clip, tensors), path, place)
+    except OtherArchitectureError as error:
+        raise OtherArchitectureError(error.problem, _other_name(name, sizes)) from error
+    if trained_with and not stated:
+        log.info("%s was trained with QuickGELU, as OpenAI's weights: using it", path)
+    elif trained_with is None and not stated:
         log.warning(
             "%s does not say which activation it was trained with: using GELU as %s states it; "
             "OpenAI's weights need QuickGELU (%s-quickgelu@%s)", path, name, name, path,
         )  # fmt: skip
-    return clip, name, quick_gelu
+    return clip, name, stated or bool(trained_with)
 
 
-def _why_not(error: Exception) -> str:
-    if isinstance(error, (pickle.UnpicklingError, EOFError)):  # torch would advise to run its code
-        return "the file is damaged, is no file of weights, or holds more than tensors"
-    lines = str(error).strip().splitlines()
-    if len(lines) > 1:  # of load_state_dict, which names the model first
-        return lines[1].strip()[:200]
-    return f"{type(error).__name__}: {_reason(error)}"[:200]
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
-
-
-def _create_from_torchscript(name: str, path: Path) -> _Clip:
-    """Load OpenAI's archive format, whose weights always go with QuickGELU."""
-    log.info("%s is an archive in OpenAI's format: using QuickGELU", path)
-    state = torch.jit.load(str(path), map_location="cpu").state_dict()
-    for key in ("input_resolution", "context_length", "vocab_size"):
-        state.pop(key, None)
-    clip = open_clip.create_model(name, force_quick_gelu=True)
-    clip.load_state_dict(state)
+def _create_from_sizes(
+    sizes: ClipSizes | None, tensors: Mapping[str, torch.Tensor], place: str | None
+) -> _Clip:
+    """Create the architecture that weights of OpenAI's format are of."""
+    if sizes is None:
+        with torch.device("meta"):  # any CLIP: what it lacks says what the file holds instead
+            expected = open_clip.CLIP(**_architecture("ViT-B-32")).state_dict()
+        match_weights(tensors, expected, place)
+        raise WeightsError("it is no CLIP of OpenAI's kind", "name the architecture: NAME@FILE")
+    clip = open_clip.CLIP(**sizes.config(), quick_gelu=True).eval()
+    clip.visual.image_mean = open_clip.OPENAI_DATASET_MEAN
+    clip.visual.image_std = open_clip.OPENAI_DATASET_STD
     return clip
+
+
+def _says_quick_gelu(path: Path, tensors: Mapping[str, torch.Tensor]) -> bool | None:
+    """Return whether weights were trained with QuickGELU, None if nothing says so."""
+    if {name.rpartition(".")[2] for name in tensors} >= OPENAI_SIZES:
+        return True
+    config = path.parent / "config.json"  # beside what transformers wrote
+    if not config.is_file() or not any("vision_model.encoder." in name for name in tensors):
+        return None
+    try:
+        document = json.loads(config.read_bytes())
+        if document.get("model_type") != "clip":
+            return None
+        # What is left out is the default, QuickGELU.
+        activation = (document.get("vision_config") or {}).get("hidden_act", "quick_gelu")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return {"quick_gelu": True, "gelu": False}.get(activation)
+
+
+def _load(clip: _Clip, tensors: Mapping[str, torch.Tensor], path: Path, place: str | None) -> None:
+    """Load a checkpoint's weights into a model, or raise WeightsError."""
+    expected = clip.state_dict()
+    found = match_weights(tensors, expected, place)
+    resized = _resize_positions(clip, found.state, expected)
+    state = fitted(found.state, expected)
+    if getattr(clip, "logit_bias", None) is not None and "logit_bias" not in state:
+        state["logit_bias"] = torch.zeros_like(clip.logit_bias)
+    clip.load_state_dict(state, strict=False)  # what may lack or be left over is decided by now
+    for text in resized:
+        log.warning("%s: %s", path, text)
+    if found.ignored:
+        log.info(
+            "%s: %d tensors beside the model's are not used, such as %s",
+            path, len(found.ignored), found.ignored[0],
+        )  # fmt: skip
+
+
+def _resize_positions(
+    clip: _Clip, state: dict[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
+) -> list[str]:
+    """Interpolate positional embeddings of another input size; say what was done."""
+    done = []
+    for resize, names in (
+        (resize_pos_embed, ("visual.positional_embedding",)),
+        (resize_text_pos_embed, ("positional_embedding", "text.positional_embedding")),
+    ):
+        for name in names:
+            old, new = state.get(name), expected.get(name)
+            if old is None or new is None or old.shape[1:] != new.shape[1:] or len(old) == len(new):
+                continue
+            resize(state, clip)
+            done.append(
+                f"{name} was interpolated from {len(old)} to {len(new)} positions: scores are better "
+                "with the architecture that the weights were trained as"
+            )
+    return done
+
+
+def _other_name(name: str, sizes: ClipSizes | None) -> str:
+    """Return advice on which architecture to name."""
+    if sizes is None:
+        return (
+            "name the architecture that the file was saved from, or openai@FILE for weights of "
+            "OpenAI's"
+        )
+    fitting = [
+        known
+        for known in open_clip.list_models()
+        if ClipSizes.of_config(_architecture(known)) == sizes
+    ]
+    if name in fitting:
+        return (
+            f"by its sizes it is {name}, but of another kind: name the one that it was saved from"
+        )
+    if not fitting:
+        return f"it holds {sizes}, which is none of open_clip's architectures: name the right one"
+    return f"it holds {sizes}: name {' or '.join(fitting)}"
 
 
 def _digest(clip: _Clip) -> str:
