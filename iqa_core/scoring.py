@@ -148,7 +148,9 @@ def margins(features: np.ndarray, prompts: PromptFeatures) -> np.ndarray:
     """
     # The difference first: subtracting two large, nearly equal logits would lose digits.
     directions = prompts.features[:, 0].astype(np.float64) - prompts.features[:, 1]
-    scaled: np.ndarray = prompts.logit_scale * (features.astype(np.float64) @ directions.T)
+    scaled: np.ndarray = prompts.logit_scale * (
+        features.astype(np.float64, copy=False) @ directions.T
+    )
     return scaled.astype(np.float32)
 
 
@@ -165,7 +167,7 @@ def image_scores(scores: np.ndarray) -> np.ndarray:
 
 def _not_unit(features: np.ndarray) -> np.ndarray:
     """Return which of (..., D) features are not finite or not of length 1, but for rounding."""
-    values = features.astype(np.float64)
+    values = features.astype(np.float64, copy=False)
     off: np.ndarray = np.abs(np.einsum("...d,...d->...", values, values) - 1)
     wrong: np.ndarray = ~np.less(off, _LENGTH_TOLERANCE)  # also where it is NaN
     return wrong
@@ -184,7 +186,8 @@ def score_features(
         (N, P) margins, (N, P) pair scores and (N,) scores, all float32. All are NaN in rows whose
         features are not finite or not of length 1, or where a number is not finite.
     """
-    usable = np.where(_not_unit(features)[:, None], np.nan, features.astype(np.float64))
+    usable = features.astype(np.float64)
+    usable[_not_unit(usable)] = np.nan
     margin = margins(usable, prompts)
     margin = np.where(np.isfinite(margin).all(axis=1, keepdims=True), margin, np.float32(np.nan))
     scores = pair_scores(margin)

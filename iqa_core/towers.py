@@ -416,7 +416,7 @@ def _check_finite(model: str, clip: _Clip) -> None:
     if wrong:
         kind = "not-a-number" if state[wrong[0]].isnan().any() else "infinity"
         raise InputError(
-            f"weights of --model {model} hold {kind} or the like in {len(wrong)} of {len(state)} "
+            f"weights of --model {model} hold {kind} in {len(wrong)} of {len(state)} "
             f"tensors, {wrong[0]} the first: their training diverged, or they overflowed when they "
             "were saved in half precision: use an earlier checkpoint, or save them in float32"
         )
