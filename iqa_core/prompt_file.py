@@ -24,7 +24,7 @@ from iqa_core.learner import ContextKind, Position, nearest_words
 from iqa_core.prompts import PromptPair
 from iqa_core.schema import InputError
 from iqa_core.scoring import PromptFeatures
-from iqa_core.towers import MAX_LOGIT_SCALE
+from iqa_core.weight_checks import MAX_LOGIT_SCALE
 
 if TYPE_CHECKING:
     from iqa_core.learner import PromptLearner

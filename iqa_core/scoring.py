@@ -24,7 +24,6 @@ from iqa_core.images import DEFAULT_MAX_PIXELS, decode_image, prepare_image
 from iqa_core.prompts import DEFAULT_PAIRS, PromptPair, load_pairs
 from iqa_core.schema import ImageError, InputError, Status
 from iqa_core.towers import (
-    MAX_LOGIT_SCALE,
     TINY,
     Precision,
     Resolution,
@@ -32,6 +31,7 @@ from iqa_core.towers import (
     load_towers,
 )
 from iqa_core.unscored import NO_FINITE_SCORE
+from iqa_core.weight_checks import MAX_LOGIT_SCALE
 
 if TYPE_CHECKING:
     import os

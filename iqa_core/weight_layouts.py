@@ -26,7 +26,6 @@ __all__ = [
     "OPENAI_SIZES",
     "MatchedWeights",
     "OtherArchitectureError",
-    "fitted",
     "match_weights",
     "prefixes",
     "without_wrappers",
@@ -297,43 +296,6 @@ def _check_rest(tensors: Mapping[str, torch.Tensor], fit: _Fit) -> None:
             )
 
 
-def fitted(
-    state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """Return weights in an architecture's own shapes.
-
-    Args:
-        state: Weights by the architecture's names.
-        expected: The architecture's own, of any values.
-
-    Raises:
-        OtherArchitectureError: If shapes differ by more than a scalar's dimension.
-    """
-    found = {
-        name: tensor.reshape(expected[name].shape)
-        if tensor.numel() == expected[name].numel() == 1
-        else tensor
-        for name, tensor in state.items()
-    }
-    other = [
-        name for name in expected if name in found and found[name].shape != expected[name].shape
-    ]
-    if any(not found[name].numel() for name in other):
-        raise WeightsError(
-            f"{other[0]} and {len(other) - 1} other tensors are empty, as where DeepSpeed keeps the "
-            "weights in other files",
-            "join them first, with the zero_to_fp32.py in the checkpoint's folder",
-        )
-    if other:
-        shapes = (" x ".join(map(str, one[other[0]].shape)) for one in (found, expected))
-        raise OtherArchitectureError(
-            f"{other[0]} is {next(shapes)} in the file and {next(shapes)} in the architecture, the "
-            f"first of {len(other)} tensors that differ, of {len(expected)}",
-            "name the architecture that the file was saved from",
-        )
-    return found
-
-
 def _check_adapter(names: Iterable[str]) -> None:
     adapter = next((name for name in names if _ADAPTER.search(name)), None)
     if adapter is not None:
@@ -357,6 +319,8 @@ def _why_none_fits(
             f"it holds no model under {place!r}, but under {_listed(list(map(repr, places)))}",
             f"give #{places[0]}" if places[0] else "leave out what follows #",
         )
+    if set(tensors) == {"context", "features"}:
+        return WeightsError("it holds learned prompts of iqa train", "give it as --prompts")
     if all(_OPTIMIZER.search(name) for name in tensors):
         return WeightsError(
             "it holds an optimizer's state and no model", "give the file that holds the weights"

@@ -395,6 +395,11 @@ def parts(state):
             "1 are missing, such as logit_scale",
             "name",
         ),
+        "prompts": (
+            {"context": torch.zeros(2), "features": torch.zeros(2)},
+            "learned prompts of iqa train",
+            "give it as --prompts",
+        ),
         "one tensor": (torch.zeros(3), "without a name", "name the architecture"),
     }
 
