@@ -8,10 +8,12 @@ archives, told apart by their content. Nothing that a file holds is run: pickles
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import pathlib
 import pickle
 import re
+import types
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -84,6 +86,9 @@ _PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<error")
 #: Plain data that training scripts store beside the weights; none of them can run anything.
 _HARMLESS: list[Any] = [
     argparse.Namespace,
+    types.SimpleNamespace,
+    *(datetime.datetime, datetime.date, datetime.timedelta, datetime.timezone),
+    *(frozenset, range, slice, bool, int, float, str),
     np.dtype,
     np.ndarray,
     *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"},
@@ -219,6 +224,12 @@ def _unpickle(path: Path, *, mmap: bool) -> Any:  # noqa: ANN401 - what a file h
     except pickle.UnpicklingError as error:
         # Not torch's own advice, which is to run the file's code.
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if found is None and zipfile.is_zipfile(path):
+            raise WeightsError(
+                "it is damaged, or holds more than torch reads without running code",
+                "download or copy it again, or save the weights alone: torch.save("
+                "model.state_dict(), FILE)",
+            ) from error
         if found is None:
             raise WeightsError(
                 "it is no file of torch.save, or is damaged",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import collections
+import datetime
 import gzip
 import json
 import pickle
@@ -62,6 +64,8 @@ def test_plain_data_of_training_scripts_is_no_hindrance(tmp_path):
         "best": np.float64(0.5),
         "steps": np.int64(7),
         "curve": np.arange(3.0),
+        "started": datetime.datetime(2024, 5, 17, tzinfo=datetime.UTC),
+        "classes": frozenset({"good", "bad"}),
     }
     for zipped in (True, False):
         path = tmp_path / f"{zipped}.pt"
@@ -138,6 +142,21 @@ FOREIGN = {
         lambda folder: as_saved(folder, lambda path: torch.save([Custom(), WEIGHTS], path)),
         r"holds objects of [\w.]*\.Custom beside tensors",
         r"torch\.save\(model\.state_dict\(\)",
+    ),
+    "history": (
+        lambda folder: as_saved(
+            folder,
+            lambda path: torch.save([collections.defaultdict(list, loss=[1.0]), WEIGHTS], path),
+        ),
+        r"holds objects of collections\.defaultdict",
+        r"torch\.save\(model\.state_dict\(\)",
+    ),
+    "damaged zip": (
+        lambda folder: as_saved(folder, lambda path: torch.save(WEIGHTS, path)).replace(
+            b"ctorch._utils", b"\xfftorch._utils"
+        ),
+        "it is damaged, or holds more than torch reads",
+        "save the weights alone",
     ),
     "module": (
         lambda folder: as_saved(folder, lambda path: torch.save(torch.nn.Linear(2, 2), path)),
