@@ -16,7 +16,7 @@ from iqa_core.files import Folder
 from iqa_core.manifest import Manifest, ManifestFile
 from iqa_core.output import FINGERPRINT, PARTS, PLAN
 from iqa_core.schema import IMAGE_ID, MANIFEST_FILE, MANIFEST_ROW, URI, InputError
-from iqa_core.scoring import image_scores, margins, pair_scores
+from iqa_core.scoring import score_features
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,9 +46,11 @@ _TOWER = ("model", "weights", "quick_gelu", "preprocess", "resolution", "decode"
 
 
 def feature_column(features: np.ndarray) -> pa.Array:
-    """Return (N, D) features as a float16 list column, null where a row has no finite features."""
-    missing = ~np.isfinite(features).all(axis=1)
-    flat = pa.array(features.astype(np.float16).ravel())
+    """Return (N, D) features as a float16 list column, null where a row is not finite in it."""
+    with np.errstate(over="ignore"):  # what float16 can't hold is missing, too
+        stored = features.astype(np.float16)
+    missing = ~np.isfinite(stored).all(axis=1)
+    flat = pa.array(stored.ravel())
     return pa.FixedSizeListArray.from_arrays(flat, features.shape[1], mask=pa.array(missing))
 
 
@@ -84,12 +86,12 @@ def score_columns(features: np.ndarray, prompts: PromptFeatures) -> dict[str, pa
         prompts: P pairs of width D.
 
     Returns:
-        The columns ``score``, ``scores`` and ``margins`` of the output, null where an image failed.
+        The columns ``score``, ``scores`` and ``margins`` of the output, null where an image failed
+        or its features or scores are not finite (:func:`iqa_core.scoring.score_features`).
     """
-    missing = ~np.isfinite(features).all(axis=1)
-    margin = margins(features, prompts)
-    scores = pair_scores(margin)
-    columns = {"score": pa.array(image_scores(scores), pa.float32(), mask=missing)}
+    margin, scores, score = score_features(features, prompts)
+    missing = np.isnan(score)
+    columns = {"score": pa.array(score, pa.float32(), mask=missing)}
     for column, values in (("scores", scores), ("margins", margin)):
         each = [pa.array(values[:, place]) for place in range(len(prompts.names))]
         columns[column] = pa.StructArray.from_arrays(

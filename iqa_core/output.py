@@ -27,6 +27,7 @@ from iqa_core.files import Folder
 from iqa_core.lease import OutputLease
 from iqa_core.rows import RowSet
 from iqa_core.schema import HEIGHT, IDENTITY, IMAGE_ID, MANIFEST_FILE, URI, WIDTH, InputError
+from iqa_core.unscored import unscored_as_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -373,6 +374,8 @@ class Output:
     def commit(self, table: pa.Table) -> None:
         """Write finished rows as one part file; once this returns they are done.
 
+        A row that is ``ok`` without a finite score becomes a ``model_error``.
+
         Raises:
             InputError: If it can't be written; none of these rows is done then.
         """
@@ -380,6 +383,7 @@ class Output:
             raise RuntimeError("rows can only be committed within `writing`")
         with self._told():
             self._lease.check()
+        table = unscored_as_errors(table)
         name = f"part-{self._name}-{self._written:05d}.parquet"
         stated = self._write_part(name, table)
         self._written += 1

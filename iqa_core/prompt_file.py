@@ -24,6 +24,7 @@ from iqa_core.learner import ContextKind, Position, nearest_words
 from iqa_core.prompts import PromptPair
 from iqa_core.schema import InputError
 from iqa_core.scoring import PromptFeatures
+from iqa_core.weight_checks import MAX_LOGIT_SCALE
 
 if TYPE_CHECKING:
     from iqa_core.learner import PromptLearner
@@ -100,10 +101,12 @@ class LearnedPrompts:
                 "context and features are not float32",
             ),
             (
-                not math.isfinite(self.logit_scale) or self.logit_scale <= 0,
-                f"logit scale {self.logit_scale} is not a finite number above 0",
+                not 0 < self.logit_scale <= MAX_LOGIT_SCALE,
+                f"logit scale {self.logit_scale} is not a number above 0 and at most "
+                f"{MAX_LOGIT_SCALE:g}",
             ),
             (not np.isfinite(self.context).all(), "the context is not finite"),
+            (not np.isfinite(self.text_features).all(), "features are not finite"),
             (
                 not np.allclose(np.linalg.norm(self.text_features, axis=-1), 1, atol=1e-3),
                 "features are not of length 1",

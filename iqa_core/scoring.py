@@ -23,7 +23,15 @@ from PIL import Image
 from iqa_core.images import DEFAULT_MAX_PIXELS, decode_image, prepare_image
 from iqa_core.prompts import DEFAULT_PAIRS, PromptPair, load_pairs
 from iqa_core.schema import ImageError, InputError, Status
-from iqa_core.towers import TINY, Precision, Resolution, Towers, load_towers
+from iqa_core.towers import (
+    TINY,
+    Precision,
+    Resolution,
+    Towers,
+    load_towers,
+)
+from iqa_core.unscored import NO_FINITE_SCORE
+from iqa_core.weight_checks import MAX_LOGIT_SCALE
 
 if TYPE_CHECKING:
     import os
@@ -45,10 +53,13 @@ __all__ = [
     "image_scores",
     "margins",
     "pair_scores",
+    "score_features",
 ]
 
 #: Pixels in one forward pass at native resolution: 16 images of one megapixel.
 DEFAULT_PIXEL_BUDGET = 16 * 1024 * 1024
+#: How far the square of a length may be from 1: bfloat16 rounds that much, and twice.
+_LENGTH_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,25 @@ class PromptFeatures:
     logit_scale: float
     digest: str
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that would make scores not-a-number.
+
+        Raises:
+            InputError: If a feature is not finite or not of length 1, or the scale is not above 0
+                or so large that margins overflow.
+        """
+        wrong = _not_unit(self.features).any(axis=1)
+        if wrong.any():
+            raise InputError(
+                f"the text features of prompt pair {self.names[int(wrong.argmax())]!r} are not finite "
+                "numbers of length 1: use other prompts, or another --model"
+            )
+        if not 0 < self.logit_scale <= MAX_LOGIT_SCALE:
+            raise InputError(
+                f"the logit scale {self.logit_scale:g} must be above 0 and at most "
+                f"{MAX_LOGIT_SCALE:g}, so that margins are finite: give a smaller --logit-scale"
+            )
+
 
 def encode_prompts(
     towers: Towers, pairs: Sequence[PromptPair], logit_scale: float | None = None
@@ -83,8 +113,8 @@ def encode_prompts(
         The features of the P pairs.
 
     Raises:
-        InputError: If the scale is not above 0, there is no pair, two have the same name, or a
-            prompt is too long.
+        InputError: If the scale is not above 0, there is no pair, two have the same name, a prompt
+            is too long, or the text tower returns no finite features for it.
     """
     names = tuple(pair.name for pair in pairs)
     if not names or len(set(names)) < len(names):
@@ -118,7 +148,9 @@ def margins(features: np.ndarray, prompts: PromptFeatures) -> np.ndarray:
     """
     # The difference first: subtracting two large, nearly equal logits would lose digits.
     directions = prompts.features[:, 0].astype(np.float64) - prompts.features[:, 1]
-    scaled: np.ndarray = prompts.logit_scale * (features.astype(np.float64) @ directions.T)
+    scaled: np.ndarray = prompts.logit_scale * (
+        features.astype(np.float64, copy=False) @ directions.T
+    )
     return scaled.astype(np.float32)
 
 
@@ -131,6 +163,35 @@ def image_scores(scores: np.ndarray) -> np.ndarray:
     """Return the mean over pairs of (N, P) pair scores: (N,) float32 in [0, 1]."""
     mean: np.ndarray = scores.mean(axis=1, dtype=np.float64)
     return mean.astype(np.float32)
+
+
+def _not_unit(features: np.ndarray) -> np.ndarray:
+    """Return which of (..., D) features are not finite or not of length 1, but for rounding."""
+    values = features.astype(np.float64, copy=False)
+    off: np.ndarray = np.abs(np.einsum("...d,...d->...", values, values) - 1)
+    wrong: np.ndarray = ~np.less(off, _LENGTH_TOLERANCE)  # also where it is NaN
+    return wrong
+
+
+def score_features(
+    features: np.ndarray, prompts: PromptFeatures
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Score image features, and no others: a row of zeros would score 0.5.
+
+    Args:
+        features: (N, D) of any float type.
+        prompts: P pairs of width D.
+
+    Returns:
+        (N, P) margins, (N, P) pair scores and (N,) scores, all float32. All are NaN in rows whose
+        features are not finite or not of length 1, or where a number is not finite.
+    """
+    usable = features.astype(np.float64)
+    usable[_not_unit(usable)] = np.nan
+    margin = margins(usable, prompts)
+    margin = np.where(np.isfinite(margin).all(axis=1, keepdims=True), margin, np.float32(np.nan))
+    scores = pair_scores(margin)
+    return margin, scores, image_scores(scores)
 
 
 def encode_images(
@@ -299,6 +360,10 @@ class Scorer:
         errors: dict[int, ImageError] = {}
         for start in range(0, len(items), self.batch_size):
             features, failed = self._encode(items[start : start + self.batch_size])
+            for place in np.flatnonzero(np.isnan(score_features(features, self.prompts)[2])):
+                # Nothing is without a finite score and without an error.
+                failed.setdefault(int(place), ImageError(Status.MODEL_ERROR, NO_FINITE_SCORE))
+                features[place] = np.nan
             if failed and on_error == "raise":
                 position, error = min(failed.items())
                 where = f"image {start + position}: " if many else ""
@@ -306,9 +371,8 @@ class Scorer:
             errors.update({start + position: error for position, error in failed.items()})
             parts.append(features)
         features = np.concatenate([*parts, np.empty((0, self.width), dtype=np.float32)])
-        margin = margins(features, self.prompts)
-        scores = pair_scores(margin)
-        return Scores(image_scores(scores), scores, margin, features, self.prompts.names, errors)
+        margin, scores, score = score_features(features, self.prompts)
+        return Scores(score, scores, margin, features, self.prompts.names, errors)
 
     def _encode(self, items: Sequence[ImageLike]) -> tuple[np.ndarray, dict[int, ImageError]]:
         pixels: list[np.ndarray] = []

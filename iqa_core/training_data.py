@@ -383,14 +383,16 @@ def _write_arrays(
         here = plan.places[start : start + len(table)]
         start += len(table)
         features = features_of(table)
+        copies, levels = views_of(table) if data.views else (features[:, :0], features[:, :0])
+        views = copies.reshape(len(table), -1)
+        _check_features(cache, table, here != -1, features, views)
         teacher = torch.from_numpy(margins(features, prompts))
         values = {
             "features": features,
             "teacher": teacher_scores(teacher).numpy(),
             "watched": _floats(table, data.watched),
         }
-        copies, levels = views_of(table) if data.views else (features[:, :0], features[:, :0])
-        values |= {"views": copies.reshape(len(table), -1), "levels": levels}
+        values |= {"views": views, "levels": levels}
         if data.per_pair:
             values["targets"] = teacher_scores(teacher, "per-pair").numpy()
         elif column is None:
@@ -406,6 +408,21 @@ def _write_arrays(
     for array in (*train.values(), *held_out.values()):
         if isinstance(array, np.memmap):
             array.flush()
+
+
+def _check_features(
+    cache: FeatureCache, table: pa.Table, used: np.ndarray, *features: np.ndarray
+) -> None:
+    """Refuse rows of status ok without finite features: they would end the training in NaN."""
+    finite = np.logical_and.reduce([np.isfinite(one).all(axis=1) for one in features])
+    wrong = np.flatnonzero(used & ~finite)
+    if len(wrong):
+        file, row = (table.column(name)[int(wrong[0])].as_py() for name in IDENTITY)
+        raise InputError(
+            f"--features {cache.folder.uri}: row {row} of {file} has the status ok, but no finite "
+            "features: the folder was changed since, or was written by an older version; run "
+            "`iqa embed` into another folder"
+        )
 
 
 def _create(

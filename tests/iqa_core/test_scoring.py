@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -486,3 +487,69 @@ def test_something_that_is_no_image(scorer, image, message):
 def test_options_that_are_none(options, message):
     with pytest.raises(InputError, match=message):
         Scorer(**options)
+
+
+# Not-a-number -------------------------------------------------------------------------------------
+
+
+class Tower:
+    """An image tower of another kind: it returns what it was given, for each image the next row."""
+
+    def __init__(self, rows: list[list[float]]) -> None:
+        self.rows = [np.array(row, dtype=np.float32) for row in rows]
+
+    def encode(self, pixels: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.stack([self.rows.pop(0) for _ in pixels]))
+
+
+@pytest.mark.parametrize("on_error", ["raise", "nan"])
+def test_features_of_an_image_that_no_prompt_can_score(on_error, photos):
+    scorer = Scorer("tiny", "clip-iqa")
+    good = unit(128).tolist()
+    scorer.tower = Tower([good, [0.0] * 128, [3e38] * 128, [math.inf] * 128, good])
+    images = [photos["chelsea"]] * 5
+    if on_error == "raise":
+        with pytest.raises(ImageError, match=r"image 1: .* not of length 1") as caught:
+            scorer.score(images)
+        assert caught.value.status == Status.MODEL_ERROR
+        return
+    result = scorer.score(images, on_error="nan")
+    assert {place: error.status for place, error in result.errors.items()} == dict.fromkeys(
+        (1, 2, 3), Status.MODEL_ERROR
+    )
+    for values in (result.score, result.scores, result.margins, result.features):
+        assert np.isnan(values[1:4]).all()
+        assert np.isfinite(values[[0, 4]]).all()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, 2.0])
+def test_prompt_features_that_are_no_directions_are_refused(value):
+    features = unit(3, 2, 8)
+    features[1, 0] = value
+    with pytest.raises(
+        InputError, match=r"prompt pair 'b' are not finite numbers of length 1: use"
+    ):
+        PromptFeatures(("a", "b", "c"), features, 100.0, "")
+
+
+@pytest.mark.parametrize("scale", [math.nan, math.inf, 0.0, -3.0, 2e38])
+def test_a_scale_whose_margins_are_not_finite_is_refused(scale):
+    with pytest.raises(
+        InputError, match=f"the logit scale {re.escape(f'{scale:g}')} must be above 0 and at most"
+    ):
+        PromptFeatures(("a",), unit(1, 2, 8), scale, "")
+
+
+def test_the_largest_scale_gives_finite_margins():
+    texts = np.array([[[1, 0], [-1, 0]]], dtype=np.float32)
+    largest = PromptFeatures(("a",), texts, 1e38, "")
+    assert np.isfinite(margins(np.array([[1, 0], [-1, 0]], dtype=np.float32), largest)).all()
+
+
+def test_a_text_tower_that_returns_nothing_finite_is_refused(towers):
+    class Broken:
+        def encode(self, texts):
+            return torch.full((len(texts), 128), torch.nan)
+
+    with pytest.raises(InputError, match="text features of prompt pair 'quality' are not finite"):
+        encode_prompts(replace(towers, text=Broken()), load_pairs("clip-iqa"))

@@ -22,7 +22,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from iqa_core.images import decode_image, prepare_image
-from iqa_core.schema import InputError
+from iqa_core.schema import InputError, Preprocess
+from iqa_core.scoring import encode_images
 from iqa_core.towers import ImageTower, TextTower, load_towers
 
 ROOT = Path(__file__).parents[2]
@@ -261,7 +262,7 @@ def test_the_hub_says_which_activation(quick_gelu, files, random_clips, monkeypa
         ("RN51@x.pt", "architecture 'RN51' is none of"),
         ("RN50@missing.pt", r"--model RN50@missing\.pt: there is no file missing\.pt: check"),
         ("openai@missing.pt", r"there is no file missing\.pt: check the path"),
-        ("RN50@.", "there is no file .: check the path"),
+        ("RN50@.", "there is no file .: check the path; it is a folder: name the file of weights"),
     ],
 )
 def test_a_name_that_is_none(model, message):
@@ -276,8 +277,13 @@ def test_a_file_that_is_none(name, file, files):
     with pytest.raises(InputError, match=f"{file} do not load as {name} \\(") as caught:
         load_towers(f"{name}@{files[file]}")
     said = str(caught.value)
-    if file.endswith(".pt"):
-        assert "(the file is damaged, is no file of weights, or holds more than tensors)" in said
+    what = {
+        "page.pt": "(it is a web page or a server's error message, saved in place of the weights)",
+        "empty.pt": "(the file is empty): download or copy it again",
+        "objects.pt": "(it holds no tensors)",
+        "cut.safetensors": "(it is not a whole safetensors file: ",
+    }
+    assert what[file] in said
     assert "weights_only" not in said  # torch's advice, which would run the file's code
     assert "\n" not in said
     assert len(said) < 600
@@ -285,7 +291,12 @@ def test_a_file_that_is_none(name, file, files):
 
 @pytest.mark.parametrize("file", ["state.pt", "state.safetensors", "archive.pt"])
 def test_weights_of_another_architecture(file, files):
-    with pytest.raises(InputError, match=r"do not load as small-rn \((Missing|Unexpected) key"):
+    with pytest.raises(
+        InputError,
+        match=r"do not load as small-rn \(of the architecture's \d+ tensors \d+ are missing, such as "
+        r"visual\.attnpool\..*\): it holds a ViT of 2 layers and patches of 8 px, width 64, for 32 px, "
+        r"with a text tower of 2 layers, width 64: name .*small-vit",
+    ):
         load_towers(f"small-rn@{files[file]}")
 
 
@@ -551,3 +562,93 @@ def test_images_of_native_size_are_decoded_whole(native, photos):
     assert torch.equal(
         native.image.encode(pixels[None]), native.image.encode(photos["chelsea"][None])
     )
+
+
+# Not-a-number -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("visual.attnpool.c_proj.bias", torch.nan, "not-a-number"),
+        ("transformer.resblocks.1.mlp.c_fc.weight", torch.inf, "infinity"),
+        ("positional_embedding", -torch.inf, "infinity"),
+    ],
+)
+@pytest.mark.parametrize("form", ["{}@", "openai@"])
+def test_weights_that_are_not_finite_are_refused(form, key, value, words, random_clips, tmp_path):
+    state = {name: one.clone() for name, one in random_clips["small-rn"].state_dict().items()}
+    state[key].view(-1)[3] = value  # one number is enough
+    state["ln_final.bias"][:] = value
+    torch.save({"model": state}, tmp_path / "w.pt")
+    with pytest.raises(InputError) as caught:
+        load_towers(f"{form.format('small-rn')}{tmp_path / 'w.pt'}")
+    message = str(caught.value)
+    first = min((key, "ln_final.bias"), key=list(state).index)
+    floats = sum(one.is_floating_point() for one in state.values())
+    assert f"hold {words} in 2 of {floats} tensors, {first} the first" in message
+    assert "use an earlier checkpoint" in message
+
+
+def test_float64_weights_beyond_float32_are_refused(random_clips, tmp_path):
+    state = {name: one.double() for name, one in random_clips["small-vit"].state_dict().items()}
+    state["visual.proj"][0, 0] = 1e300
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(
+        InputError, match=r"hold infinity in 1 of \d+ tensors, visual\.proj the first"
+    ):
+        load_towers(f"small-vit@{tmp_path / 'w.pt'}")
+
+
+def with_scale(random_clips, tmp_path, stored):
+    state = dict(random_clips["small-vit"].state_dict()) | {"logit_scale": torch.tensor(stored)}
+    torch.save(state, tmp_path / "w.pt")
+    return f"small-vit@{tmp_path / 'w.pt'}"
+
+
+def test_a_scale_that_overflows_is_refused(random_clips, tmp_path):
+    with pytest.raises(
+        InputError, match=r"logit_scale of 100, .*\(a scale of 100 is stored as 4.605"
+    ):
+        load_towers(with_scale(random_clips, tmp_path, 100.0))
+    with pytest.raises(InputError, match="logit_scale of -200, whose exponential is no scale"):
+        load_towers(with_scale(random_clips, tmp_path, -200.0))
+
+
+@pytest.mark.parametrize(("stored", "near"), [(14.3, "0 or 1"), (-2.0, "0.5")])
+def test_a_scale_that_no_training_gives_is_told(stored, near, random_clips, tmp_path, caplog):
+    towers = load_towers(with_scale(random_clips, tmp_path, [stored]))
+    assert towers.logit_scale == pytest.approx(np.exp(stored), rel=1e-6)
+    assert f"so scores will be near {near}: give --logit-scale" in caplog.text
+
+
+class Linear(torch.nn.Module):
+    """An image tower of one layer, whose weights a test sets."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 4, bias=False)
+        torch.nn.init.constant_(self.layer.weight, weight)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layer(images.mean(dim=(2, 3)))
+
+
+PLAIN = Preprocess(size=(8, 8), mean=(0.0,) * 3, std=(1e-3,) * 3)
+WHITE = np.full((2, 8, 8, 3), 255, dtype=np.uint8)
+
+
+def test_an_overflow_of_half_precision_is_the_models_error():
+    """As on a GPU, whose automatic precision is fp16: finite in fp32, infinite above 65,504."""
+    tower = ImageTower(Linear(50.0), PLAIN)
+    assert tower.encode(WHITE).isfinite().all()
+    tower = ImageTower(Linear(50.0), PLAIN).to_device("cpu", "fp16")
+    features, errors = encode_images(tower.encode, list(WHITE), 4)
+    assert np.isnan(features).all()
+    assert errors == dict.fromkeys((0, 1), "the image tower returned features that are not finite")
+
+
+@pytest.mark.parametrize("weight", [0.0, 1e30])
+def test_features_without_direction_are_not_a_number(weight):
+    """Zeros would score 0.5; the length of such large ones is infinite, which leaves zeros."""
+    assert ImageTower(Linear(weight), PLAIN).encode(WHITE).isnan().all()

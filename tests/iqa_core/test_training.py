@@ -418,6 +418,23 @@ def test_the_order_of_the_part_files_changes_nothing(table, data, prompts, tmp_p
     )
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, None])
+def test_a_row_of_status_ok_without_finite_features_is_refused(value, table, prompts, tmp_path):
+    """As where the cache's files were written again by another program."""
+    features = features_of(table).astype(np.float16)
+    missing = np.isnan(features).all(axis=1)
+    if value is None:
+        missing[33] = True
+    else:
+        features[33, 5] = value
+    flat = pa.array(features.ravel())
+    column = pa.FixedSizeListArray.from_arrays(flat, WIDTH, mask=pa.array(missing))
+    place = table.schema.get_field_index(EMBEDDING)
+    cache = write_cache(tmp_path / "features", table.set_column(place, EMBEDDING, column))
+    with pytest.raises(InputError, match=r"row 33 of m\.parquet has the status ok, but no finite"):
+        written(cache, str(tmp_path / "data"), prompts, holdout=0.2)
+
+
 def test_rows_that_share_a_value_are_on_one_side(cache, table, prompts, tmp_path):
     split = written(
         cache, str(tmp_path), prompts, holdout=0.3, holdout_by="photo", target="per-pair"
