@@ -16,6 +16,7 @@ from iqa_core.features import EMBEDDING, VIEWS, feature_column, score_columns
 from iqa_core.fetching import redact
 from iqa_core.schema import HEIGHT, IDENTITY, URI, WIDTH, Status
 from iqa_core.scoring import encode_images
+from iqa_core.unscored import unscored_as_errors
 
 from .encoding import (
     DECODE_SECONDS,
@@ -121,7 +122,8 @@ class TowerActor:
         columns |= _result_columns(features, self.encoding)
         columns |= self._measurements(len(table), time.perf_counter() - began)
         schema = pa.schema([*self.encoding.schema, *_MEASURED])
-        return pa.table({field.name: columns[field.name] for field in schema}).cast(schema)
+        rows = pa.table({field.name: columns[field.name] for field in schema}).cast(schema)
+        return unscored_as_errors(rows)  # here too, so that the run counts what it writes
 
     def _measurements(self, rows: int, seconds: float) -> dict[str, pa.Array]:
         halved = [self.out_of_memory] + [0] * (rows - 1)
