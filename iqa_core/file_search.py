@@ -7,6 +7,7 @@ anyway, is reported instead.
 from __future__ import annotations
 
 import os
+import unicodedata
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -64,9 +65,7 @@ def find_files(source: str, report: ListingReport) -> tuple[list[str], list[str]
     """
     left_out = report.total
     try:
-        fs, path = fsspec.core.url_to_fs(
-            source if has_scheme(source) else str(Path(source).absolute())
-        )
+        fs, path = fsspec.core.url_to_fs(source if has_scheme(source) else _absolute(source))
         if isinstance(fs, LocalFileSystem):
             found = _find_local(path, report)
         else:
@@ -80,6 +79,13 @@ def find_files(source: str, report: ListingReport) -> tuple[list[str], list[str]
     if not found[0] and is_pattern(source) and report.total == left_out:
         raise InputError(f"{_shown(source)} matches no file: check the pattern")
     return found
+
+
+def _absolute(source: str) -> str:
+    """Return an absolute path, with its accents composed or apart as it is there."""
+    path = str(Path(source).absolute())
+    forms = [path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD"))]
+    return next(filter(os.path.lexists, forms), path)
 
 
 def _shown(source: str) -> str:

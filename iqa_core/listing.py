@@ -78,7 +78,7 @@ def _list_source(source: str, uri_column: str | None, report: ListingReport) -> 
     suffix = suffix_of(source)
     if suffix in LIST_SUFFIXES | TEXT_SUFFIXES:
         # a pattern of lists, unless there is a list of that very name
-        many = is_pattern(source) and not has_scheme(source)
+        many = is_pattern(source) and not source.lower().startswith(("http://", "https://"))
         for path in find_files(source, report)[0] if many else [source]:
             if suffix in LIST_SUFFIXES:
                 yield read_list(path, uri_column, report)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -54,10 +54,9 @@ def suffix_of(source: str) -> str:
     """Return the suffix of a path or URI in lower case, without that of a compression."""
     if source.lower().startswith(("http://", "https://")):
         source = re.split(r"[?#]", source, maxsplit=1)[0]
-    suffixes = [one.lower() for one in PurePosixPath(source).suffixes[-2:]]
-    if len(suffixes) == 2 and suffixes[1] in _COMPRESSED and suffixes[0] in _LISTS:
-        return suffixes[0]
-    return suffixes[-1] if suffixes else ""
+    stem, suffix = os.path.splitext(source.lower())
+    inner = os.path.splitext(stem)[1] if suffix in _COMPRESSED else ""
+    return inner if inner in _LISTS else suffix
 
 
 _LISTS = LIST_SUFFIXES | TEXT_SUFFIXES
@@ -215,7 +214,8 @@ def _resolve_local(value: str | None, folder: str, report: ListingReport) -> str
 
 
 def _join(folder: str, path: str) -> str:
-    return str(Path(folder, path))
+    joined = os.path.join(folder, path)
+    return str(Path(joined)) if "//" in joined or "./" in joined else joined
 
 
 def _readings(bare: str) -> Iterator[tuple[list[Reason], str]]:
@@ -231,7 +231,7 @@ def _readings(bare: str) -> Iterator[tuple[list[Reason], str]]:
         if reasons and text == path:
             continue
         yield reasons, text
-        for form in ("NFC", "NFD"):
+        for form in () if text.isascii() else ("NFC", "NFD"):
             other = unicodedata.normalize(form, text)
             if other != text:
                 yield [*reasons, Reason.COMPOSITION], other

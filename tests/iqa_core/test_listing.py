@@ -261,6 +261,12 @@ class TestNames:
         fetcher = Fetcher(str(tmp_path))
         assert [fetcher.fetch(uri).decode() for uri in stored["uri"]] == stored["image_id"]
 
+    def test_a_folder_whose_accents_are_typed_in_the_other_form(self, tmp_path):
+        composed, apart = (unicodedata.normalize(form, "Fotos für é") for form in ("NFC", "NFD"))
+        write(tmp_path, f"{apart}/a.jpg")
+        table, _ = find_images([str(tmp_path / composed)])
+        assert table["uri"].to_pylist() == [f"{tmp_path}/{apart}/a.jpg"]
+
     def test_those_that_a_manifest_would_misread(self, tmp_path):
         write(tmp_path, "10::30.jpg", "a#bytes=1-2/b.jpg", "x.jpg", "y.tar#bytes=1-2")
         ids, counts = listed(tmp_path)
