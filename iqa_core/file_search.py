@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from iqa_core.encodings import printable
 from iqa_core.fetching import redact
 from iqa_core.files import has_scheme, retried
-from iqa_core.listing_report import ListingReport, Reason, printable
+from iqa_core.listing_report import ListingReport, Reason
 from iqa_core.schema import InputError
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iqa_core.csv_tables import plain_types
+from iqa_core.encodings import printable
 from iqa_core.file_search import find_files, is_pattern
 from iqa_core.files import Folder, has_scheme
-from iqa_core.listing_report import ListingReport, Reason, printable
+from iqa_core.listing_report import ListingReport, Reason
 from iqa_core.path_lists import LIST_SUFFIXES, TEXT_SUFFIXES, read_lines, read_list, suffix_of
 from iqa_core.schema import IMAGE_ID, URI, InputError
 from iqa_core.shards import list_members

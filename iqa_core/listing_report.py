@@ -6,18 +6,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-__all__ = ["ListingReport", "Reason", "printable"]
+from iqa_core.encodings import printable
 
-
-def printable(text: str) -> str:
-    r"""Return a name on one line: control characters and bytes that are no UTF-8 as ``\n``, ``\xe9``."""
-
-    def escaped(sign: str) -> str:
-        if "\udc80" <= sign <= "\udcff":  # a byte that `os.fsdecode` could not decode
-            return f"\\x{ord(sign) - 0xDC00:02x}"
-        return sign.encode("unicode_escape").decode()
-
-    return "".join(sign if sign.isprintable() else escaped(sign) for sign in text)
+__all__ = ["Group", "ListingReport", "Reason"]
 
 
 class Group(Enum):

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqa_core.csv_tables import MISSING, read_delimited
-from iqa_core.encodings import find_encoding
+from iqa_core.encodings import find_encoding, printable
 from iqa_core.fetching import redact
 from iqa_core.files import has_scheme
-from iqa_core.listing_report import ListingReport, Reason, printable
+from iqa_core.listing_report import ListingReport, Reason
 from iqa_core.schema import IMAGE, IMAGE_ID, URI, InputError
 
 if TYPE_CHECKING:
@@ -103,8 +103,8 @@ def _uri_column(names: Sequence[str], wanted: str | None, shown: str) -> str:
         if candidate in names or (not wanted and candidate in lower):
             return candidate if candidate in names else lower[candidate]
     raise InputError(
-        f"{shown} has the columns {', '.join(names)}, but none of {', '.join(candidates)}: name the "
-        "column of paths with --uri-column, in the first line of the file if it is not there"
+        f"{shown} has the columns {printable(', '.join(names))}, but none of {', '.join(candidates)}: "
+        "name the column of paths with --uri-column, in the first line of the file if it is not there"
     )
 
 

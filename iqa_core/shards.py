@@ -9,10 +9,11 @@ from typing import IO, TYPE_CHECKING
 
 import fsspec
 
+from iqa_core.encodings import printable
 from iqa_core.fetching import redact
 from iqa_core.file_search import is_hidden
 from iqa_core.files import has_scheme
-from iqa_core.listing_report import ListingReport, Reason, printable
+from iqa_core.listing_report import ListingReport, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,10 +6,10 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from iqa_core.encodings import printable
 from iqa_core.fetching import redact
 from iqa_core.files import Folder
 from iqa_core.listing import find_images, write_manifest
-from iqa_core.listing_report import printable
 from iqa_core.releases import RELEASES, read_release, recognise_release
 from iqa_core.schema import InputError
 
