@@ -19,7 +19,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from iqa_core.encodings import find_encoding
+from iqa_core.encodings import find_encoding, printable
 from iqa_core.fetching import redact
 from iqa_core.files import has_scheme, retried
 from iqa_core.schema import InputError
@@ -265,14 +265,14 @@ def _check_width(record: list[str], names: Sequence[str], records: _Records) -> 
     less = "is it cut short? Rows must have a cell, empty if need be, for each column"
     raise InputError(
         f"line {records.line:,} of {records.shown} has {len(record)} of {width} cells "
-        f"({_shorten(records.delimiter.join(record))!r}; the columns are {_shorten(columns)}), "
+        f"('{_shorten(records.delimiter.join(record))}'; the columns are {_shorten(columns)}), "
         f"separated by {_NAMES.get(records.delimiter, repr(records.delimiter))}: "
         f"{more if len(record) > width else less}"
     )
 
 
 def _shorten(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return printable(text if len(text) <= 80 else f"{text[:77]}...")
 
 
 def _batch(rows: list[list[str]], schema: pa.Schema) -> pa.RecordBatch:

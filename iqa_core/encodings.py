@@ -1,10 +1,10 @@
-"""The encoding of a text file: by its byte order mark, else UTF-8, else what Windows and Macs wrote."""
+"""The encoding of a text file, by its mark or its bytes; and names of any bytes on one line."""
 
 from __future__ import annotations
 
 import codecs
 
-__all__ = ["find_encoding"]
+__all__ = ["find_encoding", "printable"]
 
 #: Longer marks first: that of UTF-32 begins as that of UTF-16 does.
 _MARKS = (
@@ -87,3 +87,14 @@ def _is_utf_8(line: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def printable(text: str) -> str:
+    r"""Return a name on one line: control characters and bytes that are no UTF-8 as ``\n``, ``\xe9``."""
+
+    def escaped(sign: str) -> str:
+        if "\udc80" <= sign <= "\udcff":  # a byte that `os.fsdecode` could not decode
+            return f"\\x{ord(sign) - 0xDC00:02x}"
+        return sign.encode("unicode_escape").decode()
+
+    return "".join(sign if sign.isprintable() else escaped(sign) for sign in text)

@@ -1,150 +1,147 @@
-"""Lists images of folders, globs, tar shards and CSV files, and writes the list as a manifest."""
+"""Lists images of folders, globs, tar shards and lists, and writes them as a manifest."""
 
 from __future__ import annotations
 
 import io
-import os
-import tarfile
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+import json
+import re
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
-import fsspec
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 
-from iqa_core.fetching import redact
+from iqa_core.csv_tables import plain_types
+from iqa_core.encodings import printable
+from iqa_core.file_search import find_files, is_pattern
 from iqa_core.files import Folder, has_scheme
+from iqa_core.listing_report import ListingReport, Reason
+from iqa_core.path_lists import LIST_SUFFIXES, TEXT_SUFFIXES, read_lines, read_list, suffix_of
 from iqa_core.schema import IMAGE_ID, URI, InputError
+from iqa_core.shards import list_members
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["IMAGE_SUFFIXES", "find_images", "write_manifest"]
+__all__ = ["IMAGE_SUFFIXES", "METADATA_KEY", "find_images", "write_manifest"]
 
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"}
     | {".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
-_URI_COLUMNS = (URI, "path", "file", "filename", "image", "image_path", "url")
-_NULLS = ["", "NA", "NaN", "nan", "null", "NULL"]
+_ARCHIVE_SUFFIXES = frozenset(
+    {".tgz", ".tbz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar"}
+)
+#: What is a list of images for other programs, if a user names it.
+_OTHER_LISTS = frozenset(
+    {".json", ".jsonl", ".ndjson", ".xls", ".xlsx", ".ods", ".feather", ".arrow"}
+)
+#: Key of the manifest's own metadata in its Parquet schema: a JSON document.
+METADATA_KEY = b"iqa"
 _ROWS_PER_GROUP = 50_000
+_RANGE = re.compile(r"#bytes=\d+-\d+$")
 
 
-def find_images(sources: Sequence[str], uri_column: str | None = None) -> tuple[pa.Table, int]:
-    """List images of folders, globs, single files and CSV files.
+def find_images(
+    sources: Sequence[str], uri_column: str | None = None
+) -> tuple[pa.Table, ListingReport]:
+    """List images of folders, globs, single files, tar shards and lists.
 
     Args:
         sources: Folders (searched to any depth), globs, image files, tar shards such as
-            WebDataset's, or CSV files with a column of paths or URIs, whose other columns are taken
-            along. Images in a shard are named in place, as ``shard.tar#bytes=FIRST-LAST``.
+            WebDataset's, CSV files with a column of paths or URIs, whose other columns are taken
+            along, or text files with one path or URI a line. Images in a shard are named in place,
+            as ``shard.tar#bytes=FIRST-LAST``.
         uri_column: The CSV column that holds them; by default the first of ``uri``, ``path``,
-            ``file``, ``filename``, ``image``, ``image_path``, ``url`` that there is.
+            ``file``, ``filename``, ``image``, ``image_path``, ``url`` and the like that there is.
 
     Returns:
-        A table with ``uri``, ``image_id`` and what a CSV has besides, and the number of files that
-        were left out because their suffix is not that of an image.
+        A table with ``uri``, ``image_id`` and what a CSV has besides, in which columns of plain
+        numbers are numbers and ``image_id`` is text; and what was left out, corrected or is doubtful.
 
     Raises:
         InputError: If a source does not exist or there is no image at all.
     """
-    tables: list[pa.Table] = []
-    left_out = 0
-    for source in sources:
-        if source.lower().endswith((".csv", ".tsv")):
-            tables.append(_read_csv(source, uri_column))
-            continue
-        found, ids = _with_members(*_list_folder(source))
-        images = [i for i, name in enumerate(ids) if _is_image_name(name)]
-        left_out += len(found) - len(images)
-        tables.append(
-            pa.table({URI: [found[i] for i in images], IMAGE_ID: [ids[i] for i in images]})
-        )
-    table = pa.concat_tables(tables, promote_options="default")
+    report = ListingReport()
+    tables = [table for source in sources for table in _list_source(source, uri_column, report)]
+    table = pa.concat_tables(tables, promote_options="default") if tables else pa.table({URI: []})
     if not len(table):
-        raise InputError(
-            f"{', '.join(sources)}: no image among {left_out} files: images are known by their suffix "
-            f"({' '.join(sorted(IMAGE_SUFFIXES))}); others can be listed in a CSV file"
-        )
-    return table, left_out
+        reasons = report.lines() or [
+            f"images are known by their suffix ({' '.join(sorted(IMAGE_SUFFIXES))}); others can be "
+            "listed in a CSV file"
+        ]
+        names = ", ".join(map(printable, sources))
+        raise InputError(f"{names}: no image among {report.total} files: {'; '.join(reasons)}")
+    return plain_types(table, {URI, IMAGE_ID}), report
 
 
-def _with_members(found: list[str], ids: list[str]) -> tuple[list[str], list[str]]:
-    """Put the files inside tar shards in the shards' places."""
+def _list_source(source: str, uri_column: str | None, report: ListingReport) -> Iterator[pa.Table]:
+    suffix = suffix_of(source)
+    if suffix in LIST_SUFFIXES | TEXT_SUFFIXES:
+        # a pattern of lists, unless there is a list of that very name
+        many = is_pattern(source) and not source.lower().startswith(("http://", "https://"))
+        for path in find_files(source, report)[0] if many else [source]:
+            if suffix in LIST_SUFFIXES:
+                yield read_list(path, uri_column, report)
+            elif (table := read_lines(path, is_image_name, report)) is not None:
+                yield table
+        return
     uris: list[str] = []
-    names: list[str] = []
-    for uri, name in zip(found, ids, strict=True):
-        if not uri.lower().endswith(".tar"):
+    ids: list[str] = []
+    for uri, name in zip(*find_files(source, report), strict=True):
+        kind = suffix_of(name)
+        if reason := _reason_against(uri, kind):
+            named = suffix in _OTHER_LISTS
+            report.add(Reason.NO_LIST if named else reason, name)
+        elif kind == ".tar":
+            members, names = list_members(uri, name, is_image_name, report)
+            uris += members
+            ids += names
+        else:
             uris.append(uri)
-            names.append(name)
-            continue
-        try:
-            with fsspec.open(uri, "rb") as file, tarfile.open(fileobj=file, mode="r:") as shard:
-                for member in shard:
-                    if member.isreg() and not member.issparse():
-                        start = member.offset_data
-                        uris.append(f"{uri}#bytes={start}-{start + member.size - 1}")
-                        names.append(f"{name}/{member.name}")
-        except (OSError, tarfile.TarError) as error:
-            raise InputError(
-                f"{redact(uri)} can't be read as an uncompressed tar file ({error}): unpack it, or "
-                "write it anew"
-            ) from error
-    return uris, names
+            ids.append(name)
+    yield pa.table({URI: pa.array(uris, pa.string()), IMAGE_ID: pa.array(ids, pa.string())})
 
 
-def _is_image_name(path: str) -> bool:
+def _reason_against(uri: str, suffix: str) -> Reason | None:
+    """Return why a file is not to be listed, if so."""
+    if suffix in _ARCHIVE_SUFFIXES:
+        return Reason.ARCHIVE
+    if suffix == ".parquet":
+        return Reason.PARQUET
+    if suffix != ".tar" and suffix not in IMAGE_SUFFIXES:
+        return Reason.SUFFIX
+    if uri.startswith("/"):  # a local path, in which nothing may read as something else
+        if not _is_utf_8(uri):
+            return Reason.NOT_UTF8
+        if has_scheme(uri) or _RANGE.search(uri):
+            return Reason.LIKE_URI
+    return None
+
+
+def _is_utf_8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_image_name(path: str) -> bool:
+    """Return whether a path's suffix is that of an image."""
     return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _list_folder(source: str) -> tuple[list[str], list[str]]:
-    absolute = source if has_scheme(source) else str(Path(source).absolute())
-    fs, path = fsspec.core.url_to_fs(absolute)
-    is_glob = any(c in path for c in "*?[") and not fs.exists(path)
-    if not is_glob and not fs.exists(path):
-        raise InputError(f"{source} does not exist: give a folder, a glob, an image or a CSV file")
-    found = sorted(fs.glob(path)) if is_glob else sorted(fs.find(path))
-    found = [file for file in found if fs.isfile(file)] if is_glob else found
-    root = os.path.commonpath(found) if len(found) > 1 else str(PurePosixPath(path).parent)
-    root = path if not is_glob and fs.isdir(path) else root
-    ids = [os.path.relpath(file, root).replace(os.sep, "/") for file in found]
-    return [fs.unstrip_protocol(f) if has_scheme(source) else f for f in found], ids
-
-
-def _read_csv(source: str, uri_column: str | None) -> pa.Table:
-    try:
-        with fsspec.open(source, "rb") as file:
-            delimiter = "\t" if source.lower().endswith(".tsv") else ","
-            options = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-            convert = pa.csv.ConvertOptions(strings_can_be_null=True, null_values=_NULLS)
-            table = pa.csv.read_csv(
-                io.BytesIO(file.read()), parse_options=options, convert_options=convert
-            )
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{source} can't be read as CSV: {error}") from error
-    candidates = [uri_column] if uri_column else _URI_COLUMNS
-    column = next((name for name in candidates if name in table.column_names), None)
-    if column is None:
-        raise InputError(
-            f"{source} has the columns {', '.join(table.column_names)}, but none of "
-            f"{', '.join(candidates)}: name the column of paths with --uri-column"
-        )
-    folder = source.rpartition("/")[0] or "."
-    uris = [
-        uri if uri is None or has_scheme(uri) or uri.startswith("/") else f"{folder}/{uri}"
-        for uri in table.column(column).cast(pa.string()).to_pylist()
-    ]
-    local = not has_scheme(source)
-    uris = [str(Path(u).absolute()) if local and u and not has_scheme(u) else u for u in uris]
-    rest = table.drop_columns([column])
-    return rest.add_column(0, URI, pa.array(uris, pa.string()))
-
-
-def write_manifest(table: pa.Table, output: str) -> None:
+def write_manifest(table: pa.Table, output: str, summary: Mapping[str, Any] | None = None) -> None:
     """Write a manifest, whole or not at all.
 
     Local images below the manifest's own folder are named relative to it, so that the folder can be
     moved; others by their absolute path.
+
+    Args:
+        table: The rows, with ``uri``.
+        output: Path or URI of the Parquet file.
+        summary: How they were found, for the file's metadata (:data:`METADATA_KEY`).
 
     Raises:
         InputError: If the output's folder can't be written.
@@ -157,6 +154,8 @@ def write_manifest(table: pa.Table, output: str) -> None:
             u[len(root) :] if u and u.startswith(root) else u for u in table.column(URI).to_pylist()
         ]
         table = table.set_column(table.column_names.index(URI), URI, pa.array(uris, pa.string()))
+    if summary is not None:
+        table = table.replace_schema_metadata({METADATA_KEY: json.dumps(summary)})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, row_group_size=_ROWS_PER_GROUP, compression="zstd")
     try:

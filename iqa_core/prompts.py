@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from iqa_core.encodings import find_encoding
 from iqa_core.schema import InputError
 
 if TYPE_CHECKING:
@@ -125,11 +126,27 @@ def load_pairs(source: str | Path) -> tuple[PromptPair, ...]:
             f"--pairs {str(source)!r} is neither a named set ({', '.join(NAMED_PAIRS)}) nor a "
             "file: choose one of these names, or give the path of a TOML file with [[pair]] tables"
         )
+    text = _read_text(path)
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise InputError(f"--pairs {path} is not valid TOML: {error}") from error
     return _parse_pairs(document, path)
+
+
+def _read_text(path: Path) -> str:
+    """Return a file's text: UTF-8, with a byte order mark or not, or UTF-16 as PowerShell writes it."""
+    data = path.read_bytes()
+    try:
+        encoding = find_encoding(data)
+    except ValueError as error:
+        raise InputError(f"--pairs {path} is not valid TOML: it {error}") from error
+    if not encoding.startswith("utf"):
+        raise InputError(
+            f"--pairs {path} is not valid TOML: it is no UTF-8, but {encoding} as it seems: save it as "
+            "UTF-8"
+        )
+    return data.decode(encoding).lstrip("\ufeff").replace("\r\n", "\n")
 
 
 def _parse_pairs(document: dict[str, Any], path: Path) -> tuple[PromptPair, ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from iqa_core.encodings import printable
 from iqa_core.fetching import redact
 from iqa_core.files import Folder
 from iqa_core.listing import find_images, write_manifest
@@ -24,9 +26,10 @@ class Config:
     """Options of ``iqa manifest``."""
 
     images: tuple[str, ...] = option(
-        help="folders (searched to any depth), globs, images, or CSV and TSV files with a column of "
-        "paths or URIs, whose other columns are kept; also on s3:// and whatever fsspec reads; or the "
-        "folder of a benchmark's official release, whose opinions become columns",
+        help="folders (searched to any depth), globs, images, tar shards, CSV and TSV files with a column "
+        "of paths or URIs, whose other columns are kept, or .txt files with one of them a line; also on "
+        "s3:// and whatever fsspec reads; or the folder of a benchmark's official release, whose opinions "
+        "become columns",
         metavar="IMAGES",
         positional=True,
     )
@@ -34,7 +37,7 @@ class Config:
     uri_column: str | None = option(
         None,
         help="the CSV's column of paths or URIs (default: the first of uri, path, file, filename, "
-        "image, image_path, url)",
+        "image, image_path, url and the like)",
         metavar="COLUMN",
     )
     release: str = option(
@@ -49,21 +52,29 @@ def run(config: Config) -> int:
     """Write the manifest and say what is in it."""
     name = _release(config)
     table: pa.Table
+    summary: dict[str, Any] = {"sources": [printable(redact(one)) for one in config.images]}
     if name is None:
-        table, left_out = find_images(config.images, config.uri_column)
-        notes = []
-        if left_out:
-            notes = [f"{left_out:,} files left out: their suffix is not that of an image"]
+        table, report = find_images(config.images, config.uri_column)
+        notes = [*report.notes, *report.lines()]
+        summary |= {"rows": len(table), **report.document()}
     else:
         release = read_release(config.images[0], name)
         table = release.table
         notes = [f"{RELEASES[name].title}: {note}" for note in release.notes]
-    write_manifest(table, config.output)
+        summary |= {"rows": len(table), "release": name, "notes": list(release.notes)}
+    write_manifest(table, config.output, summary)
     extra = [column for column in table.column_names if column != "uri"]
     of = f" of {RELEASES[name].title}" if name else ""
-    print(f"{redact(config.output)}: {len(table):,} images{of}; columns uri, {', '.join(extra)}")
-    print("".join(f"{note}\n" for note in notes), end="")
+    _say(f"{redact(config.output)}: {len(table):,} images{of}; columns uri, {', '.join(extra)}")
+    for note in notes:
+        _say(note)
     return 0
+
+
+def _say(line: str) -> None:
+    """Print a line, whatever signs the terminal can show."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(printable(line).encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _release(config: Config) -> str | None:

@@ -135,6 +135,7 @@ class TestRows:
         )
         refused(f"{head}b.jpg,\nc.j", r"line 6 of list\.csv has 1 of 2 cells .* is it cut short\?")
         refused(f"sep=;\n{head}b.jpg\n".replace(",", ";"), "line 6 of .* separated by semicolons")
+        refused('path,"a\nb"\n"c\nd"\n', r"\('c\\nd'; the columns are path, a\\nb\)")
         assert len(read(f"{head}b.jpg,sun,,\n").table) == 2
 
     def test_open_quotation_marks_are_refused_with_their_line(self):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+
 import pytest
 
 from iqa_core.prompts import DEFAULT_PAIRS, NAMED_PAIRS, PromptPair, load_pairs
@@ -108,11 +110,49 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path):
+FOOD = """# Gerüche\r
+[[pair]]\r
+name = "geschmack"\r
+positive = "ein köstliches Gericht"\r
+negative = "ein ungenießbares Gericht"\r
+"""
+
+
+@pytest.mark.parametrize(
+    ("mark", "encoding"),
+    [
+        (b"", "utf-8"),
+        (codecs.BOM_UTF8, "utf-8"),
+        (codecs.BOM_UTF16_LE, "utf-16-le"),
+        (codecs.BOM_UTF16_BE, "utf-16-be"),
+        (b"", "utf-16-le"),
+    ],
+)
+def test_a_file_of_windows_is_read(tmp_path, mark, encoding):
     path = tmp_path / "pairs.toml"
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match=r"pairs\.toml is not valid TOML: 'utf-8' codec"):
+    path.write_bytes(mark + FOOD.encode(encoding))
+    expected = PromptPair("geschmack", "ein köstliches Gericht", "ein ungenießbares Gericht")
+    assert load_pairs(path) == (expected,)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\xff\xfe\x00", "it is no valid UTF-16"),
+        (FOOD.encode("windows-1252"), "it is no UTF-8, but windows-1252 as it seems: save it as"),
+        (
+            FOOD.encode("utf-8") + "# süß\r\n".encode("latin-1"),
+            "it is UTF-8, but not in line 6, which has b'# s",
+        ),
+        (b"PK\x03\x04\x14\x00\x00\x00", "it holds zero bytes: it is no text file"),
+    ],
+)
+def test_a_file_that_is_no_text_is_refused(tmp_path, data, message):
+    path = tmp_path / "pairs.toml"
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=rf"pairs\.toml is not valid TOML: {message}") as caught:
         load_pairs(path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("source", ["qualty", "missing.toml", "."])

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
+import sys
+
 import pyarrow.parquet as pq
 import pytest
 
+from iqa_core.listing import METADATA_KEY
 from iqa_core.manifest import open_manifest
 from jobs.cli import main
 
@@ -83,3 +89,90 @@ def test_wrong_releases(tid, capsys):
         assert text in err
         assert err.count("\n") == 1
     assert not output.exists()
+
+
+def summary(path):
+    return json.loads(pq.read_schema(path).metadata[METADATA_KEY])
+
+
+def test_what_was_left_out_is_said_last_and_kept_in_the_manifest(tmp_path, capsys):
+    for name in ("a.jpg", "._a.jpg", "notes.txt", "more.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "list.csv").write_text("path;id\r\n a.jpg;007\r\n;\r\n")
+    os.close(os.open(os.fsencode(tmp_path) + "/Bär.jpg".encode("latin-1"), os.O_CREAT))
+    output = tmp_path / "out" / "m.parquet"
+    status, out, err = manifest(capsys, output, tmp_path, tmp_path / "list.csv")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == f"{output}: 2 images; columns uri, image_id, id"
+    assert lines[1:3] == [
+        f"{tmp_path}/list.csv: columns separated by semicolons",
+        f"{tmp_path}/list.csv: 1 empty row left out",
+    ]
+    assert lines[3].startswith("3 files left out: their suffix is not that of an image (")
+    assert [line.split(": ")[0] for line in lines[4:]] == [
+        "1 hidden files and folders, or an operating system's own, left out",
+        "1 images left out",
+        "1 paths read without the blanks around them (' a.jpg')",
+    ]
+    assert lines[5].endswith(r"(B\xe4r.jpg)")
+    found = summary(output)
+    assert found["sources"] == [str(tmp_path), f"{tmp_path}/list.csv"]
+    assert found["rows"] == 2
+    assert {reason: tally["count"] for reason, tally in found["left_out"].items()} == {
+        "suffix": 3,
+        "hidden": 1,
+        "not_utf8": 1,
+    }
+    assert found["left_out"]["not_utf8"]["example"] == r"B\xe4r.jpg"
+    assert found["corrected"] == {"blanks": {"count": 1, "example": "' a.jpg'"}}
+    assert found["notes"] == lines[1:3]
+    assert open_manifest(str(output)).rows == 2
+
+
+def test_the_summary_of_a_release(tid, capsys):
+    manifest(capsys, tid / "m.parquet", tid)
+    assert summary(tid / "m.parquet") == {
+        "sources": [str(tid)],
+        "rows": 2,
+        "release": "tid2013",
+        "notes": [],
+    }
+
+
+def test_secrets_of_sources_are_not_kept(tmp_path, capsys):
+    (tmp_path / "a?token=x.jpg").touch()
+    output = tmp_path / "m.parquet"
+    manifest(capsys, output, f"file://{tmp_path}/a?token=x.jpg")
+    assert "token" not in json.dumps(summary(output)["sources"])
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_can_not_show_a_name(tmp_path, monkeypatch, encoding):
+    (tmp_path / "写真.jpg").touch()
+    (tmp_path / "ñ写.txt").touch()
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
+    assert main(["manifest", str(tmp_path), "--output", str(tmp_path / "m.parquet")]) == 0
+    sys.stdout.flush()
+    assert rb"\u5199.txt)" in written.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            b"path,mos,mos\na.jpg,1,2\n",
+            "has the column 'mos' 2 times: rename or remove all but one",
+        ),
+        (b"path,mos\na.jpg\n", "line 2 of "),
+        (b"PK\x03\x04", "is an Excel workbook or another ZIP archive"),
+        (b"", "is empty"),
+    ],
+)
+def test_lists_that_can_not_be_read_end_in_one_line(tmp_path, capsys, data, message):
+    (tmp_path / "list.csv").write_bytes(data)
+    status, out, err = manifest(capsys, tmp_path / "m.parquet", tmp_path / "list.csv")
+    assert (status, out) == (1, "")
+    assert message in err
+    assert err.count("\n") == 1
