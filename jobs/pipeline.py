@@ -263,8 +263,11 @@ def _rows_per_call(encoding: Encoding, block_rows: int) -> int:
 
 
 def _pool(actors: Actors, blocks: int) -> ray.data.ActorPoolStrategy:
-    """Return a pool that asks for all of its actors at once, so that a cluster can grow at once."""
+    """Return a pool that asks for all of its GPUs at once, so that a cluster grows at once.
+
+    On CPUs it grows as there is room: reading and other jobs need CPUs too.
+    """
     if actors.most is None:
         return ray.data.ActorPoolStrategy(min_size=1)
-    first = max(1, min(actors.most, blocks))
+    first = max(1, min(actors.most, blocks)) if actors.gpus else 1
     return ray.data.ActorPoolStrategy(min_size=1, max_size=actors.most, initial_size=first)

@@ -85,7 +85,7 @@ class TowerActor:
         except Exception as error:
             # Raised by the first call instead of here: Ray keeps only the text of what is raised here.
             lines = str(error).splitlines() or [""]
-            reason = f"{type(error).__name__}: {lines[0]}"
+            reason = f"{type(error).__name__}: {lines[0]}".rstrip(".: ")
             self.failure = NodeError(f"a scoring actor could not start on {name}: {reason}", node)
         self.device = f"{_device_name(device)} of {name}, process {os.getpid()}"
 

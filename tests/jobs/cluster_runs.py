@@ -17,6 +17,7 @@ from pathlib import Path
 import ray
 from gpu_runs import OnDevice, command, write_images
 from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import jobs.run
 from iqa_core.towers import load_towers
@@ -84,15 +85,19 @@ def blind(cluster, folder):
         words = ("--manifest", photos / "m.parquet", "--output", folder / "none", *CPU_ONLY)
         found = {"no manifest": command("score", *words)}
         command("manifest", photos, "--output", folder / "m.parquet")
-        holding = hold.remote()  # so that the other node decodes, too
-        found["no images"] = score(folder, "some", "--cpus-per-actor", "0.5")
-        ray.cancel(holding, force=True)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        # All CPUs of this node are taken, so that the other one decodes.
+        holder = Holder.options(scheduling_strategy=here).remote()
+        ray.get(holder.ready.remote())
+        found["no images"] = score(folder, "some", "--cpus-per-actor", "0.5", "--num-actors", "1")
+        ray.kill(holder)
     return found
 
 
-@ray.remote(num_cpus=1.5)
-def hold():
-    time.sleep(600)
+@ray.remote(num_cpus=2)
+class Holder:
+    def ready(self):
+        return True
 
 
 def start_node(cluster, *options, before):
