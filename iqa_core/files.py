@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-__all__ = ["Folder", "has_scheme", "retried"]
+__all__ = ["Folder", "has_scheme", "open_filesystem", "retried"]
 
 T = TypeVar("T")
 
@@ -31,6 +31,22 @@ _ATTEMPTS = 5
 def has_scheme(uri: str) -> bool:
     """Return whether a text is a URI such as ``s3://bucket/key`` rather than a plain path."""
     return "://" in uri or "::" in uri
+
+
+def open_filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the filesystem of a path or URI that a user named, and the path on it.
+
+    As ``fsspec.core.url_to_fs``, but URLs of HTTP are sent as they are written.
+
+    Raises:
+        ImportError, ValueError: If the scheme is not installed or unknown.
+    """
+    if uri.lower().startswith(("http://", "https://")):
+        from iqa_core.fetch_http import HttpFiles  # only now: it brings aiohttp
+
+        return HttpFiles(), uri
+    fs, path = fsspec.core.url_to_fs(uri)
+    return fs, path
 
 
 def _escaped(path: str) -> str:
@@ -85,7 +101,7 @@ class Folder:
     @classmethod
     def of(cls, uri: str) -> Folder:
         """Open a folder by path or URI; it need not exist yet."""
-        fs, root = fsspec.core.url_to_fs(uri if has_scheme(uri) else str(Path(uri).absolute()))
+        fs, root = open_filesystem(uri if has_scheme(uri) else str(Path(uri).absolute()))
         return cls(uri, fs, root.rstrip("/"))
 
     @classmethod

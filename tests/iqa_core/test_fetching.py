@@ -16,7 +16,8 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from iqa_core.fetching import Fetcher, _status_of, host_of, redact
+from iqa_core.fetch_failures import status_of as status_of_error
+from iqa_core.fetching import Fetcher, host_of, redact
 from iqa_core.schema import ImageError, Status
 
 ROOT = Path(__file__).parent.parent.parent
@@ -331,14 +332,14 @@ def test_failures_of_stores_keep_their_kind():
         error.response = type("Response", (), {"status_code": code})
         return error
 
-    assert _status_of(botocore("SlowDown", 503)) == Status.THROTTLED
-    assert _status_of(botocore("InternalError", 500)) == Status.NETWORK
-    assert _status_of(botocore("RequestTimeout", 400)) == Status.TIMEOUT
-    assert _status_of(botocore("ExpiredToken", 400)) == Status.FORBIDDEN
-    assert _status_of(botocore("NoSuchBucket", 404)) == Status.NOT_FOUND
+    assert status_of_error(botocore("SlowDown", 503)) == Status.THROTTLED
+    assert status_of_error(botocore("InternalError", 500)) == Status.NETWORK
+    assert status_of_error(botocore("RequestTimeout", 400)) == Status.TIMEOUT
+    assert status_of_error(botocore("ExpiredToken", 400)) == Status.FORBIDDEN
+    assert status_of_error(botocore("NoSuchBucket", 404)) == Status.NOT_FOUND
     for make in (of_code, of_response):
         codes = {404: "not_found", 403: "forbidden", 429: "throttled", 500: "network"}
-        assert {code: _status_of(make(code)) for code in codes} == codes
+        assert {code: status_of_error(make(code)) for code in codes} == codes
 
 
 def test_prefixes_end_at_path_borders(tmp_path):
