@@ -151,8 +151,8 @@ def _with_proxy(error: aiohttp.ClientError, proxy: Proxy | None) -> Exception:
     """Return a failure that says that there was a proxy on the way, which may be its cause."""
     failure = as_image_error(error)
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        hint = "name its certificate authority in SSL_CERT_FILE"
-        return ImageError(failure.status, f"{failure}: {hint}")
+        hint = "if its certificate authority is your own, name that in SSL_CERT_FILE"
+        return ImageError(Status.FORBIDDEN, f"{failure}: {hint}")
     return ImageError(failure.status, f"{failure}, through {proxy}") if proxy else failure
 
 
