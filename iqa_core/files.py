@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from iqa_core.schema import InputError
+from iqa_core.schema import ImageError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,11 +39,16 @@ def open_filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     As ``fsspec.core.url_to_fs``, but URLs of HTTP are sent as they are written.
 
     Raises:
-        ImportError, ValueError: If the scheme is not installed or unknown.
+        ImportError, ValueError: If the scheme is not installed or unknown, or a URL is none.
     """
     if uri.lower().startswith(("http://", "https://")):
         from iqa_core.fetch_http import HttpFiles  # only now: it brings aiohttp
+        from iqa_core.fetch_uri import WebAddress
 
+        try:
+            WebAddress.of(uri)
+        except ImageError as error:
+            raise ValueError(str(error)) from error
         return HttpFiles(), uri
     fs, path = fsspec.core.url_to_fs(uri)
     return fs, path

@@ -164,9 +164,9 @@ def open_manifest(uri: str, keep: Sequence[str] = ()) -> Manifest:
 
 
 def _find_files(uri: str) -> tuple[Folder, list[str]]:
-    if uri.lower().startswith(("http://", "https://")) and "?" in uri:
-        return _one_signed_file(uri)
     try:
+        if uri.lower().startswith(("http://", "https://")) and "?" in uri:
+            return _one_signed_file(uri)
         fs, path = open_filesystem(uri)
         path = path.rstrip("/")
         folder = Folder(uri, fs, path)

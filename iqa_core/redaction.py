@@ -19,6 +19,7 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 
+_SHOWN_OF = 16_384
 _SHOWN_START = 120
 _SHOWN_END = 40
 
@@ -41,10 +42,13 @@ def one_line(text: str, limit: int = 300) -> str:
 
 def shown(uri: str) -> str:
     """Return a URI or path as messages show it: redacted, printable, a long one shortened."""
-    text = _printable(redact(uri))
-    if len(text) <= _SHOWN_START + _SHOWN_END:
-        return text
-    return f"{text[:_SHOWN_START]}...{text[-_SHOWN_END:]} ({len(uri):,} characters)"
+    # A megabyte takes seconds to redact. What decides about a secret stands before it.
+    text = _printable(redact(uri[:_SHOWN_OF]))
+    if len(uri) > _SHOWN_OF:
+        return f"{text[:_SHOWN_START]}... ({len(uri):,} characters)"
+    if len(text) > _SHOWN_START + _SHOWN_END:
+        return f"{text[:_SHOWN_START]}...{text[-_SHOWN_END:]} ({len(uri):,} characters)"
+    return text
 
 
 def _printable(text: str) -> str:

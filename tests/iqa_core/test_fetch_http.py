@@ -7,6 +7,7 @@ import hmac
 import os
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -17,7 +18,7 @@ import pytest
 from iqa_core.fetching import Fetcher
 from iqa_core.manifest import open_manifest, plan_units, read_unit
 from iqa_core.rows import RowSet
-from iqa_core.schema import ImageError, Status
+from iqa_core.schema import ImageError, InputError, Status
 from tests.s3 import BUCKET, s3_server
 
 KEY = b"known to the server"
@@ -153,8 +154,8 @@ def test_what_no_request_line_can_hold_is_encoded(store, tmp_path):
     Store.locations = {
         "/a%20b/%C3%BC.jpg?q=%E2%82%AC": signed("/ok?1"),
         "/spaces": "/a b/ü.jpg?q=€",
-        "/latin": "/caf\udce9.jpg",
-        "/caf%E9.jpg": signed("/ok?2"),
+        "/latin": "/Z\udcfcrich.jpg",
+        "/Z%FCrich.jpg": signed("/ok?2"),
     }
     fetcher = Fetcher(str(tmp_path), retries=0, prefixes=(store,))
     for path in ("/a b/ü.jpg?q=€", "/spaces", "/latin"):
@@ -264,6 +265,19 @@ def test_signed_manifests_are_read_as_they_are_written(store, tmp_path):
             (unit,) = plan_units(manifest, RowSet())
             (rows,) = read_unit(manifest.folder, unit, (), pa.string(), 10)
             assert rows.column("uri").to_pylist() == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://[bad/m.parquet", "https://host:99999/m.parquet?sig=secret"]
+)
+def test_a_manifest_by_no_url_is_refused_at_once(uri):
+    began = time.monotonic()
+    with pytest.raises(
+        InputError, match=r"--manifest http.* can't be read: .*(host|port)"
+    ) as raised:
+        open_manifest(uri)
+    assert "secret" not in str(raised.value)
+    assert time.monotonic() - began < 2
 
 
 def test_status_of_a_library_that_is_missing(monkeypatch):

@@ -264,6 +264,7 @@ def test_names_that_resolve_to_private_addresses_are_refused(server, monkeypatch
         return real("127.0.0.1" if host == "photos.example" else host, *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setenv("no_proxy", "*")
     fetcher = Fetcher(str(tmp_path), retries=0)
     port = server.rpartition(":")[2]
     assert status_of(fetcher, f"http://photos.example:{port}/a") == Status.DENIED
