@@ -30,6 +30,7 @@ _CODES = {
     "429": Status.THROTTLED,
     "503": Status.THROTTLED,
     "AccessDenied": Status.FORBIDDEN,
+    "BadZipFile": Status.UNSUPPORTED,
     "KeyTooLongError": Status.INVALID_ROW,
     "NoCredentialsError": Status.FORBIDDEN,
     "NoSuchBucket": Status.NOT_FOUND,

@@ -123,9 +123,7 @@ def _is_bypassed(address: WebAddress, no_proxy: str) -> bool:
     """Return whether NO_PROXY names a host: a domain, an address, a network, with or without port."""
     host, port = address.host.removesuffix("."), address.origin.port
     # `*.example.org` is written as often as `.example.org`.
-    entries = [
-        entry.strip().removeprefix("*") or "*" for entry in no_proxy.split(",") if entry.strip()
-    ]
+    entries = [entry.removeprefix("*") or "*" for entry in no_proxy.replace(",", " ").split()]
     if "*" in entries:
         return True
     try:

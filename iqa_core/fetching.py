@@ -112,7 +112,7 @@ class Fetcher:
                 f"{shown(uri)} is a local file, but the manifest is not: allow it by --allow-prefix",
             )
         self._check_schemes(uri)
-        return uri
+        return _local_path(uri)  # --allow-scheme file
 
     def _check_prefixes(self, uri: str) -> str:
         if not self._is_trusted(uri):

@@ -83,6 +83,20 @@ def test_devices_that_never_end(tmp_path):
 
 
 @LINUX
+def test_the_scheme_file_may_be_allowed_to_a_remote_manifest(tmp_path):
+    (tmp_path / "a b.jpg").write_bytes(b"data")
+    (tmp_path / "a.zip").write_bytes(b"no archive")
+    fetcher = Fetcher("s3://bucket/m", schemes=("file", "zip"), retries=9)
+    assert fetcher.fetch(f"file://{tmp_path}/a%20b.jpg") == b"data"
+    for uri, status in {
+        "file:///dev/zero": Status.UNSUPPORTED,
+        "file:///proc/self/mem": Status.FORBIDDEN,
+        f"zip://a.jpg::file://{tmp_path}/a.zip": Status.UNSUPPORTED,
+    }.items():
+        assert error_of(uri, "s3://bucket/m", schemes=("file", "zip")).status == status
+
+
+@LINUX
 def test_a_disk_that_fails_is_not_the_network(tmp_path):
     for uri in ("/proc/self/mem", "/proc/self/mem#bytes=0-9"):  # reads as a broken disk: EIO
         error = error_of(uri, tmp_path)
