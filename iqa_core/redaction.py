@@ -12,10 +12,11 @@ __all__ = ["one_line", "redact", "shown"]
 _USER_INFO = re.compile(r"(?<=\w://)[^/?#\s]*@")
 _QUERY = re.compile(r"\?[^\s'\"]*")
 _PARAMETER = re.compile(r"(?<=[?&;])[^=&;\s]{1,100}=[^&\s'\"]*")
+#: Names of parameters, and parts of such names.
 _SECRET = re.compile(
-    r"[?&;](sig|se|sp|sv|sr|st|key|key-pair-id|expires|policy|googleaccessid|jwt|hmac|hdn\w{1,9})="
-    r"|[?&;][^=&;]{0,29}(signature|token|secret|passw|auth|credential|session|x-amz-|x-goog-"
-    r"|(api|access|private)[-_]?key)[^=&;]{0,29}=",
+    r"(^|\?)(sig|se|sp|sv|sr|st|key|key-pair-id|expires|policy|googleaccessid|jwt|hmac|hdn\w{1,9})$"
+    r"|signature|token|secret|passw|auth|credential|session|x-amz-|x-goog-"
+    r"|(api|access|private)[-_]?key",
     re.IGNORECASE,
 )
 
@@ -27,8 +28,18 @@ _SHOWN_END = 40
 def redact(text: str) -> str:
     """Return a text without the passwords, and without the signed queries, of the URIs in it."""
     text = _USER_INFO.sub("", text)
-    text = _QUERY.sub(lambda m: "" if _SECRET.search(unquote(m[0])) else m[0], text)
-    return _PARAMETER.sub(lambda m: "" if _SECRET.search("&" + unquote(m[0])) else m[0], text)
+    text = _QUERY.sub(lambda m: "" if _is_secret(m[0]) else m[0], text)
+    return _PARAMETER.sub(lambda m: "" if _is_secret("&" + m[0]) else m[0], text)
+
+
+def _is_secret(query: str) -> bool:
+    """Return whether one of a query's parameters is named as secrets are, or one in its values."""
+    for text in unquote(query).split("=")[:-1]:
+        place = max(text.rfind("&"), text.rfind(";"))
+        place = place if place >= 0 else text.find("?")
+        if place >= 0 and _SECRET.search(text[place + 1 :]):
+            return True
+    return False
 
 
 def one_line(text: str, limit: int = 300) -> str:
