@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from iqa_core.schema import InputError
+from iqa_core.schema import ImageError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-__all__ = ["Folder", "has_scheme", "retried"]
+__all__ = ["Folder", "has_scheme", "open_filesystem", "retried"]
 
 T = TypeVar("T")
 
@@ -31,6 +31,27 @@ _ATTEMPTS = 5
 def has_scheme(uri: str) -> bool:
     """Return whether a text is a URI such as ``s3://bucket/key`` rather than a plain path."""
     return "://" in uri or "::" in uri
+
+
+def open_filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the filesystem of a path or URI that a user named, and the path on it.
+
+    As ``fsspec.core.url_to_fs``, but URLs of HTTP are sent as they are written.
+
+    Raises:
+        ImportError, ValueError: If the scheme is not installed or unknown, or a URL is none.
+    """
+    if uri.lower().startswith(("http://", "https://")):
+        from iqa_core.fetch_http import HttpFiles  # only now: it brings aiohttp
+        from iqa_core.fetch_uri import WebAddress
+
+        try:
+            WebAddress.of(uri)
+        except ImageError as error:
+            raise ValueError(str(error)) from error
+        return HttpFiles(), uri
+    fs, path = fsspec.core.url_to_fs(uri)
+    return fs, path
 
 
 def _escaped(path: str) -> str:
@@ -85,7 +106,7 @@ class Folder:
     @classmethod
     def of(cls, uri: str) -> Folder:
         """Open a folder by path or URI; it need not exist yet."""
-        fs, root = fsspec.core.url_to_fs(uri if has_scheme(uri) else str(Path(uri).absolute()))
+        fs, root = open_filesystem(uri if has_scheme(uri) else str(Path(uri).absolute()))
         return cls(uri, fs, root.rstrip("/"))
 
     @classmethod

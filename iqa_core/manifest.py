@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pyroaring import BitMap
 
 from iqa_core.fetching import redact
-from iqa_core.files import Folder, has_scheme
+from iqa_core.files import Folder, has_scheme, open_filesystem
 from iqa_core.listing import find_images
 from iqa_core.schema import (
     IMAGE,
@@ -164,10 +164,10 @@ def open_manifest(uri: str, keep: Sequence[str] = ()) -> Manifest:
 
 
 def _find_files(uri: str) -> tuple[Folder, list[str]]:
-    if uri.lower().startswith(("http://", "https://")) and "?" in uri:
-        return _one_signed_file(uri)
     try:
-        fs, path = fsspec.core.url_to_fs(uri)
+        if uri.lower().startswith(("http://", "https://")) and "?" in uri:
+            return _one_signed_file(uri)
+        fs, path = open_filesystem(uri)
         path = path.rstrip("/")
         folder = Folder(uri, fs, path)
         root, found = folder.retried(lambda: _list_files(fs, path))
@@ -194,7 +194,7 @@ def _one_signed_file(uri: str) -> tuple[Folder, list[str]]:
     """Open a URL with a query, which stays with the requests: it is no name, and may be a secret."""
     place, _, query = uri.partition("?")
     root, _, name = place.rpartition("/")
-    fs, _ = fsspec.core.url_to_fs(place)
+    fs, _ = open_filesystem(place)
     return Folder(root, fs, root, query=f"?{query}"), [name]
 
 

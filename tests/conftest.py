@@ -11,6 +11,8 @@ import pytest
 os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"  # read when Ray Data is imported
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.pop("RAY_ADDRESS", None)
+for _name in ("no_proxy", "NO_PROXY"):  # the tests' own servers are behind no proxy
+    os.environ[_name] = f"127.0.0.0/8,127.0.0.1,localhost,{os.environ.get(_name, '')}".rstrip(",")
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from iqa_core.fetching import Fetcher, _status_of, host_of, redact
+from iqa_core.fetch_failures import status_of as status_of_error
+from iqa_core.fetching import Fetcher, host_of, redact
 from iqa_core.schema import ImageError, Status
 
 ROOT = Path(__file__).parent.parent.parent
@@ -263,6 +264,7 @@ def test_names_that_resolve_to_private_addresses_are_refused(server, monkeypatch
         return real("127.0.0.1" if host == "photos.example" else host, *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setenv("no_proxy", "*")
     fetcher = Fetcher(str(tmp_path), retries=0)
     port = server.rpartition(":")[2]
     assert status_of(fetcher, f"http://photos.example:{port}/a") == Status.DENIED
@@ -331,14 +333,14 @@ def test_failures_of_stores_keep_their_kind():
         error.response = type("Response", (), {"status_code": code})
         return error
 
-    assert _status_of(botocore("SlowDown", 503)) == Status.THROTTLED
-    assert _status_of(botocore("InternalError", 500)) == Status.NETWORK
-    assert _status_of(botocore("RequestTimeout", 400)) == Status.TIMEOUT
-    assert _status_of(botocore("ExpiredToken", 400)) == Status.FORBIDDEN
-    assert _status_of(botocore("NoSuchBucket", 404)) == Status.NOT_FOUND
+    assert status_of_error(botocore("SlowDown", 503)) == Status.THROTTLED
+    assert status_of_error(botocore("InternalError", 500)) == Status.NETWORK
+    assert status_of_error(botocore("RequestTimeout", 400)) == Status.TIMEOUT
+    assert status_of_error(botocore("ExpiredToken", 400)) == Status.FORBIDDEN
+    assert status_of_error(botocore("NoSuchBucket", 404)) == Status.NOT_FOUND
     for make in (of_code, of_response):
         codes = {404: "not_found", 403: "forbidden", 429: "throttled", 500: "network"}
-        assert {code: _status_of(make(code)) for code in codes} == codes
+        assert {code: status_of_error(make(code)) for code in codes} == codes
 
 
 def test_prefixes_end_at_path_borders(tmp_path):
@@ -389,6 +391,8 @@ def test_schemes_can_be_allowed(tmp_path):
         ("https://host/a.jpg?X-Amz-Signature=1&X-Amz-Date=2", "https://host/a.jpg"),
         ("cannot read https://h/a?sig=x, sorry", "cannot read https://h/a sorry"),
         ("https://h/a?sv=2020&sr=b&sig=abc", "https://h/a"),
+        ("https://h/get?url=https://h2/a?sig=abc", "https://h/get"),
+        ("https://h/get?a=1;my-token?=abc", "https://h/get"),
         ("https://h/get?id=5", "https://h/get?id=5"),
         ("https://h/my photo.jpg?X-Amz-Signature=1", "https://h/my photo.jpg"),
         ("https://h/it's.jpg?X-Amz-Signature=1", "https://h/it's.jpg"),
