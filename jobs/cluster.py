@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -244,13 +245,33 @@ def _init(what: str, **options: Any) -> None:  # noqa: ANN401 - ray.init's own
     # Ray says here that it protects a local cluster by a token, as it should.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     try:
-        with _import_folder():
+        with _import_folder(), _without_noise():
             ray.init(logging_level=logging.WARNING, log_to_driver=False, **options)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         lines = str(error).splitlines() or [type(error).__name__]
         raise InputError(
             f"{what} ({lines[0]}): check the address, `ray status` and `df -h`"
         ) from error
+
+
+@contextmanager
+def _without_noise() -> Iterator[None]:
+    """Hold back what Ray's core says of its own log level; anything else it writes comes through."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as file:
+            os.dup2(file.fileno(), 2)
+            try:
+                yield
+            finally:
+                os.dup2(terminal, 2)
+                file.seek(0)
+                for line in file:
+                    if b"Set ray log level from environment variable" not in line:
+                        os.write(2, line)
+    finally:
+        os.close(terminal)
 
 
 @contextmanager
