@@ -45,7 +45,7 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from iqa_core import gif, icon, jpeg, png, tiff, webp
+from iqa_core import icon, jpeg, png, tiff, webp
 from iqa_core.colours import orient_rgb, orientation
 from iqa_core.schema import ImageError, Preprocess, Status
 from iqa_core.sniff import sniff
@@ -145,7 +145,7 @@ def decode_image(
         image.info.update(info)
         _check_pixels(image.size, max_pixels)
         stored = image.size  # draft() changes image.size
-        start = stream.tell()  # of the pixel data of JPEG and GIF
+        start = stream.tell()  # of a JPEG's entropy-coded data
         box: Box = (0, 0, *stored)
         wanted = stored
         if preprocess is not None and mode == "fast":
@@ -156,8 +156,6 @@ def decode_image(
             jpeg.check_end(image, data, start, wanted)
         elif name == "PNG":
             png.check_rows(data, image)
-        elif name == "GIF":
-            gif.check_data(data, start, stream.tell())
         return _prepare(image, stored, box, preprocess, mode)
 
 
@@ -242,13 +240,7 @@ _WITHOUT_METADATA: dict[str, Callable[[bytes], tuple[bytes, dict[str, Any]]]] = 
 
 def _open(name: str, stream: BytesIO) -> ImageFile:
     """Read the header of a file of a known format."""
-    image = (_heif_plugin() if name == "HEIC" else _PLUGINS[name])(stream)
-    if name == "PNG":
-        # All in one go: zlib verifies its checksum if it meets it together with the last row.
-        image.decodermaxblock = len(stream.getbuffer())
-    elif name == "GIF":
-        image.decodermaxblock = gif.BLOCK
-    return image
+    return (_heif_plugin() if name == "HEIC" else _PLUGINS[name])(stream)
 
 
 def _unchanged(data: bytes) -> tuple[bytes, dict[str, Any]]:

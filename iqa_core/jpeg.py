@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
@@ -28,8 +27,10 @@ _OF_COLOURS = {0xE0: (b"JFIF\0", 14), 0xEE: (b"Adobe", 12)}
 _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 
-#: A marker among entropy-coded data, where 0xFF 0x00 stands for the byte 0xFF.
-_MARKER = re.compile(rb"\xff+([\x01-\xfe])")
+#: Markers among entropy-coded data, where 0xFF 0x00 stands for the byte 0xFF: those that end a stretch
+#: of data, and those within.
+_STOP = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_RESTARTS = re.compile(rb"\xff([\xd0-\xd7])")
 #: Segments that may follow a scan: tables, the next scan, the number of lines, metadata.
 _BETWEEN_SCANS = {0xC4, 0xCC, _START_OF_SCAN, 0xDB, 0xDC, 0xDD, *_METADATA}
 
@@ -133,29 +134,18 @@ def _end_marker(data: bytes, scan: int) -> int:
 
     libjpeg paints everything behind such a marker grey, up to the next restart marker at best.
     """
-    expected = 0
-    for place, code in _markers(data, scan):
+    place = scan
+    while stop := _STOP.search(data, place):
+        restarts = b"".join(_RESTARTS.findall(data, place, stop.start()))
+        if restarts != (bytes(_RESTART) * (len(restarts) // 8 + 1))[: len(restarts)]:
+            raise _damaged("restart markers are out of order: a part of the data is missing")
+        code = stop[0][1]
         if code == _END_OF_IMAGE:
-            return place
-        if code in _RESTART:
-            if code != _RESTART[expected]:
-                raise _damaged("restart markers are out of order: a part of the data is missing")
-            expected = (expected + 1) % len(_RESTART)
-        elif code == _START_OF_SCAN:
-            expected = 0
-        elif code not in _BETWEEN_SCANS:
+            return stop.start()
+        if code not in _BETWEEN_SCANS:
             raise _damaged(f"its data are interrupted by the bytes FF {code:02X}")
+        place = stop.end() + int.from_bytes(data[stop.end() : stop.end() + 2], "big")
     raise ImageError(Status.DECODE_ERROR, "JPEG image is cut short: it has no end marker")
-
-
-def _markers(data: bytes, place: int) -> Iterator[tuple[int, int]]:
-    """Yield the place and the code of each marker, not of those within segments."""
-    while match := _MARKER.search(data, place):
-        code = match[1][0]
-        yield match.start(), code
-        place = match.end()
-        if code not in _STANDALONE:
-            place += int.from_bytes(data[place : place + 2], "big")
 
 
 def _damaged(what: str) -> ImageError:

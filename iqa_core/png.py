@@ -41,7 +41,9 @@ _PASSES = (
     (1, 0, 2, 2),
     (0, 1, 1, 2),
 )
+_MANY_ROWS = 64
 _PIECE = 2**18  # bytes inflated at once
+_TAIL = 2**16  # bytes that Pillow hands to zlib at once
 
 
 class _Chunk(NamedTuple):
@@ -51,7 +53,10 @@ class _Chunk(NamedTuple):
 
 
 def without_metadata(data: bytes) -> tuple[bytes, dict[str, Any]]:
-    """Return a PNG file with nothing but what its pixels need, all of its pixel data in one chunk.
+    """Return a PNG file with nothing but what its pixels need.
+
+    The last bytes of the pixel data are in one chunk, because Pillow takes no more than a chunk at a
+    time and stops at the last row: zlib verifies its checksum only if it comes along with that row.
 
     Args:
         data: A file that begins with ``SIGNATURE``.
@@ -84,14 +89,17 @@ def without_metadata(data: bytes) -> tuple[bytes, dict[str, Any]]:
             info |= _orientation_info(chunk)
     if not pixels:
         raise _damaged("it has no pixel data (IDAT chunk)")
-    parts = [SIGNATURE, *header, _chunk_bytes(b"IDAT", pixels), _chunk_bytes(b"IEND", [])]
-    return b"".join(parts), info
+    chunks = [_chunk_bytes(b"IDAT", part) for part in _split_tail(pixels)]
+    return b"".join([SIGNATURE, *header, *chunks, _chunk_bytes(b"IEND", [])]), info
 
 
 def check_rows(data: bytes, image: Image.Image) -> None:
-    """Raise if the pixel data ended early, which leaves Pillow's image black without an error.
+    """Raise if the pixel data are not those of the rows, where Pillow may not have noticed.
 
-    Costs nothing unless the last row is black (zero): then the data are inflated once more.
+    Data that end early leave Pillow's image black, without an error. Data that go on behind the last
+    row keep zlib from its checksum; they nearly always meet a row with an unknown filter before, if
+    there are many rows. So the data are inflated once more if the last row is black (zero), or if
+    the rows are few or interlaced.
 
     Args:
         data: What ``without_metadata`` returned.
@@ -99,16 +107,18 @@ def check_rows(data: bytes, image: Image.Image) -> None:
 
     Raises:
         ImageError: With status ``decode_error``.
+        zlib.error: If a checksum is wrong.
     """
-    chunks = {chunk.kind: chunk.content for chunk in _chunks(data)}
-    width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[b"IHDR"][:13])
+    header = struct.unpack_from(">IIBBBBB", data, len(SIGNATURE) + 8)
+    width, height, bits, colour, _, _, interlaced = header
     last_row = image.crop((0, image.height - 1, image.width, image.height))
-    if not interlaced and any(last_row.tobytes()):
+    if height >= _MANY_ROWS and not interlaced and any(last_row.tobytes()):
         return
     passes = _PASSES if interlaced else ((0, 0, 1, 1),)
     expected = sum(_pass_size(width, height, bits * _CHANNELS[colour], *steps) for steps in passes)
-    if _inflated_size(chunks[b"IDAT"], expected) < expected:
-        raise _damaged("its pixel data end before the last row")
+    contents = [chunk.content for chunk in _chunks(data) if chunk.kind == b"IDAT"]
+    if not _is_complete(contents, expected):
+        raise _damaged("its pixel data end before the last row, or without a checksum")
 
 
 def _chunks(data: bytes) -> Iterator[_Chunk]:
@@ -165,6 +175,20 @@ def _chunk_bytes(kind: bytes, contents: list[memoryview]) -> bytes:
     return b"".join([struct.pack(">I", length), kind, *contents, struct.pack(">I", checksum)])
 
 
+def _split_tail(contents: list[memoryview]) -> tuple[list[memoryview], list[memoryview]]:
+    """Return the pixel data without their last ``_TAIL`` bytes, and these."""
+    head, missing = list(contents), _TAIL
+    tail: list[memoryview] = []
+    while head and missing:
+        last = head.pop()
+        cut = max(0, len(last) - missing)
+        tail.insert(0, last[cut:])
+        missing -= len(last) - cut
+        if cut:
+            head.append(last[:cut])
+    return head, tail
+
+
 def _orientation_info(chunk: _Chunk) -> dict[str, Any]:
     """Return what Pillow's ``getexif`` looks for, under the names that it looks for."""
     if chunk.kind == b"eXIf":
@@ -207,18 +231,19 @@ def _pass_size(
     return rows * (1 + (columns * bits + 7) // 8) if columns else 0
 
 
-def _inflated_size(content: memoryview, enough: int) -> int:
-    """Return how many bytes a zlib stream gives, counting no further than ``enough``."""
+def _is_complete(contents: list[memoryview], expected: int) -> bool:
+    """Return whether a zlib stream gives so many bytes; a little more is let pass, and not read."""
     stream = zlib.decompressobj()
     size = 0
-    for place in range(0, len(content), _PIECE):
-        piece: bytes | memoryview = content[place : place + _PIECE]
-        while True:
-            part = stream.decompress(piece, _PIECE)
-            size += len(part)
-            if stream.eof or size >= enough:
-                return size
-            piece = stream.unconsumed_tail
-            if len(part) < _PIECE:
-                break
-    return size
+    for content in contents:
+        for place in range(0, len(content), _PIECE):
+            piece: bytes | memoryview = content[place : place + _PIECE]
+            while True:
+                part = stream.decompress(piece, _PIECE)
+                size += len(part)
+                if stream.eof or size >= expected + _PIECE:
+                    return size >= expected
+                piece = stream.unconsumed_tail
+                if len(part) < _PIECE:
+                    break
+    return False

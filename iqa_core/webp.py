@@ -53,14 +53,22 @@ def without_metadata(data: bytes) -> tuple[bytes, dict[str, Any]]:
 
 
 def _chunks(data: bytes, end: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the kind of each chunk and all of it, as far as they lie within the file."""
+    """Yield the kind of each chunk and all of it, as far as they lie within the file.
+
+    A chunk without a name is the end of a file that was filled up with zeros, or the like: then the
+    pixels in front of it may be incomplete too.
+    """
     place = 12
     while place + 8 <= end:
-        size = int.from_bytes(data[place + 4 : place + 8], "little")
+        kind, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
+        if not (kind.isascii() and kind.decode().isprintable()):
+            raise ImageError(
+                Status.DECODE_ERROR, f"WebP image is damaged: there is no chunk at byte {place:,}"
+            )
         stop = place + 8 + size + size % 2
         if stop > end + size % 2:  # some writers leave the last byte of padding out
             return
-        yield data[place : place + 4], data[place:stop].ljust(stop - place, b"\0")
+        yield kind, data[place:stop].ljust(stop - place, b"\0")
         place = stop
 
 
