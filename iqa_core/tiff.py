@@ -185,6 +185,10 @@ def without_metadata(data: bytes) -> tuple[bytes, dict[str, Any]]:
     (start,) = form.unpack(form.offset, data, 8 if form.big else 4)
     first = _directory(data, start, form)
     _check_not_preview(data, first)
+    if form.big and order == ">":  # which Pillow takes for TIFF
+        raise ImageError(
+            Status.UNSUPPORTED, "big-endian BigTIFF is not read: convert it to little-endian first"
+        )
     _check_parts(first)
     return _with_directory(data, first), {}
 

@@ -211,7 +211,9 @@ class TestKindsNotRead:
     def test_unknown_chunk_that_the_format_calls_critical(self):
         error = failure(build(STREAM, before=chunk(b"QQQQ", b"")))
         assert (error.status, "QQQQ" in error.message) == ("unsupported", True)
-        assert failure(build(STREAM, before=chunk(b"QQQQ", b"")[:-1] + b"!")).status == "decode_error"
+        assert (
+            failure(build(STREAM, before=chunk(b"QQQQ", b"")[:-1] + b"!")).status == "decode_error"
+        )
 
 
 def xmp(orientation: int, padding: int) -> bytes:
@@ -259,7 +261,7 @@ class TestMetadata:
     def test_limits_of_pillow_are_left_alone(self):
         before = (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
         decode_image(WHOLE[:33] + METADATA["compressed text"] + WHOLE[33:])
-        assert (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY) == before
+        assert before == (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
 
     def test_text_is_not_even_inflated(self):
         bomb = zlib.compressobj(9)
