@@ -27,10 +27,10 @@ _BITS_PER_SAMPLE_TAG = 258
 _PHOTOMETRIC_TAG = 262
 _EXTRA_SAMPLES_TAG = 338
 _WHITE_IS_ZERO = 0
-_UNASSOCIATED_ALPHA = 2
+_ALPHA = {1, 2}  # associated, unassociated
 
 #: Formats in which a fourth channel may be there and mean nothing.
-_ALPHA_MAY_BE_UNUSED = {"BMP", "DIB", "ICO", "CUR", "TGA", "JPEG2000"}
+_ALPHA_MAY_BE_UNUSED = {"BMP", "DIB", "ICO", "CUR", "TGA", "TIFF", "JPEG2000"}
 
 
 def orient_rgb(image: Image.Image) -> Image.Image:
@@ -90,18 +90,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _alpha_is_unused(image: Image.Image) -> bool:
     """Return whether an alpha channel is zero throughout in a file that need not mean it.
 
-    In a TIFF, an alpha channel means what it says if it is declared as unassociated. Associated, it
-    is what the colours are multiplied by, so that no colour is above zero where it is zero.
+    The fourth sample of a TIFF means what it says if the file declares it as alpha.
     """
     if image.mode not in ("RGBA", "RGBa", "LA", "La"):
         return False
-    extra = getattr(image, "tag_v2", {}).get(_EXTRA_SAMPLES_TAG, ())
-    undeclared = image.format == "TIFF" and _UNASSOCIATED_ALPHA not in extra
-    if not undeclared and image.format not in _ALPHA_MAY_BE_UNUSED:
-        return False
-    *colours, alpha = image.getextrema()
-    is_colourless = colours == [(0, 0)] * len(colours)
-    return alpha == (0, 0) and not (image.mode.endswith("a") and is_colourless)
+    declared = _ALPHA.intersection(getattr(image, "tag_v2", {}).get(_EXTRA_SAMPLES_TAG, ()))
+    may_be_unused = image.format in _ALPHA_MAY_BE_UNUSED
+    return may_be_unused and not declared and image.getextrema()[-1] == (0, 0)
 
 
 def _without_alpha(image: Image.Image) -> Image.Image:

@@ -45,7 +45,7 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from iqa_core import icon, jpeg, png, tiff, webp
+from iqa_core import boxes, icon, jpeg, png, tiff, webp
 from iqa_core.colours import orient_rgb, orientation
 from iqa_core.schema import ImageError, Preprocess, Status
 from iqa_core.sniff import sniff
@@ -231,7 +231,9 @@ _PLUGINS: dict[str, Callable[[BytesIO], ImageFile]] = {
 #: What verifies a file as far as its format allows and Pillow does not, and drops its metadata, which
 #: Pillow would parse: it refuses a picture for them. An orientation goes to ``info``.
 _WITHOUT_METADATA: dict[str, Callable[[bytes], tuple[bytes, dict[str, Any]]]] = {
+    "AVIF": boxes.avif_without_metadata,
     "JPEG": jpeg.without_metadata,
+    "JPEG 2000": boxes.jpeg2000_without_metadata,
     "PNG": png.without_metadata,
     "TIFF": tiff.without_metadata,
     "WebP": webp.without_metadata,
