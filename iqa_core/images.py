@@ -15,7 +15,11 @@ What differs from opening the file with Pillow alone, as open_clip's users do:
 * EXIF orientation is applied.
 * Transparency is shown on white; Pillow's ``convert("RGB")`` shows the hidden colour.
 * Grey of more than 8 bits is scaled to 8; Pillow's ``convert("RGB")`` clips it to white.
-* A file that is cut short is an error; a JPEG also if its end was padded or closed by a marker.
+* Damage that the format itself can tell is an error: checksums, sizes and markers that don't fit, a
+  file that is cut short; a JPEG also if its end was padded or closed by a marker.
+* Metadata never cost a picture: what pixels don't need is dropped before Pillow reads a file.
+* An alpha channel that is zero throughout is ignored in formats in which it may be unused.
+* A TIFF whose first picture is a thumbnail, as in raw camera files, is not read.
 
 ICC profiles are ignored, as in CLIP's training pipelines and in open_clip's transform. A CMYK JPEG
 is read as inverted whether or not it has Adobe's marker, as Pillow, OpenCV and browsers do.
@@ -124,9 +128,9 @@ def decode_image(
     Raises:
         ImageError: With status ``empty`` (zero bytes), ``unsupported`` (no image, or not in a form
             that is read here), ``decode_error`` (damaged or cut short) or ``too_large``. Damage
-            that Pillow passes over is no error: a JPEG changed in the middle, a progressive JPEG
-            cut after its first scan and closed again, or a WebP, AVIF or HEIC whose end was filled
-            with zeros, passes as an image.
+            that a format has no means to tell is no error: changed bytes within the data of most
+            formats without checksums, a progressive JPEG cut after its first scan and closed
+            again, or a WebP, AVIF, HEIC or uncompressed file whose end was filled with zeros.
         ValueError: If ``mode`` is neither ``fast`` nor ``exact``.
     """
     _check_mode(mode)

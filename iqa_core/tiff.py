@@ -18,7 +18,7 @@ from iqa_core.schema import ImageError, Status
 
 __all__ = ["RAW_ADVICE", "without_metadata"]
 
-RAW_ADVICE = "raw camera files are not read: develop it to JPEG or TIFF first"
+RAW_ADVICE = "raw camera files are not read: develop to JPEG or TIFF first"
 
 # Tags
 _NEW_SUBFILE_TYPE = 254

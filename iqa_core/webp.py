@@ -12,7 +12,7 @@ from iqa_core.schema import ImageError, Status
 
 __all__ = ["without_metadata"]
 
-_OF_PIXELS = {b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"}
+_OF_PIXELS = {b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"}  # codespell:ignore alph
 _LAST = {b"VP8 ", b"VP8L", b"ANMF"}  # what follows the first of these is not shown
 _METADATA_FLAGS = 0x20 | 0x08 | 0x04  # ICC profile, EXIF, XMP
 

@@ -42,7 +42,7 @@ def message(data: bytes) -> str:
 
 @pytest.mark.parametrize("data", RAW.values(), ids=RAW)
 def test_raw_camera_files(data):
-    assert "raw camera files are not read: develop it to JPEG or TIFF first" in message(data)
+    assert "raw camera files are not read: develop to JPEG or TIFF first" in message(data)
 
 
 @pytest.mark.parametrize("data", OTHERS.values(), ids=OTHERS)

@@ -149,7 +149,7 @@ class TestRaw:
     def test_raw_camera_files_are_unsupported(self, make, form):
         error = failure(make({"order": form[0], "big": form[1]}))
         assert error.status == "unsupported"
-        assert "raw camera files are not read: develop it to JPEG or TIFF first" in error.message
+        assert "raw camera files are not read: develop to JPEG or TIFF first" in error.message
 
     def test_canons_mark(self):
         data = bytearray(tiff(Page(64, 48), head=bytes(8)))
@@ -186,7 +186,7 @@ class TestRaw:
     def test_a_thumbnail_in_front_is_not_scored(self, pages, form):
         error = failure(tiff(*pages(), order=form[0], big=form[1]))
         assert error.status == "unsupported"
-        for word in ("16 x 12", "64 x 48", "thumbnail", "develop it to JPEG or TIFF first"):
+        for word in ("16 x 12", "64 x 48", "thumbnail", "develop to JPEG or TIFF first"):
             assert word in error.message
 
     @pytest.mark.parametrize(
