@@ -15,7 +15,11 @@ What differs from opening the file with Pillow alone, as open_clip's users do:
 * EXIF orientation is applied.
 * Transparency is shown on white; Pillow's ``convert("RGB")`` shows the hidden colour.
 * Grey of more than 8 bits is scaled to 8; Pillow's ``convert("RGB")`` clips it to white.
-* A file that is cut short is an error; a JPEG also if its end was padded or closed by a marker.
+* Damage that the format itself can tell is an error: checksums, sizes and markers that don't fit, a
+  file that is cut short; a JPEG also if its end was padded or closed by a marker.
+* Metadata never cost a picture: what pixels don't need is dropped before Pillow reads a file.
+* An alpha channel that is zero throughout is ignored in formats in which it may be unused.
+* A TIFF whose first picture is a thumbnail, as in raw camera files, is not read.
 
 ICC profiles are ignored, as in CLIP's training pipelines and in open_clip's transform. A CMYK JPEG
 is read as inverted whether or not it has Adobe's marker, as Pillow, OpenCV and browsers do.
@@ -34,9 +38,9 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 from PIL.AvifImagePlugin import AvifImageFile
-from PIL.BmpImagePlugin import BmpImageFile, DibImageFile
+from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
-from PIL.IcoImagePlugin import IcoFile, IcoImageFile
+from PIL.IcoImagePlugin import IcoImageFile
 from PIL.ImageFile import ImageFile
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -45,7 +49,10 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from iqa_core import boxes, icon, jpeg, png, tiff, webp
+from iqa_core.colours import orient_rgb, orientation
 from iqa_core.schema import ImageError, Preprocess, Status
+from iqa_core.sniff import sniff
 
 __all__ = ["DEFAULT_MAX_PIXELS", "Decoded", "decode_image", "orient_rgb", "prepare_image"]
 
@@ -67,21 +74,7 @@ _MAX_INTERMEDIATE = 2**25
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
-_ORIENTATION_TAG = 0x0112
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _SIDEWAYS = 5  # from this orientation on, width and height change places
-
-_BITS_PER_SAMPLE_TAG = 258
-_PHOTOMETRIC_TAG = 262
-_WHITE_IS_ZERO = 0
 
 _WORDS_FOR_UNREADABLE = re.compile(
     "unknown pixel mode|cannot handle|unsupported|not supported|not available|unable to determine",
@@ -135,28 +128,38 @@ def decode_image(
     Raises:
         ImageError: With status ``empty`` (zero bytes), ``unsupported`` (no image, or not in a form
             that is read here), ``decode_error`` (damaged or cut short) or ``too_large``. Damage
-            that Pillow passes over is no error: a JPEG changed in the middle, a progressive JPEG
-            cut after its first scan and closed again, or a WebP, AVIF or HEIC whose end was filled
-            with zeros, passes as an image.
+            that a format has no means to tell is no error: changed bytes within the data of most
+            formats without checksums, a progressive JPEG cut after its first scan and closed
+            again, or a WebP, AVIF, HEIC or uncompressed file whose end was filled with zeros.
         ValueError: If ``mode`` is neither ``fast`` nor ``exact``.
     """
     _check_mode(mode)
     if not data:
         raise ImageError(Status.EMPTY, "the file is empty (zero bytes)")
-    name = _sniff(data)
+    name = sniff(data)
     with _pillow_errors(f"{name} image"):
-        image = _open(name, data, max_pixels)
+        if name == "ICO":
+            bitmap = icon.embedded_png(data)
+            if bitmap is None:
+                return _decode_icon(data, preprocess, mode, max_pixels)
+            name, data = "PNG", bitmap
+        data, info = _WITHOUT_METADATA.get(name, _unchanged)(data)
+        stream = BytesIO(data)
+        image = _open(name, stream)
+        image.info.update(info)
         _check_pixels(image.size, max_pixels)
         stored = image.size  # draft() changes image.size
-        scan = _jpeg_scan_start(image)
+        start = stream.tell()  # of a JPEG's entropy-coded data
         box: Box = (0, 0, *stored)
         wanted = stored
         if preprocess is not None and mode == "fast":
             wanted = _wanted_size(image, preprocess)
-            box = _draft(image, wanted)
+            box = jpeg.draft(image, wanted)
         image.load()
-        if scan is not None:
-            _check_jpeg_end(image, data, scan, wanted)
+        if name == "JPEG":
+            jpeg.check_end(image, data, start, wanted)
+        elif name == "PNG":
+            png.check_rows(data, image)
         return _prepare(image, stored, box, preprocess, mode)
 
 
@@ -196,30 +199,6 @@ def prepare_image(
         return _prepare(image, image.size, (0, 0, *image.size), preprocess, mode)
 
 
-def orient_rgb(image: Image.Image) -> Image.Image:
-    """Apply EXIF orientation and convert to RGB.
-
-    Transparency, of a whole channel or of a single colour, is shown on white. 16-bit grey keeps
-    its high byte, which is what Pillow does for 16-bit colour and which undoes both usual ways to
-    write 8 bits as 16 (times 256 and times 257). Integer and float grey without a declared range
-    is taken as the first of [0, 1] (float only), [0, 255] and [0, 65535] that holds all values, and
-    stretched from its own minimum and maximum if none does; not-a-number is black.
-
-    Args:
-        image: An image of any mode; it is not changed, except that Pillow loads it.
-
-    Returns:
-        A Pillow image of mode RGB, ``image`` itself if there is nothing to do.
-
-    Raises:
-        OSError, ValueError: As Pillow's ``load`` and ``convert``.
-    """
-    image.load()  # before the EXIF is read: PNG may hold it behind the pixels, TIFF applies it
-    orientation = _orientation(image)
-    rgb = _to_rgb(image)
-    return rgb.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else rgb
-
-
 # Opening ------------------------------------------------------------------------------------------
 
 
@@ -253,61 +232,35 @@ _PLUGINS: dict[str, Callable[[BytesIO], ImageFile]] = {
     "WebP": WebPImageFile,
 }
 
-_SIGNATURES = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),  # BigTIFF
-    (b"MM\0+", "TIFF"),
-    (b"\0\0\1\0", "ICO"),
-    (b"\xffO\xffQ", "JPEG 2000"),
-    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
-)
-_PPM = re.compile(rb"P[1-6f]\s")
-_BMP_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}  # "BM" alone also begins plain text
-_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
-_AVIF_BRANDS = {b"avif", b"avis"}
-_GENERIC_BRANDS = {b"mif1", b"msf1"}
+#: What verifies a file as far as its format allows and Pillow does not, and drops its metadata, which
+#: Pillow would parse: it refuses a picture for them. An orientation goes to ``info``.
+_WITHOUT_METADATA: dict[str, Callable[[bytes], tuple[bytes, dict[str, Any]]]] = {
+    "AVIF": boxes.avif_without_metadata,
+    "JPEG": jpeg.without_metadata,
+    "JPEG 2000": boxes.jpeg2000_without_metadata,
+    "PNG": png.without_metadata,
+    "TIFF": tiff.without_metadata,
+    "WebP": webp.without_metadata,
+}
 
 
-def _sniff(data: bytes) -> str:
-    """Return the format that the first bytes announce; raise ``unsupported`` if there is none."""
-    for signature, name in _SIGNATURES:
-        if data.startswith(signature):
-            return name
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WebP"
-    if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in _BMP_HEADER_SIZES:
-        return "BMP"
-    if _PPM.match(data):
-        return "PPM"
-    if data[4:8] == b"ftyp" and (kind := _sniff_heif(data)):
-        return kind
-    raise ImageError(
-        Status.UNSUPPORTED, f"no image in a format that is read here: begins with {data[:16]!r}"
-    )
-
-
-def _sniff_heif(data: bytes) -> str | None:
-    """Tell AVIF from HEIC, which share a container and its generic brands."""
-    end = min(int.from_bytes(data[:4], "big"), 256)
-    brands = {data[8:12]} | {data[i : i + 4] for i in range(16, end, 4)}
-    if data[8:12] in _HEIF_BRANDS:
-        return "HEIC"
-    if brands & _AVIF_BRANDS:
-        return "AVIF"
-    return "HEIC" if brands & (_HEIF_BRANDS | _GENERIC_BRANDS) else None
-
-
-def _open(name: str, data: bytes, max_pixels: int) -> ImageFile:
+def _open(name: str, stream: BytesIO) -> ImageFile:
     """Read the header of a file of a known format."""
-    if name == "ICO":
-        _check_pixels(_icon_size(data), max_pixels)
-    plugin = _heif_plugin() if name == "HEIC" else _PLUGINS[name]
-    return plugin(BytesIO(data))
+    return (_heif_plugin() if name == "HEIC" else _PLUGINS[name])(stream)
+
+
+def _unchanged(data: bytes) -> tuple[bytes, dict[str, Any]]:
+    return data, {}
+
+
+def _decode_icon(
+    data: bytes, preprocess: Preprocess | None, mode: Mode, max_pixels: int
+) -> Decoded:
+    """Decode an icon whose largest picture is a bitmap, which Pillow does as it opens it."""
+    _check_pixels(icon.bitmap_size(data), max_pixels)
+    opened = _PLUGINS["ICO"](BytesIO(data))
+    image = icon.with_mask(opened) if isinstance(opened, IcoImageFile) else opened
+    return _prepare(image, image.size, (0, 0, *image.size), preprocess, mode)
 
 
 def _heif_plugin() -> Callable[[BytesIO], ImageFile]:
@@ -320,16 +273,6 @@ def _heif_plugin() -> Callable[[BytesIO], ImageFile]:
         ) from None
     factory: Callable[[BytesIO], ImageFile] = HeifImageFile
     return factory
-
-
-def _icon_size(data: bytes) -> Size:
-    """Return the size of an icon's largest image, whose pixels Pillow decodes as it opens it."""
-    entry = IcoFile(BytesIO(data)).entry[0]
-    payload = data[entry.offset :]
-    if _SIGNATURES[1][0] == payload[:8]:
-        return PngImageFile(BytesIO(payload)).size
-    width, height_with_mask = DibImageFile(BytesIO(payload)).size
-    return width, height_with_mask // 2
 
 
 def _check_mode(mode: str) -> None:
@@ -369,121 +312,6 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-# Damage that libjpeg repairs in silence -----------------------------------------------------------
-
-_END_OF_IMAGE = b"\xff\xd9"
-_MID_GREY = 128  # what libjpeg paints where the data ended
-_ANY_DATA = bytes(range(1, 255))  # no 0xFF, with which a marker begins
-#: Data for a block that has none. The restart markers are for files that use them: a decoder that
-#: waits for a certain one skips everything else.
-_FILLER = _ANY_DATA + b"".join(bytes([0xFF, 0xD0 + i]) + _ANY_DATA for i in range(8))
-
-
-def _jpeg_scan_start(image: ImageFile) -> int | None:
-    """Return where the entropy-coded data of a just opened JPEG begin, None for other formats."""
-    if isinstance(image, JpegImageFile) and image.fp is not None:
-        return image.fp.tell()
-    return None
-
-
-def _check_jpeg_end(image: ImageFile, data: bytes, scan: int, wanted: Size) -> None:
-    """Raise if the JPEG stops before its last block.
-
-    Pillow notices a file that just stops. It does not notice one whose missing part was filled
-    with zeros (a preallocated download), nor one that was closed by an end marker: libjpeg then
-    paints the rest grey and only warns, and Pillow drops its warnings. Grey in the last pixel is
-    therefore put to the test: bytes added in front of the end marker change nothing in a complete
-    image, since no block is left to take them, but do change one that was cut short.
-    """
-    end = data.find(_END_OF_IMAGE, scan)
-    if end < 0:
-        raise ImageError(Status.DECODE_ERROR, "JPEG image is cut short: it has no end marker")
-    last = image.getpixel((image.width - 1, image.height - 1))
-    if last not in (_MID_GREY, (_MID_GREY,) * 3):
-        return
-    again = JpegImageFile(BytesIO(data[:end] + _FILLER + data[end:]))
-    _draft(again, wanted)
-    if again.tobytes() != image.tobytes():
-        raise ImageError(Status.DECODE_ERROR, "JPEG image is cut short: the rest of it is grey")
-
-
-# Colours ------------------------------------------------------------------------------------------
-
-
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 if the EXIF data are damaged, as viewers do."""
-    try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # struct.error, SyntaxError, ...: no reason to lose a whole photograph
-        return 1
-    return value if isinstance(value, int) and value in _TRANSPOSE else 1
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a loaded image of any mode to RGB, on white where it is transparent."""
-    if image.mode.startswith(("I", "F")):
-        return _deep_grey_to_rgb(image)
-    key = image.info.get("transparency")
-    if key is not None and image.mode in ("1", "L", "RGB"):
-        return _whiten_key(image.convert("RGB"), key)
-    if image.mode == "La":
-        image = image.convert("LA")  # Pillow converts La to nothing else
-    if image.mode in ("LA", "PA", "RGBA", "RGBa") or (
-        image.mode == "P" and image.has_transparency_data
-    ):
-        rgba = image.convert("RGBA")
-        white = Image.new("RGB", rgba.size, "white")
-        white.paste(rgba, mask=rgba)
-        return white
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _whiten_key(rgb: Image.Image, key: Any) -> Image.Image:  # noqa: ANN401 - a file's word
-    """Paint the colour that PNG's tRNS chunk declares transparent white."""
-    colour = np.atleast_1d(np.asarray(key))
-    if colour.dtype.kind not in "iu" or colour.size not in (1, 3):
-        return rgb
-    if colour.max() > 255:  # of a 16-bit file, of whose pixels Pillow keeps the high byte
-        colour = colour >> 8
-    pixels = np.array(rgb)
-    pixels[(pixels == colour).all(axis=-1)] = 255
-    return Image.fromarray(pixels)
-
-
-def _deep_grey_to_rgb(image: Image.Image) -> Image.Image:
-    """Scale grey of 16 or 32 bits to 8 bits; ``convert`` would clip it at 255."""
-    values = np.asarray(image)
-    tags = getattr(image, "tag_v2", {})  # of a TIFF
-    if image.mode.startswith("I;16"):
-        bits = int(tags.get(_BITS_PER_SAMPLE_TAG, (16,))[0])  # 12-bit TIFF comes as I;16 unscaled
-        grey = (values >> (bits - 8)).astype(np.uint8)
-    elif image.mode == "I" and image.format == "PPM":
-        grey = (values >> 8).astype(np.uint8)  # Pillow scales every depth to 16 bits
-    else:
-        grey = _stretch(values.astype(np.float32), unit=image.mode == "F")
-    if tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO:  # Pillow inverts only up to 8 bits
-        grey = 255 - grey
-    key = image.info.get("transparency")
-    if isinstance(key, int):
-        grey = np.where(values == key, np.uint8(255), grey)
-    return Image.fromarray(grey).convert("RGB")
-
-
-def _stretch(
-    values: np.ndarray[Any, np.dtype[np.float32]], *, unit: bool
-) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Map values without a declared range to 8 bits: see ``orient_rgb``."""
-    finite = np.isfinite(values)
-    low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
-    if low >= 0 and high <= 65535:
-        tops = (1.0, 255.0, 65535.0) if unit else (255.0, 65535.0)
-        low, high = 0.0, next(top for top in tops if high <= top)
-    kept = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
-    eight_bit: np.ndarray[Any, np.dtype[np.uint8]]
-    eight_bit = np.rint((kept - low) * (255 / ((high - low) or 1))).astype(np.uint8)
-    return eight_bit
-
-
 # Geometry -----------------------------------------------------------------------------------------
 
 
@@ -499,9 +327,9 @@ def _prepare(
         preprocess: What the tower wants; None for nothing.
         mode: ``fast`` or ``exact``.
     """
-    orientation = _orientation(image)
-    box = _orient_box(box, image.size, orientation)
-    width, height = stored[::-1] if orientation >= _SIDEWAYS else stored
+    turn = orientation(image)
+    box = _orient_box(box, image.size, turn)
+    width, height = stored[::-1] if turn >= _SIDEWAYS else stored
     rgb = orient_rgb(image)
     if preprocess is not None:
         resize = _resize_fast if mode == "fast" else _resize_exact
@@ -511,31 +339,20 @@ def _prepare(
 
 def _wanted_size(image: ImageFile, preprocess: Preprocess) -> Size:
     """Return the size, before orientation, below which ``fast`` must not decode an image."""
-    sideways = _orientation(image) >= _SIDEWAYS
+    sideways = orientation(image) >= _SIDEWAYS
     size = image.size[::-1] if sideways else image.size
     width, height = (_DRAFT_MARGIN * side for side in _resized_size(size, preprocess))
     return (height, width) if sideways else (width, height)
 
 
-def _draft(image: ImageFile, wanted: Size) -> Box:
-    """Let libjpeg decode at 1/2, 1/4 or 1/8 where that is enough; return where the image then is.
-
-    A side that is no multiple of the scale ends within the last decoded pixel, so the box is
-    fractional; without it the image would be stretched by up to 7 stored pixels. HEIC's plugin
-    has a ``draft`` too, which may take another picture for it, the embedded thumbnail.
-    """
-    drafted = image.draft(None, wanted) if isinstance(image, JpegImageFile) else None
-    return (0, 0, *image.size) if drafted is None else drafted[1]
-
-
-def _orient_box(box: Box, size: Size, orientation: int) -> Box:
-    """Return where ``box`` of an image of ``size`` lies after the orientation is applied."""
+def _orient_box(box: Box, size: Size, turn: int) -> Box:
+    """Return where ``box`` of an image of ``size`` lies after an orientation is applied."""
     left, top, right, bottom = box
-    if orientation in (2, 3, 7, 8):
+    if turn in (2, 3, 7, 8):
         left, right = size[0] - right, size[0] - left
-    if orientation in (3, 4, 6, 7):
+    if turn in (3, 4, 6, 7):
         top, bottom = size[1] - bottom, size[1] - top
-    return (top, left, bottom, right) if orientation >= _SIDEWAYS else (left, top, right, bottom)
+    return (top, left, bottom, right) if turn >= _SIDEWAYS else (left, top, right, bottom)
 
 
 def _resized_size(size: Size, preprocess: Preprocess) -> Size:

@@ -21,6 +21,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from iqa_core import images
 from iqa_core.images import DEFAULT_MAX_PIXELS, decode_image, orient_rgb, prepare_image
 from iqa_core.schema import ImageError, Preprocess, Status
+from iqa_core.sniff import sniff
 
 RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 128, 0), (0, 0, 255), (255, 255, 0)
 
@@ -294,7 +295,7 @@ def test_generic_brand_is_told_apart_by_its_compatible_brands(fmt, name):
     data = encode(corners(), fmt)
     generic = data[:8] + b"mif1" + data[12:]
     assert generic != data
-    assert images._sniff(generic) == name
+    assert sniff(generic) == name
     assert decode_image(generic).pixels.shape == (64, 96, 3)
 
 
