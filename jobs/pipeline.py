@@ -22,7 +22,6 @@ from collections import Counter
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +38,7 @@ from iqa_core.features import EMBEDDING, VIEW_LEVELS, VIEWS, feature_column, sco
 from iqa_core.fetching import Fetcher, redact
 from iqa_core.files import Folder
 from iqa_core.manifest import DATA, Unit, read_unit
+from iqa_core.manifest_reading import READ_ERROR, DamagedManifestError
 from iqa_core.schema import (
     HEIGHT,
     IDENTITY,
@@ -53,6 +53,7 @@ from iqa_core.scoring import PromptFeatures, encode_images
 
 from .isolation import Isolated, Watchdog, is_second_try
 from .progress import Progress
+from .ray_errors import user_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -75,10 +76,10 @@ _TIMINGS = {_FETCH_SECONDS: "fetch", _DECODE_SECONDS: "decode", _MODEL_SECONDS: 
 
 #: Reading is split among this many tasks at most.
 _READ_TASKS = 1000
-#: Attempts at a unit of a remote manifest after the first.
-_READ_RETRIES = 5
 #: Pixel bytes in one block between decoding and the tower.
 _BLOCK_BYTES = 64 * 1024 * 1024
+#: Encoded bytes in one block between reading and decoding, by the manifest's average.
+_ENCODED_BYTES = 128 * 1024 * 1024
 #: A part file is written at the latest when this many bytes wait for it.
 _PART_BYTES = 256 * 1024 * 1024
 #: How long a stopped run waits for Ray to end its execution; the finished rows are safe by then.
@@ -260,23 +261,20 @@ def read_rows(
     keep: Sequence[str],
     image_id_type: pa.DataType,
     batch_rows: int,
+    schema: pa.Schema | None = None,
+    skip_damaged: bool = False,
 ) -> Iterator[pa.Table]:
     """Read the units of work that a table lists (a Ray task)."""
     for row in table.to_pylist():
-        unit = Unit(**row)
-        yielded = attempt = 0
-        while True:
-            tables = read_unit(folder, unit, keep, image_id_type, batch_rows)
-            try:
-                for part in islice(tables, yielded, None):
-                    yield part
-                    yielded += 1
-                break
-            except Exception:
-                attempt += 1
-                if folder.is_local or attempt > _READ_RETRIES:
-                    raise
-                time.sleep(2**attempt / 2)
+        yield from read_unit(
+            folder,
+            Unit(**row),
+            keep,
+            image_id_type,
+            batch_rows,
+            schema=schema,
+            skip_damaged=skip_damaged,
+        )
 
 
 def decode_rows(table: pa.Table, *, encoding: Encoding) -> Iterator[pa.Table]:
@@ -291,12 +289,16 @@ def decode_rows(table: pa.Table, *, encoding: Encoding) -> Iterator[pa.Table]:
     uris = pc.if_else(table.column(DATA).is_null(), table.column(URI), None).to_pylist()
     fetched = encoding.fetcher.stream([uri or None for uri in uris])
     files, numbers = (table.column(name).to_pylist() for name in IDENTITY)
+    internal = [name for name in (DATA, READ_ERROR) if name in table.column_names]
+    lost = table.column(READ_ERROR).to_pylist() if READ_ERROR in internal else [None] * len(table)
     with closing(guard):
         for position, embedded in enumerate(table.column(DATA)):
             began = time.perf_counter()
             data = next(fetched)
             if embedded.is_valid:
                 data = encoding.fetcher.within_limit(embedded.as_py())
+            elif reason := lost[position]:
+                data = ImageError(Status.UNREADABLE, reason)
             got = time.perf_counter()
             row = _decode(data, encoding.decoder, guard)
             if encoding.views and row[_PIXELS] is not None:
@@ -306,7 +308,7 @@ def decode_rows(table: pa.Table, *, encoding: Encoding) -> Iterator[pa.Table]:
             rows.append(row)
             size += len(row[_PIXELS] or b"")
             if size >= _BLOCK_BYTES or position == len(table) - 1:
-                yield _append(table.slice(start, len(rows)).drop_columns([DATA]), rows)
+                yield _append(table.slice(start, len(rows)).drop_columns(internal), rows)
                 rows, size, start = [], 0, position + 1
 
 
@@ -474,6 +476,9 @@ def _quiet_ray_data() -> None:
     """Leave progress to ours, and only warnings to Ray Data's log on the terminal."""
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    # These two show an error with all its traces, which ends the run in a line of ours.
+    for name in ("ray.data.exceptions", "ray.data._internal.execution.streaming_executor_state"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)
 
 
@@ -485,11 +490,13 @@ def _dataset(
     tower: ray.ObjectRef[ImageTower],
     encoding: Encoding,
     actors: Actors,
+    skip_damaged: bool,
 ) -> ray.data.Dataset:
     _quiet_ray_data()
     cpus = int(ray.cluster_resources().get("CPU", 1))
     # Enough blocks for every CPU, yet each some seconds of work.
     block_rows = min(max(rows // (4 * cpus), encoding.batch_size), 4 * encoding.batch_size)
+    block_rows = min(block_rows, manifest.rows_within(_ENCODED_BYTES))
     table = pa.Table.from_pylist([vars(unit) for unit in units])
     step = -(-len(table) // _READ_TASKS)
     reading = partial(
@@ -498,6 +505,8 @@ def _dataset(
         keep=tuple(keep),
         image_id_type=manifest.image_id_type,
         batch_rows=block_rows,
+        schema=pa.schema([manifest.schema.field(name) for name in keep]),
+        skip_damaged=skip_damaged,
     )
     return (
         ray.data.from_arrow([table.slice(i, step) for i in range(0, len(table), step)])
@@ -559,6 +568,7 @@ def run_pipeline(
     output: Output,
     commit_seconds: float,
     breaker: Breaker | None = None,
+    skip_damaged: bool = False,
 ) -> Outcome:
     """Score units of work and commit their rows to the output.
 
@@ -573,15 +583,19 @@ def run_pipeline(
         output: Where rows are committed.
         commit_seconds: A part file is written this often.
         breaker: Ends the run early in an outage; None goes on through it.
+        skip_damaged: Give rows whose data in the manifest are damaged a status, and go on.
 
     Returns:
         What was done.
+
+    Raises:
+        InputError: If the manifest can't be read, or Ray fails.
     """
     began = time.monotonic()
     collected = _Collected(output, encoding.schema, commit_seconds, breaker)
     progress = Progress(rows)
     reference = ray.put(tower)
-    dataset = _dataset(manifest, keep, units, rows, reference, encoding, actors)
+    dataset = _dataset(manifest, keep, units, rows, reference, encoding, actors, skip_damaged)
     try:
         with _stop_requests() as stop, _Feed(dataset) as feed:
             while not stop.is_set() and not collected.broken:
@@ -597,6 +611,10 @@ def run_pipeline(
             collected.commit()
     except ray.exceptions.RayError as error:
         collected.commit()
+        if found := user_error(error):
+            if isinstance(found, DamagedManifestError):
+                output.note_damaged([found.file])
+            raise found from error
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(
             f"Ray could not go on ({lines[-1].strip()[:300]}); what was finished is safe, and the same "

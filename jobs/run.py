@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from dataclasses import asdict
 from functools import partial
@@ -16,7 +17,8 @@ from iqa_core import __version__
 from iqa_core.fetching import DEFAULT_SCHEMES, Fetcher, redact
 from iqa_core.images import decode_image
 from iqa_core.manifest import open_manifest, plan_units
-from iqa_core.output import Output, audit, output_schema
+from iqa_core.output import Output, audit, describe_lost, output_schema
+from iqa_core.schema import Status
 from iqa_core.towers import load_towers
 
 from .breaker import Breaker
@@ -67,6 +69,8 @@ def run_images(
         InputError: If an option or the manifest is unusable; nothing was written then.
     """
     manifest = open_manifest(manifest_uri, config.keep)
+    for note in manifest.notes:
+        print(f"--manifest {redact(manifest_uri)}: {note}", file=sys.stderr)
     towers = load_towers(config.model, config.resolution)
     prompts = prompts_of(towers) if prompts_of else None
     width = towers.text.encode(["a photo"]).shape[-1]
@@ -123,7 +127,7 @@ def run_images(
             breaker = Breaker(manifest.folder.uri) if config.max_error_rate < 1 else None
             outcome = run_pipeline(
                 manifest, config.keep, units, rows, towers.image, encoding, actors, output,
-                config.commit_seconds, breaker,
+                config.commit_seconds, breaker, config.skip_damaged,
             )  # fmt: skip
             return conclude(output, outcome, actors, config.max_error_rate)
 
@@ -234,6 +238,7 @@ def _summary(
         "complete": result.passed,
         "rows": len(output.committed.rows),
         "statuses": dict(output.committed.statuses),
+        "lost_rows": output.committed.statuses[Status.UNREADABLE],
         "parts": len(output.committed.parts),
         "audit": asdict(result),
         "last_run": {
@@ -258,6 +263,8 @@ def conclude_unchanged(output: Output, result: Audit, max_error_rate: float) -> 
     print(result)
     if not result.passed:
         return 1
+    if lost := describe_lost(output.committed.statuses):
+        print(lost)
     total = sum(output.committed.statuses.values())
     failed = total - output.committed.statuses["ok"]
     if total and failed / total > max_error_rate:

@@ -110,7 +110,7 @@ class TestReading:
         done.add(rows_of("a.parquet", [0, 1, 2, 3, 5, 9]))
         manifest = open_manifest(str(tmp_path))
         assert [row["uri"] for row in read_all(manifest, done)] == ["4", "6", "7", "8"]
-        assert [unit.group for unit in plan_units(manifest, done)] == [1, 2]
+        assert [unit.group for unit in plan_units(manifest, done)] == [0]
 
     def test_image_bytes(self, tmp_path):
         write(tmp_path / "a.parquet", image=[b"one", None], image_id=[7, 8], mos=[1.5, 2.5])
