@@ -103,11 +103,10 @@ def check_columns(path: str, name: str, schema: pa.Schema, keep: Sequence[str]) 
         raise InputError(f"column uri of {path} is {columns[URI]}, but must be a string")
     if IMAGE in columns:
         _check_image(path, columns[IMAGE])
+    known = columns | partitions(name)
     for column in keep:
-        if column not in columns and column not in partitions(name):
-            raise InputError(
-                f"--keep {column!r} is no column of {path}: it has {', '.join(columns)}"
-            )
+        if column not in known:
+            raise InputError(f"--keep {column!r} is no column of {path}: it has {', '.join(known)}")
 
 
 def _check_image(path: str, kind: pa.DataType) -> None:

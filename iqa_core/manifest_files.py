@@ -73,10 +73,13 @@ def find_files(uri: str) -> tuple[Folder, list[str], list[str]]:
     if not found.is_there:
         raise InputError(f"--manifest {shown} does not exist: check the path")
     if not found.names:
-        other = "; one with another name is read if --manifest names it, such as {}/{}"
+        hints = [f"; {note}" for note in found.notes[:1]]
+        if found.others:
+            example = redact(f"{found.root}/{found.others[0]}")
+            hints.append(f"; a file with another name, such as {example}, is read if it is named")
         raise InputError(
             f"--manifest {shown} holds no *{_SUFFIX} file: make one with `iqa manifest`"
-            + (other.format(redact(found.root), found.others[0]) if found.others else "")
+            + "".join(hints)
         )
     # Of HTTP, the path is the whole URL; and a file:// manifest is as local as one without.
     bare = has_scheme(found.root) or "://" not in uri or folder.is_local
@@ -224,9 +227,11 @@ def file_info(folder: Folder, handle: Any, path: str) -> dict[str, Any]:  # noqa
 
 def file_stamp(folder: Folder, info: dict[str, Any]) -> str:
     """Return a text that changes when a file is replaced, and costs no reading."""
-    keys = () if has_scheme(folder.root) else (*_CHECKSUMS, *_TIMES)  # HTTP's servers may disagree
-    known = [str(info[key]) for key in keys if info.get(key)]
-    return " ".join([str(info.get("size")), *known])
+    known = None
+    if not has_scheme(folder.root):  # servers of HTTP tag as they like
+        # Checksums first: a listing may have a time more exactly than the file's own headers.
+        known = next((info[key] for key in (*_CHECKSUMS, *_TIMES) if info.get(key)), None)
+    return f"{info.get('size')} {known}"
 
 
 def content_digest(

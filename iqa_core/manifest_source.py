@@ -128,7 +128,7 @@ class ManifestSource:
         Raises:
             StorageError: If the file can't be opened or read.
             UndecodableError: If what was read is not valid, or has not as many rows as the footer says.
-            InputError: As of :meth:`open`.
+            InputError: As of :meth:`open`, or if memory is short.
         """
         file = self.open()
         rows = 0
@@ -138,6 +138,11 @@ class ManifestSource:
             ):
                 rows += len(batch)
                 yield batch
+        except MemoryError as error:  # Arrow's too, and no damage
+            raise InputError(
+                f"{self.shown}, row group {group}: there is too little memory to read it "
+                f"({one_line(error)}): use machines with more, or write smaller row groups"
+            ) from error
         except (OSError, ValueError, pa.ArrowException) as error:
             failure = self._handle.failure if self._handle else None
             # A disk that can't read a sector is damage; all else that fails in reading is not.

@@ -40,6 +40,8 @@ __all__ = ["as_json", "conclude", "conclude_unchanged", "run_fingerprint", "run_
 #: Raised whenever the same options would give other numbers or columns.
 _FORMAT = 1
 _TOO_MANY_ERRORS = 3
+#: What is said of a manifest's folders and links at most.
+_NOTES = 5
 _STOPPED = 143  # as a process that SIGTERM ended
 
 
@@ -69,8 +71,10 @@ def run_images(
         InputError: If an option or the manifest is unusable; nothing was written then.
     """
     manifest = open_manifest(manifest_uri, config.keep)
-    for note in manifest.notes:
+    for note in manifest.notes[:_NOTES]:
         print(f"--manifest {redact(manifest_uri)}: {note}", file=sys.stderr)
+    if len(manifest.notes) > _NOTES:
+        print(f"and {len(manifest.notes) - _NOTES:,} more such folders or links", file=sys.stderr)
     towers = load_towers(config.model, config.resolution)
     prompts = prompts_of(towers) if prompts_of else None
     width = towers.text.encode(["a photo"]).shape[-1]
