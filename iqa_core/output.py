@@ -25,8 +25,18 @@ import pyarrow.parquet as pq
 from iqa_core.fetching import redact
 from iqa_core.files import Folder
 from iqa_core.lease import OutputLease
+from iqa_core.manifest_files import footer_digest
 from iqa_core.rows import RowSet
-from iqa_core.schema import HEIGHT, IDENTITY, IMAGE_ID, MANIFEST_FILE, URI, WIDTH, InputError
+from iqa_core.schema import (
+    HEIGHT,
+    IDENTITY,
+    IMAGE_ID,
+    MANIFEST_FILE,
+    URI,
+    WIDTH,
+    InputError,
+    Status,
+)
 from iqa_core.unscored import unscored_as_errors
 
 if TYPE_CHECKING:
@@ -44,9 +54,11 @@ __all__ = [
     "audit",
     "begun_with",
     "check_plan",
+    "describe_lost",
     "digest",
     "output_schema",
     "read_committed",
+    "read_damaged",
 ]
 
 PARTS = "part-*.parquet"
@@ -54,6 +66,7 @@ FINGERPRINT = "_run/fingerprint.json"
 PLAN = "_run/plan.json"
 _CONFIG = "_run/config.json"
 _SUMMARY = "_run/summary.json"
+_DAMAGED = "_run/damaged.json"
 _STATED = b"iqa"
 _READERS = 16
 _EXAMPLES = 5
@@ -306,7 +319,8 @@ class Output:
         if begun := begun_with(uri):
             _check_fingerprint(uri, begun, self._fingerprint)
             if self.folder.exists(PLAN):
-                check_plan(uri, self.folder.read_json(PLAN), manifest)
+                plan = self.folder.read_json(PLAN)
+                check_plan(uri, plan, manifest, read_damaged(self.folder))
         elif self.folder.list("*.parquet"):
             raise InputError(
                 f"--output {uri} holds Parquet files, but no {FINGERPRINT}: give a new or empty "
@@ -356,7 +370,7 @@ class Output:
     def _forget_if_empty(self) -> None:
         """Leave no plan, configuration and fingerprint of a run that committed nothing."""
         if not self.committed.parts:
-            for name in (FINGERPRINT, _CONFIG, PLAN):
+            for name in (FINGERPRINT, _CONFIG, PLAN, _DAMAGED):
                 with suppress(OSError):  # without rows they bind nobody
                     self.folder.remove(name)
 
@@ -384,6 +398,8 @@ class Output:
         with self._told():
             self._lease.check()
         table = unscored_as_errors(table)
+        lost = table.filter(pc.equal(table.column("status"), Status.UNREADABLE.value))
+        self.note_damaged(lost.column(MANIFEST_FILE).unique().to_pylist())
         name = f"part-{self._name}-{self._written:05d}.parquet"
         stated = self._write_part(name, table)
         self._written += 1
@@ -459,6 +475,23 @@ class Output:
             self.reconcile()
         return audit(self._manifest, self.committed.rows)
 
+    def note_damaged(self, names: Sequence[str]) -> None:
+        """Remember manifest files whose data are damaged, so that they can be restored.
+
+        Raises:
+            InputError: If it can't be written.
+        """
+        files = {file.name: file for file in self._manifest.files}
+        before = read_damaged(self.folder)
+        after = dict(before)
+        for name in names:
+            if before.get(name, {}).get("digest") != files[name].digest:
+                footer = _footer_digest(self._manifest, name)
+                after[name] = {"digest": files[name].digest, "footer": footer}
+        if after != before:
+            with self._told():
+                self.folder.write_json(_DAMAGED, after)
+
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary of a run."""
         with self._told():
@@ -488,8 +521,58 @@ def _check_fingerprint(uri: str, stored: Mapping[str, Any], wanted: Mapping[str,
             )
 
 
-def check_plan(uri: str, plan: Mapping[str, Any], manifest: Manifest) -> None:
+def read_damaged(folder: Folder) -> dict[str, dict[str, str | None]]:
+    """Return the manifest files that were found damaged: their digests, and those of their footers."""
+    if not folder.exists(_DAMAGED):
+        return {}
+    damaged: dict[str, dict[str, str | None]] = folder.read_json(_DAMAGED)
+    return damaged
+
+
+def describe_lost(statuses: Mapping[str, int]) -> str:
+    """Return a line on rows that damage of the manifest has cost, nothing if there are none."""
+    lost = statuses.get(Status.UNREADABLE, 0)
+    if not lost:
+        return ""
+    return (
+        f"{lost:,} rows are lost: their data in the manifest are damaged (status {Status.UNREADABLE}); "
+        f"once its files are restored, --retry-errors {Status.UNREADABLE} scores them"
+    )
+
+
+def _footer_digest(manifest: Manifest, name: str) -> str | None:
+    """Return a digest of the footer that a manifest file has now, None if it can't be read."""
+    folder = manifest.folder
+    try:
+        with folder.fs.open(folder.path(name), "rb") as file:
+            return footer_digest(pq.read_metadata(file))
+    except (OSError, pa.ArrowException):
+        return None
+
+
+def _is_restored(
+    manifest: Manifest, before: Mapping[str, Any], damaged: Mapping[str, str | None]
+) -> bool:
+    """Return whether a file whose size is as before was damaged then, and only differs in its data."""
+    if damaged.get("digest") != before["digest"] or not damaged.get("footer"):
+        return False
+    return _footer_digest(manifest, before["name"]) == damaged["footer"]
+
+
+def check_plan(
+    uri: str,
+    plan: Mapping[str, Any],
+    manifest: Manifest,
+    damaged: Mapping[str, Mapping[str, str | None]] | None = None,
+) -> None:
     """Compare a manifest with what an output's plan remembers of it.
+
+    Args:
+        uri: The output, for messages.
+        plan: The plan.
+        manifest: The manifest as it is now.
+        damaged: Of :func:`read_damaged`. Such a file may be restored: its content is another one
+            then, of the same size and with the same footer.
 
     Raises:
         InputError: If a file is gone or has changed; new ones are none of that.
@@ -505,6 +588,9 @@ def check_plan(uri: str, plan: Mapping[str, Any], manifest: Manifest) -> None:
         for key in ("rows", "size", "digest"):
             # Older outputs have no digest.
             if before.get(key) is not None and now[name][key] not in (before[key], None):
+                noted = (damaged or {}).get(name, {})
+                if key == "digest" and noted and _is_restored(manifest, before, noted):
+                    continue
                 raise InputError(
                     f"manifest file {name} of {manifest.uri} has changed: its {key} was {before[key]} "
                     f"when --output {uri} was begun and is {now[name][key]}: put it back, or give "

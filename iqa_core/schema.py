@@ -42,6 +42,7 @@ class Status(StrEnum):
 
     OK = "ok"
     INVALID_ROW = "invalid_row"  # the row names no image: null or of a wrong type
+    UNREADABLE = "unreadable"  # the manifest's own data of the row are damaged (--skip-damaged)
     DENIED = "denied"  # the URI is outside of what the run may read
     NOT_FOUND = "not_found"
     FORBIDDEN = "forbidden"

@@ -15,6 +15,7 @@ __all__ = ["ImageConfig"]
 #: The statuses of ``iqa_core.schema.Status`` but ``ok``; a test holds the two together.
 RetryKind = Literal[
     "invalid_row",
+    "unreadable",
     "denied",
     "not_found",
     "forbidden",
@@ -112,6 +113,11 @@ class ImageConfig:
     )
     retry_errors: tuple[RetryKind, ...] = option(
         (), help="do rows with these statuses again, such as timeout or network", metavar="KIND"
+    )
+    skip_damaged: bool = option(
+        False,
+        help="score the rest of a manifest file whose data are damaged; the rows that this costs get the "
+        "status unreadable",
     )
     lease_seconds: float = option(
         30.0,

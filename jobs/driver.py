@@ -25,6 +25,7 @@ import ray.data
 
 from iqa_core.files import has_scheme
 from iqa_core.manifest import plan_units
+from iqa_core.manifest_reading import DamagedManifestError
 from iqa_core.schema import URI, InputError, Status
 
 from .actors import waiting_for
@@ -106,6 +107,7 @@ def run_pipeline(
     output: Output,
     commit_seconds: float,
     breaker: Breaker | None = None,
+    skip_damaged: bool = False,
 ) -> Outcome:
     """Score units of work and commit their rows to the output.
 
@@ -120,9 +122,13 @@ def run_pipeline(
         output: Where rows are committed.
         commit_seconds: A part file is written this often.
         breaker: Ends the run early in an outage; None goes on through it.
+        skip_damaged: Give rows whose data in the manifest are damaged a status, and go on.
 
     Returns:
         What was done.
+
+    Raises:
+        InputError: If the manifest can't be read, no node can score, or Ray fails.
     """
     began = time.monotonic()
     collected = Collected(output, encoding.schema, commit_seconds, breaker, _seen_here(manifest))
@@ -134,7 +140,7 @@ def run_pipeline(
     with _stop_requests() as stop:
         while True:
             workers = Workers(reference, encoding, actors, losses)
-            chain = dataset(manifest, keep, units, rows, workers)
+            chain = dataset(manifest, keep, units, rows, workers, skip_damaged=skip_damaged)
             try:
                 _collect(chain, collected, progress, stop, partial(_waiting, actors))
                 break
@@ -142,7 +148,10 @@ def run_pipeline(
                 collected.commit()
                 found = node_error(error)
                 if found is None:
-                    raise as_input_error(error) from error
+                    failure = as_input_error(error)
+                    if isinstance(failure, DamagedManifestError):
+                        output.note_damaged([failure.file])
+                    raise failure from error
                 left_out.append(found)
                 actors = _without(actors, found)
                 progress.say(f"{found}: that node is left out")

@@ -11,7 +11,6 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from ray.data._internal.logging import SessionFileHandler
 from iqa_core.degradations import degraded_views
 from iqa_core.features import VIEW_LEVELS
 from iqa_core.manifest import DATA, Unit, read_unit
+from iqa_core.manifest_reading import READ_ERROR
 from iqa_core.schema import HEIGHT, IDENTITY, URI, WIDTH, ImageError, Status
 
 from .encoding import DECODE_SECONDS, DECODED_ON, FETCH_SECONDS, PIXELS, Encoding
@@ -44,10 +44,10 @@ __all__ = ["Workers", "dataset", "decode_rows", "read_rows"]
 
 #: Reading is split among this many tasks at most.
 _READ_TASKS = 1000
-#: Attempts at a unit of a remote manifest after the first.
-_READ_RETRIES = 5
 #: Pixel bytes in one block between decoding and the tower.
 _BLOCK_BYTES = 64 * 1024 * 1024
+#: Encoded bytes in one block between reading and decoding, by the manifest's average.
+_ENCODED_BYTES = 128 * 1024 * 1024
 #: Decode workers are replaced after so many tasks, as C decoders may leak.
 _TASKS_PER_WORKER = 2000
 
@@ -59,23 +59,20 @@ def read_rows(
     keep: Sequence[str],
     image_id_type: pa.DataType,
     batch_rows: int,
+    schema: pa.Schema | None = None,
+    skip_damaged: bool = False,
 ) -> Iterator[pa.Table]:
     """Read the units of work that a table lists (a Ray task)."""
     for row in table.to_pylist():
-        unit = Unit(**row)
-        yielded = attempt = 0
-        while True:
-            tables = read_unit(folder, unit, keep, image_id_type, batch_rows)
-            try:
-                for part in islice(tables, yielded, None):
-                    yield part
-                    yielded += 1
-                break
-            except Exception:
-                attempt += 1
-                if folder.is_local or attempt > _READ_RETRIES:
-                    raise
-                time.sleep(2**attempt / 2)
+        yield from read_unit(
+            folder,
+            Unit(**row),
+            keep,
+            image_id_type,
+            batch_rows,
+            schema=schema,
+            skip_damaged=skip_damaged,
+        )
 
 
 def decode_rows(table: pa.Table, *, encoding: Encoding) -> Iterator[pa.Table]:
@@ -91,12 +88,16 @@ def decode_rows(table: pa.Table, *, encoding: Encoding) -> Iterator[pa.Table]:
     fetched = encoding.fetcher.stream([uri or None for uri in uris])
     files, numbers = (table.column(name).to_pylist() for name in IDENTITY)
     node = this_node()[1]
+    internal = [name for name in (DATA, READ_ERROR) if name in table.column_names]
+    lost = table.column(READ_ERROR).to_pylist() if READ_ERROR in internal else [None] * len(table)
     with closing(guard):
         for position, embedded in enumerate(table.column(DATA)):
             began = time.perf_counter()
             data = next(fetched)
             if embedded.is_valid:
                 data = encoding.fetcher.within_limit(embedded.as_py())
+            elif reason := lost[position]:
+                data = ImageError(Status.UNREADABLE, reason)
             got = time.perf_counter()
             row = _decode(data, encoding.decoder, guard)
             if encoding.views and row[PIXELS] is not None:
@@ -107,7 +108,7 @@ def decode_rows(table: pa.Table, *, encoding: Encoding) -> Iterator[pa.Table]:
             rows.append(row)
             size += len(row[PIXELS] or b"")
             if size >= _BLOCK_BYTES or position == len(table) - 1:
-                yield _append(table.slice(start, len(rows)).drop_columns([DATA]), rows)
+                yield _append(table.slice(start, len(rows)).drop_columns(internal), rows)
                 rows, size, start = [], 0, position + 1
 
 
@@ -201,6 +202,8 @@ def dataset(
     units: Sequence[Unit],
     rows: int,
     workers: Workers,
+    *,
+    skip_damaged: bool = False,
 ) -> ray.data.Dataset:
     """Return the chain from units of work to scored rows; nothing runs before it is consumed.
 
@@ -210,6 +213,7 @@ def dataset(
         units: What is still to do.
         rows: Rows of these units.
         workers: What encodes and scores.
+        skip_damaged: Give rows whose data in the manifest are damaged a status, and go on.
     """
     quiet_ray_data()
     context = ray.data.DataContext.get_current()
@@ -219,6 +223,7 @@ def dataset(
     cpus = int(ray.cluster_resources().get("CPU", 1))
     # Enough blocks for every CPU, yet each some seconds of work.
     block_rows = min(max(rows // (4 * max(1, cpus)), encoding.batch_size), 4 * encoding.batch_size)
+    block_rows = min(block_rows, manifest.rows_within(_ENCODED_BYTES))
     table = pa.Table.from_pylist([vars(unit) for unit in units])
     step = -(-len(table) // _READ_TASKS)
     reading = partial(
@@ -227,6 +232,8 @@ def dataset(
         keep=tuple(keep),
         image_id_type=manifest.image_id_type,
         batch_rows=block_rows,
+        schema=pa.schema([manifest.schema.field(name) for name in keep]),
+        skip_damaged=skip_damaged,
     )
     return (
         ray.data.from_arrow([table.slice(i, step) for i in range(0, len(table), step)])

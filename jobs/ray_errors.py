@@ -76,8 +76,10 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 def user_error(error: BaseException) -> InputError | None:
     """Return the :class:`InputError` that a task raised, if that is what an error of Ray's is about."""
     for one in chain(error):
-        if type(one) is InputError or (isinstance(one, InputError) and not _is_rays(one)):
-            return InputError(str(one).partition("\n")[0])
+        if isinstance(one, InputError) and not _is_rays(one):
+            # Ray Data appends advice on its retries to the message, which is one line.
+            one.args = (str(one).partition("\n")[0], *one.args[1:])
+            return one
     return None
 
 
@@ -99,8 +101,7 @@ def as_input_error(error: BaseException) -> InputError:
     Args:
         error: What Ray Data or Ray Train raised.
     """
-    own = error if isinstance(error, InputError) and not _is_rays(error) else user_error(error)
-    if own is not None:
+    if own := user_error(error):
         return own
     innermost = list(chain(error))[-1]
     if isinstance(innermost, _PASSING) or isinstance(error, _PASSING):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -17,7 +18,8 @@ from iqa_core import __version__
 from iqa_core.fetching import DEFAULT_SCHEMES, Fetcher, redact
 from iqa_core.images import decode_image
 from iqa_core.manifest import open_manifest, plan_units
-from iqa_core.output import Output, audit, begun_with, output_schema
+from iqa_core.output import Output, audit, begun_with, describe_lost, output_schema
+from iqa_core.schema import Status
 from iqa_core.towers import load_towers
 
 from .actors import plan_actors
@@ -44,6 +46,8 @@ __all__ = ["as_json", "conclude", "conclude_unchanged", "run_fingerprint", "run_
 #: Raised whenever the same options would give other numbers or columns.
 _FORMAT = 1
 _TOO_MANY_ERRORS = 3
+#: What is said of a manifest's folders and links at most.
+_NOTES = 5
 _STOPPED = 143  # as a process that SIGTERM ended
 
 
@@ -73,6 +77,10 @@ def run_images(
         InputError: If an option or the manifest is unusable; nothing was written then.
     """
     manifest = open_manifest(manifest_uri, config.keep)
+    for note in manifest.notes[:_NOTES]:
+        print(f"--manifest {redact(manifest_uri)}: {note}", file=sys.stderr)
+    if len(manifest.notes) > _NOTES:
+        print(f"and {len(manifest.notes) - _NOTES:,} more such folders or links", file=sys.stderr)
     towers = load_towers(config.model, config.resolution)
     prompts = prompts_of(towers) if prompts_of else None
     width = towers.text.encode(["a photo"]).shape[-1]
@@ -133,13 +141,13 @@ def run_images(
             rows = manifest.rows - before
             done = f", {before:,} done before" if before else ""
             print(f"{rows:,} rows to do{done}; {towers.name} in {precision}, {actors}", flush=True)
-            if note := _about_gpus(actors, cluster):
-                print(note, flush=True)
+            if about_gpus := _about_gpus(actors, cluster):
+                print(about_gpus, flush=True)
             units = list(plan_units(manifest, output.committed.rows))
             breaker = Breaker(manifest.folder.uri) if config.max_error_rate < 1 else None
             outcome = run_pipeline(
                 manifest, config.keep, units, rows, towers.image, encoding, actors, output,
-                config.commit_seconds, breaker,
+                config.commit_seconds, breaker, config.skip_damaged,
             )  # fmt: skip
             return conclude(output, outcome, actors, config.max_error_rate)
 
@@ -265,6 +273,7 @@ def _summary(
         "complete": result.passed,
         "rows": len(output.committed.rows),
         "statuses": dict(output.committed.statuses),
+        "lost_rows": output.committed.statuses[Status.UNREADABLE],
         "parts": len(output.committed.parts),
         "audit": asdict(result),
         "last_run": {
@@ -291,6 +300,8 @@ def conclude_unchanged(output: Output, result: Audit, max_error_rate: float) -> 
     print(result)
     if not result.passed:
         return 1
+    if lost := describe_lost(output.committed.statuses):
+        print(lost)
     total = sum(output.committed.statuses.values())
     failed = total - output.committed.statuses["ok"]
     if total and failed / total > max_error_rate:

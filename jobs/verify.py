@@ -11,8 +11,18 @@ from dataclasses import asdict, dataclass
 
 from iqa_core.files import Folder
 from iqa_core.manifest import open_manifest
-from iqa_core.output import FINGERPRINT, PARTS, PLAN, audit, check_plan, digest, read_committed
-from iqa_core.schema import InputError
+from iqa_core.output import (
+    FINGERPRINT,
+    PARTS,
+    PLAN,
+    audit,
+    check_plan,
+    describe_lost,
+    digest,
+    read_committed,
+    read_damaged,
+)
+from iqa_core.schema import InputError, Status
 
 from .options import option
 
@@ -37,7 +47,8 @@ def run(config: Config) -> int:
             f"--scores {config.scores} holds no {PARTS}: give the output of `iqa score`"
         )
     if folder.exists(PLAN):
-        check_plan(config.scores, folder.read_json(PLAN), manifest)
+        plan = folder.read_json(PLAN)
+        check_plan(config.scores, plan, manifest, read_damaged(folder))
     committed = read_committed(folder, everything=True)
     result = audit(manifest, committed.rows)
     # Part files of versions that did not state one have none, which is no contradiction.
@@ -49,10 +60,13 @@ def run(config: Config) -> int:
     if config.json:
         findings = {"passed": passed, **asdict(result), "fingerprints": len(foreign) + 1}
         findings |= {"parts": len(committed.parts), "statuses": dict(committed.statuses)}
+        findings["lost"] = committed.statuses[Status.UNREADABLE]
         print(json.dumps(findings, indent=2))
         return 0 if passed else 1
     print(result)
     print(", ".join(f"{name} {count:,}" for name, count in committed.statuses.most_common()))
+    if lost := describe_lost(committed.statuses):
+        print(lost)
     if foreign:
         print(
             f"{len(foreign)} other fingerprints among {len(committed.parts)} part files: not equal"

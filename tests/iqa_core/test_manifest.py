@@ -11,10 +11,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyroaring import BitMap
 
 from iqa_core.fetching import Fetcher
 from iqa_core.manifest import open_manifest, plan_units, read_unit
-from iqa_core.output import Output, audit, begun_with, output_schema, read_committed
+from iqa_core.output import (
+    Output,
+    audit,
+    begun_with,
+    describe_lost,
+    output_schema,
+    read_committed,
+    read_damaged,
+)
 from iqa_core.rows import RowSet
 from iqa_core.schema import InputError
 
@@ -110,7 +119,11 @@ class TestReading:
         done.add(rows_of("a.parquet", [0, 1, 2, 3, 5, 9]))
         manifest = open_manifest(str(tmp_path))
         assert [row["uri"] for row in read_all(manifest, done)] == ["4", "6", "7", "8"]
-        assert [unit.group for unit in plan_units(manifest, done)] == [1, 2]
+        (unit,) = plan_units(
+            manifest, done
+        )  # of several row groups, whose done rows are not wanted
+        assert (unit.group, unit.stop_group) == (0, 3)
+        assert list(BitMap.deserialize(unit.wanted)) == [4, 6, 7, 8]
 
     def test_image_bytes(self, tmp_path):
         write(tmp_path / "a.parquet", image=[b"one", None], image_id=[7, 8], mos=[1.5, 2.5])
@@ -180,7 +193,12 @@ class TestOutput:
     def table(self, manifest, numbers, statuses=None):
         schema = output_schema(manifest, ["mos"], pairs=["p"])
         rows = [
-            {"manifest_file": "a.parquet", "manifest_row": n, "status": status}
+            {
+                "manifest_file": "a.parquet",
+                "manifest_row": n,
+                "status": status,
+                "score": 0.5 if status == "ok" else None,
+            }
             for n, status in zip(numbers, statuses or ["ok"] * len(numbers), strict=True)
         ]
         return pa.Table.from_pylist(rows, schema=schema)
@@ -279,6 +297,51 @@ class TestOutput:
             Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
         write(tmp_path / "m/a.parquet", uri=[str(n) for n in range(6)], mos=[1] * 6)  # put back
         Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
+
+    def test_a_damaged_manifest_file_may_be_restored(self, manifest, tmp_path):
+        path = tmp_path / "m/a.parquet"
+        sound = path.read_bytes()
+        path.write_bytes(sound[:5] + bytes([sound[5] ^ 1]) + sound[6:])
+        damaged = open_manifest(str(tmp_path / "m"))
+        output = Output(str(tmp_path / "o"), damaged, FINGERPRINT)
+        with output.writing({}, 30):
+            output.commit(self.table(manifest, [0]))
+            output.note_damaged(["a.parquet"])
+        Output(str(tmp_path / "o"), damaged, FINGERPRINT)
+        path.write_bytes(sound)
+        restored = open_manifest(str(tmp_path / "m"))
+        with Output(str(tmp_path / "o"), restored, FINGERPRINT).writing({}, 30):
+            pass
+        # It is a file like any other from now on, and no other content is taken for a restored one.
+        path.write_bytes(sound[:5] + bytes([sound[5] ^ 2]) + sound[6:])
+        with pytest.raises(
+            InputError, match=r"manifest file a\.parquet .* has changed: its digest"
+        ):
+            Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
+
+    def test_a_damaged_file_may_not_become_another_one(self, manifest, tmp_path):
+        path = tmp_path / "m/a.parquet"
+        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
+        with output.writing({}, 30):
+            output.commit(self.table(manifest, [0]))
+            output.note_damaged(["a.parquet"])
+        size = path.stat().st_size
+        write(path, uri=[str(n) for n in range(5, -1, -1)], mos=[2] * 6)
+        assert path.stat().st_size == size
+        with pytest.raises(
+            InputError, match=r"manifest file a\.parquet .* has changed: its digest"
+        ):
+            Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
+
+    def test_lost_rows_note_their_file(self, manifest, tmp_path):
+        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
+        with output.writing({}, 30):
+            output.commit(self.table(manifest, [0, 1], ["ok", "empty"]))
+            assert read_damaged(output.folder) == {}
+            output.commit(self.table(manifest, [2, 3], ["unreadable", "ok"]))
+        assert list(read_damaged(output.folder)) == ["a.parquet"]
+        assert describe_lost(output.committed.statuses).startswith("1 rows are lost: their data")
+        assert describe_lost({"ok": 3}) == ""
 
     def test_outputs_of_versions_without_digests_go_on(self, manifest, tmp_path):
         output = self.begin(manifest, tmp_path)

@@ -10,6 +10,7 @@ import sys
 import pytest
 import ray
 
+from iqa_core.manifest_reading import DamagedManifestError
 from iqa_core.schema import InputError
 from jobs.pipeline import quiet_ray_data
 from jobs.ray_errors import NodeError, as_input_error, node_error, user_error
@@ -17,6 +18,10 @@ from jobs.ray_errors import NodeError, as_input_error, node_error, user_error
 
 def give_up(_):
     raise InputError("--manifest m.parquet is damaged: restore it")
+
+
+def find_damage(_):
+    raise DamagedManifestError("m.parquet, row group 3: restore it", "m.parquet")
 
 
 def blame_the_node(_):
@@ -56,6 +61,24 @@ def test_input_errors_come_back_as_they_were(raised):
     assert str(user_error(error)) == "--manifest m.parquet is damaged: restore it"
     assert str(as_input_error(error)) == "--manifest m.parquet is damaged: restore it"
     assert node_error(error) is None
+
+
+@pytest.mark.ray
+def test_damage_comes_back_with_its_file(raised):
+    found = as_input_error(raised(find_damage))
+    assert isinstance(found, DamagedManifestError)
+    assert (str(found), found.file) == ("m.parquet, row group 3: restore it", "m.parquet")
+
+
+def test_input_errors_are_found_below_all_wrappers():
+    said = InputError("a.parquet: give another one\nFailed to apply UDF\nTo change retry attempts")
+    wrapper = ray.exceptions.UserCodeException("UDF failed to process a data block.")
+    wrapper.__cause__ = said
+    error = ray.exceptions.RayTaskError(
+        "task", "Traceback:\nboom", wrapper, proctitle="ray", pid=1, ip="127.0.0.1"
+    )
+    assert str(user_error(error.as_instanceof_cause())) == "a.parquet: give another one"
+    assert user_error(error) is said
 
 
 @pytest.mark.ray
