@@ -185,7 +185,14 @@ def _walk(root: str, enter: Callable[[str], bool] | None = None) -> tuple[list[s
     while folders or links:
         # Links last: a folder has its own name where a link leads to it as well.
         place = folders.popleft() if folders else links.popleft()
-        identity = _identity(place or "/")
+        try:
+            identity = _identity(place or "/")
+            entries = sorted(os.scandir(place or "/"), key=lambda entry: entry.name)
+        except OSError as error:
+            if place == root:
+                raise
+            notes.append(f"{place} is left out: it can't be listed ({error.strerror})")
+            continue
         if identity in above:
             notes.append(f"{place} is not followed: it links to a folder that holds {root}")
             continue
@@ -193,21 +200,14 @@ def _walk(root: str, enter: Callable[[str], bool] | None = None) -> tuple[list[s
             notes.append(f"{place} is not followed: it is {seen[identity]}, which is read already")
             continue
         seen[identity] = place
-        try:
-            entries = sorted(os.scandir(place or "/"), key=lambda entry: entry.name)
-        except OSError as error:
-            if place == root:
-                raise
-            notes.append(f"{place} is left out: it can't be listed ({error.strerror})")
-            continue
         for entry in entries:
             path = f"{place}/{entry.name}"
             if _is_hidden(entry.name):
                 continue
-            if entry.is_dir():
+            if os.path.isdir(path):  # unlike the entry's own method, no error for a link to itself
                 if enter is None or enter(path):
                     (links if entry.is_symlink() else folders).append(path)
-            elif entry.is_file() or entry.name.endswith(_SUFFIX):
+            elif os.path.isfile(path) or entry.name.endswith(_SUFFIX):
                 files.append(path)
             elif entry.is_symlink():
                 notes.append(f"{path} is left out: it links to {os.readlink(path)}, which is gone")

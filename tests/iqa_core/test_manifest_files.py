@@ -103,6 +103,7 @@ class TestLinks:
         (tmp_path / "m/a/self").symlink_to(tmp_path / "m/a")
         (tmp_path / "m/b/root").symlink_to("..")
         (tmp_path / "m/up").symlink_to(tmp_path)
+        (tmp_path / "m/x").symlink_to("x")
         manifest = open_manifest(str(tmp_path / "m"))
         assert [file.name for file in manifest.files] == ["a/x.parquet", "b/y.parquet"]
         base = tmp_path / "m"
@@ -110,6 +111,7 @@ class TestLinks:
             f"{base}/a/self is not followed: it is {base}/a, which is read already",
             f"{base}/b/root is not followed: it is {base}, which is read already",
             f"{base}/up is not followed: it links to a folder that holds {base}",
+            f"{base}/x is left out: it links to x, which is gone",
         ]
 
     def test_a_folder_with_two_names_is_read_once_by_its_own(self, write, tmp_path):
