@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -98,8 +100,8 @@ def _list_source(source: str, uri_column: str | None, report: ListingReport) -> 
             uris += members
             ids += names
         else:
-            uris.append(uri)
-            ids.append(name)
+            uris.append(_as_text(uri))
+            ids.append(os.fsencode(name).decode(errors="backslashreplace"))
     yield pa.table({URI: pa.array(uris, pa.string()), IMAGE_ID: pa.array(ids, pa.string())})
 
 
@@ -111,12 +113,19 @@ def _reason_against(uri: str, suffix: str) -> Reason | None:
         return Reason.PARQUET
     if suffix != ".tar" and suffix not in IMAGE_SUFFIXES:
         return Reason.SUFFIX
-    if uri.startswith("/"):  # a local path, in which nothing may read as something else
-        if not _is_utf_8(uri):
-            return Reason.NOT_UTF8
-        if has_scheme(uri) or _RANGE.search(uri):
-            return Reason.LIKE_URI
+    if suffix == ".tar" and not _is_utf_8(uri):
+        return Reason.NOT_UTF8
+    # A local path in which nothing may read as something else.
+    if uri.startswith("/") and (has_scheme(uri) or _RANGE.search(uri)):
+        return Reason.LIKE_URI
     return None
+
+
+def _as_text(uri: str) -> str:
+    """Return what names a file in a manifest, which is text: a ``file:`` URI where its path is none."""
+    if uri.startswith("/") and not _is_utf_8(uri):
+        return f"file://{quote(os.fsencode(uri))}"
+    return uri
 
 
 def _is_utf_8(path: str) -> bool:

@@ -46,8 +46,8 @@ class Reason(Enum):
     NOT_UTF8 = (
         "not_utf8",
         Group.LEFT_OUT,
-        "images left out: their names are no UTF-8, but of an older encoding, as from an old archive: "
-        "rename them, for instance with convmv",
+        "shards left out: their names are no UTF-8, but of an older encoding: rename them, for instance "
+        "with convmv",
     )
     LIKE_URI = (
         "like_uri",

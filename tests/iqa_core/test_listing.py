@@ -232,19 +232,33 @@ def test_folders_that_may_not_be_read_are_counted():
 
 
 class TestNames:
-    def test_those_in_older_encodings_are_counted_and_the_others_listed(self, tmp_path):
+    def test_those_in_older_encodings_are_read_back(self, tmp_path):
         shift_jis, latin_1 = "写真.jpg".encode("shift_jis"), "Größe".encode("latin-1")
-        write(tmp_path, "good.jpg", "写真.jpg", shift_jis, latin_1 + b"/a.jpg", latin_1 + b"/b.txt")
+        names = [b"good.jpg", "写真.jpg".encode(), shift_jis, latin_1 + b"/a.jpg"]
+        for name in (*names, latin_1 + b"/b.txt"):
+            path = os.fsencode(tmp_path) + b"/" + name
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(name)
         table, report = find_images([str(tmp_path)])
-        assert table["image_id"].to_pylist() == ["good.jpg", "写真.jpg"]
         assert {reason: tally.count for reason, tally in report.tallies.items()} == {
-            Reason.NOT_UTF8: 2,
-            Reason.SUFFIX: 1,
+            Reason.SUFFIX: 1
         }
-        assert report.tallies[Reason.NOT_UTF8].example == r"Gr\xf6\xdfe/a.jpg"
         json.dumps(report.document()).encode()
-        with pytest.raises(InputError, match=r"Gr\\xf6\\xdfe: no image among 2 files: "):
-            find_images([os.fsdecode(os.fsencode(tmp_path) + b"/" + latin_1)])
+        write_manifest(table, str(tmp_path / "m.parquet"))
+        stored = pq.read_table(tmp_path / "m.parquet").to_pydict()
+        fetcher = Fetcher(str(tmp_path))
+        assert {fetcher.fetch(uri) for uri in stored["uri"]} == set(names)
+        assert r"Gr\xf6\xdfe/a.jpg" in stored["image_id"]
+        folder = os.fsdecode(os.fsencode(tmp_path) + b"/" + latin_1)
+        assert find_images([folder])[0]["image_id"].to_pylist() == ["a.jpg"]
+
+    def test_shards_in_older_encodings_are_counted(self, tmp_path):
+        write(tmp_path, "good.jpg", "Größe".encode("latin-1") + b".tar")
+        table, report = find_images([str(tmp_path)])
+        assert table["image_id"].to_pylist() == ["good.jpg"]
+        assert report.tallies[Reason.NOT_UTF8].count == 1
+        assert report.tallies[Reason.NOT_UTF8].example == r"Gr\xf6\xdfe.tar"
 
     def test_any_others_are_read_back(self, tmp_path):
         names = [
