@@ -41,3 +41,10 @@ def test_each_line_names_tests_that_exist():
             if name not in files.get(file, ()):
                 wrong.append(f"{file}::{name} is no test: {row}")
     assert wrong == []
+
+
+def test_each_kind_has_lines():
+    sections = PAGE.read_text(encoding="utf-8").split("\n## ")[1:]
+    empty = [section.partition("\n")[0] for section in sections if section.count("\n| ") < 4]
+    assert len(sections) == 7
+    assert empty == []
