@@ -7,6 +7,7 @@ import importlib
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from typing import TYPE_CHECKING, NoReturn
 
@@ -75,6 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         2 at once.
     """
     words = sys.argv[1:] if argv is None else list(argv)
+    if reason := _without_temporary_folder():
+        print(f"iqa: {reason}", file=sys.stderr)
+        return 1
     command = next((word for word in words if word in COMMANDS), None)
     arguments = _parser(command).parse_args(words)
     module = importlib.import_module(f".{arguments.command}", __package__)
@@ -98,6 +102,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_redacted(traceback.format_exc()), end="", file=sys.stderr)
         return 1
     return status
+
+
+def _without_temporary_folder() -> str | None:
+    """Return why there is no temporary folder, which torch wants at its import; make do with memory."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:  # a read-only root, and no TMPDIR
+        if not os.access("/dev/shm", os.W_OK):  # noqa: S108 - of all users, and so is /tmp
+            return f"{error.strerror}: set TMPDIR to a folder that this user may write to"
+        os.environ["TMPDIR"] = "/dev/shm"  # noqa: S108
+    return None
 
 
 def _redacted(text: str) -> str:

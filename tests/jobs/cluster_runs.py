@@ -59,8 +59,8 @@ def score(folder, output, *words):
 def gpus(cluster, folder):
     """GPUs that come later; an output begun without; a GPU node on which no actor can start."""
     found = {"on CPUs": score(folder, "cpus")}
+    found["stopped"] = stop_waiting(cluster, folder)
     use(OnDevice)
-
     # In a process of its own: only a main thread may call `cluster.add_node`.
     coming = start_node(cluster, "--num-gpus=1", before="sleep 45")
     found["waited"] = score(folder, "later", "--gpus-per-actor", "1")
@@ -72,6 +72,25 @@ def gpus(cluster, folder):
     found |= {"with a bad node": score(folder, "bad"), "bad node": bad.node_id}
     end_node(coming)
     return found
+
+
+def stop_waiting(cluster, folder):
+    """Stop a run that waits for GPUs, by the signal of `ray job stop`."""
+    words = ["--manifest", folder / "m.parquet", "--output", folder / "stopped"]
+    words += ["--gpus-per-actor", "1", "--address", cluster.address]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jobs", "score", *map(str, words)], stderr=subprocess.PIPE, text=True
+    )
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if line.startswith("waiting for a node"):
+            break
+    began = time.monotonic()
+    process.terminate()
+    lines += process.stderr
+    status = process.wait()
+    return {"status": status, "err": "".join(lines), "seconds": time.monotonic() - began}
 
 
 def blind(cluster, folder):

@@ -19,7 +19,9 @@ def on_nodes(what, folder):
     """Run one function of cluster_runs.py; return what it found."""
     done = subprocess.run(
         [sys.executable, ROOT / "tests/jobs/cluster_runs.py", what, folder],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        # Ray Data's own limit on waiting, which the runs must not have.
+        env=os.environ
+        | {"PYTHONPATH": str(ROOT), "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "20"},
         capture_output=True,
         text=True,
         timeout=600,
@@ -57,6 +59,15 @@ def test_a_run_waits_for_gpus_and_says_so(gpus):
     assert "in fp16" in run["out"]
     assert "scored on 1 x cuda" in run["out"]
     assert run["summary"]["statuses"] == {"ok": 60, "not_found": 1}
+
+
+def test_a_run_that_waits_ends_on_request(gpus):
+    stopped = gpus["stopped"]
+    assert stopped["status"] == 143
+    *_, last = stopped["err"].strip().splitlines()
+    assert "Traceback" not in stopped["err"]
+    assert "; the same command goes on" in last or "stopping: writing what is finished" in last
+    assert stopped["seconds"] < 30
 
 
 def test_an_output_keeps_the_precision_it_was_begun_with(gpus):
