@@ -144,7 +144,7 @@ def run_pipeline(
             try:
                 _collect(chain, collected, progress, stop, partial(_waiting, actors))
                 break
-            except Exception as error:
+            except _ExecutionError as error:
                 collected.commit()
                 found = node_error(error)
                 if found is None:
@@ -156,6 +156,8 @@ def run_pipeline(
                 actors = _without(actors, found)
                 progress.say(f"{found}: that node is left out")
                 units = list(plan_units(manifest, output.committed.rows))
+                if not units:
+                    break
     progress.close()
     return Outcome(
         rows=collected.statuses.total(),
@@ -339,6 +341,10 @@ def _bottleneck(busy: dict[str, float], actors: Actors, scoring: int) -> str | N
     return max(load, key=lambda stage: load[stage])
 
 
+class _ExecutionError(Exception):
+    """Ray Data's execution failed; the cause is what it raised."""
+
+
 class _Feed:
     """Takes scored blocks from Ray in a thread of its own, so that the driver never only waits."""
 
@@ -373,6 +379,8 @@ class _Feed:
             item = self._blocks.get(timeout=timeout)
         except queue.Empty:
             return None
+        if isinstance(item, Exception):
+            raise _ExecutionError(str(item)) from item
         if isinstance(item, BaseException):
             raise item
         return item

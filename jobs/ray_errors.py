@@ -103,15 +103,16 @@ def as_input_error(error: BaseException) -> InputError:
     """
     if own := user_error(error):
         return own
-    innermost = list(chain(error))[-1]
-    if isinstance(innermost, _PASSING) or isinstance(error, _PASSING):
+    causes = list(chain(error))
+    lost = next((one for one in causes if isinstance(one, _PASSING)), None)
+    if lost is not None:
         return InputError(
-            f"Ray lost part of the work for good ({_reason(innermost)}); what was finished is safe, and "
-            "the same command goes on from there"
+            f"Ray lost part of the work for good ({_reason(lost)}); what was finished is safe, and the "
+            "same command goes on from there"
         )
     return InputError(
-        f"a task failed ({_reason(innermost)}); what was finished is safe, but the same command may "
-        "meet this again: the workers' own words are in Ray's session logs"
+        f"a task failed ({_reason(causes[-1])}); what was finished is safe, but the same command may meet "
+        "this again: the workers' own words are in Ray's session logs"
     )
 
 

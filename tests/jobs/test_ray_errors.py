@@ -104,6 +104,11 @@ def test_losses_may_be_made_good(ray_cluster):
     line = str(as_input_error(caught.value))
     assert re.match(r"Ray lost part of the work for good \(WorkerCrashedError: .*\)", line)
     assert "the same command goes on from there" in line
+    # As Ray Data raises it.
+    caught.value.__cause__ = ray.data.exceptions.SystemException()
+    wrapped = RuntimeError()
+    wrapped.__cause__ = caught.value
+    assert str(as_input_error(wrapped)) == line
 
 
 def test_input_errors_of_the_driver_stay():
