@@ -306,17 +306,17 @@ def test_other_sizes_are_named_and_so_is_the_architecture_that_has_them(
     wide = other_config(tmp_path, "wider-vit", width=128)
     message = refused(state, "wider-vit")
     assert "visual.class_embedding is 64 in the file and 128 in the architecture" in message
-    assert (
-        "with a text tower of 2 layers, width 64: name small-vit or small-vit-quickgelu" in message
-    )
+    assert "with a text tower of 2 layers, width 64: name " in message
+    # Among others of these sizes, which other tests may have made.
+    assert {"small-vit", "small-vit-quickgelu"} <= set(message.rpartition("name ")[2].split(" or "))
     deep = other_config(tmp_path, "deeper-vit", layers=3)
     message = refused(prefixed("model.", deep))
     assert (
         "its towers have 12 tensors that this architecture has not, such as model.visual" in message
     )
-    assert message.endswith("name deeper-vit")
+    assert "deeper-vit" in message.rpartition("name ")[2].split(" or ")
     assert "12 are missing, such as visual.transformer.resblocks.2." in refused(state, "deeper-vit")
-    assert "name wider-vit" in refused(in_transformers(wide))
+    assert "wider-vit" in refused(in_transformers(wide)).rpartition("name ")[2].split(" or ")
 
 
 def test_sizes_that_no_architecture_has(state, refused):

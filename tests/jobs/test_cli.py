@@ -80,6 +80,8 @@ def test_an_output_of_another_fingerprint(tmp_path, manifest):
     (output / "_run").mkdir(parents=True)
     other = {"kind": "score", "format": 1, "model": "RN50/openai"}
     (output / "_run" / "fingerprint.json").write_text(json.dumps(other))
+    identity = {"manifest_file": ["m.parquet"], "manifest_row": [0], "status": ["ok"]}
+    pq.write_table(pa.table(identity), output / "part-0.parquet")
     status, line = run(tmp_path, "score", "--manifest", manifest, "--output", output)
     assert status == 1
     assert "holds another run's rows, with model 'RN50/openai' where this run has 'tiny'" in line

@@ -164,7 +164,9 @@ class TestPossibleGpus:
         with pytest.raises(ValueError, match="no cluster configuration"):
             gpus_of_node_types(config)
 
-    def test_a_machine_of_its_own_has_what_it_has(self):
+    def test_a_machine_of_its_own_has_what_it_has(self, monkeypatch):
+        monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)  # by another test
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
         found = Cluster(None)
         assert found.possible_gpus == found.resources["GPU"]
         assert found.resources["CPU"] >= 2
