@@ -129,6 +129,10 @@ def write_images(folder):
     pq.write_table(pa.table({"uri": [*uris, "none.png"]}), folder / "m.parquet")
 
 
+def start():
+    ray.init("local", num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False)
+
+
 def run_all(folder):
     write_images(folder)
     manifest = ("--manifest", folder / "m.parquet", "--batch-size", 4)
@@ -148,7 +152,9 @@ def run_all(folder):
     runs["embed"] = command("embed", *manifest, "--output", features, "--views", 2)
     runs["embed"] |= json.loads((features / "_run/summary.json").read_text())
     runs["rescore"] = command("score", "--features", features, "--output", folder / "rescored")
-    for workers in (1, 2):
+    ray.shutdown()  # actors of a data set may outlive it for a while, and hold their GPUs
+    start()
+    for workers in (2, 1):
         learned = folder / f"learned-{workers}.safetensors"
         words = ("--features", features, "--output", learned, "--num-workers", workers)
         words += ("--steps", 4, "--checkpoint-steps", 2, "--list-size", 4, "--pairs", "clip-iqa")
@@ -158,7 +164,7 @@ def run_all(folder):
 
 if __name__ == "__main__":
     folder, started = Path(sys.argv[1]), set()
-    ray.init("local", num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False)
+    start()
     callers(started)
     runs = run_all(folder)
     (folder / "runs.json").write_text(json.dumps({"runs": runs, "started": sorted(started)}))
