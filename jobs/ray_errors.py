@@ -13,7 +13,15 @@ from iqa_core.schema import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["NodeError", "as_input_error", "node_error", "node_name", "this_node", "user_error"]
+__all__ = [
+    "NodeError",
+    "as_input_error",
+    "loss",
+    "node_error",
+    "node_name",
+    "this_node",
+    "user_error",
+]
 
 _LONGEST = 300
 
@@ -70,7 +78,12 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
-        error = getattr(error, "cause", None) or error.__cause__
+        # Ray Train calls what became of a worker its failure.
+        error = (
+            getattr(error, "cause", None)
+            or getattr(error, "health_check_failure", None)
+            or error.__cause__
+        )
 
 
 def user_error(error: BaseException) -> InputError | None:
@@ -95,6 +108,11 @@ def _is_rays(error: BaseException) -> bool:
     return isinstance(error, ray.exceptions.RayError)
 
 
+def loss(error: BaseException) -> BaseException | None:
+    """Return what was lost, if the same work may succeed when it is done again; None otherwise."""
+    return next((one for one in chain(error) if isinstance(one, _PASSING)), None)
+
+
 def as_input_error(error: BaseException) -> InputError:
     """Return one line: what happened, what is safe, and whether the same command can go on.
 
@@ -103,15 +121,15 @@ def as_input_error(error: BaseException) -> InputError:
     """
     if own := user_error(error):
         return own
-    causes = list(chain(error))
-    lost = next((one for one in causes if isinstance(one, _PASSING)), None)
+    lost = loss(error)
     if lost is not None:
         return InputError(
             f"Ray lost part of the work for good ({_reason(lost)}); what was finished is safe, and the "
             "same command goes on from there"
         )
+    innermost = list(chain(error))[-1]
     return InputError(
-        f"a task failed ({_reason(causes[-1])}); what was finished is safe, but the same command may meet "
+        f"a task failed ({_reason(innermost)}); what was finished is safe, but the same command may meet "
         "this again: the workers' own words are in Ray's session logs"
     )
 

@@ -76,7 +76,7 @@ from iqa_core.training_report import TrainingFacts, training_page
 from .actors import Actors, waiting_for
 from .cluster import Cluster
 from .progress import Progress
-from .ray_errors import as_input_error
+from .ray_errors import as_input_error, loss
 from .visibility import check_visible
 
 if TYPE_CHECKING:
@@ -452,11 +452,16 @@ def _collectives(scaling: ScalingConfig) -> str:
 def _failure(error: Exception, max_failures: int, folder: Folder) -> InputError:
     """Return one line: why training failed, and whether the same command can go on."""
     failures = [*getattr(error, "worker_failures", {}).values()]
-    controller = getattr(error, "controller_failure", None)
-    reason = as_input_error(next(iter(failures), controller) or error)
+    cause = next(iter(failures), getattr(error, "controller_failure", None)) or error
+    reason = str(as_input_error(cause)).partition("; what was finished is safe")[0]
+    ended = f"training ended after {max_failures} restarts: {reason}"
+    if loss(cause) is not None:
+        return InputError(
+            f"{ended}; the same command goes on from the last checkpoint in {folder.uri}"
+        )
     return InputError(
-        f"training ended after {max_failures} restarts: {reason}; the last checkpoint, if there is one, "
-        f"is kept in {folder.uri}"
+        f"{ended}; the last checkpoint, if there is one, is kept in {folder.uri}, but the same command may "
+        "meet this again"
     )
 
 

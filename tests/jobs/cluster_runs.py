@@ -1,6 +1,7 @@
 """Runs the commands on clusters of several local nodes, for tests/jobs/test_nodes.py.
 
-A program of its own, as a process has one Ray: ``python cluster_runs.py WHAT FOLDER`` prints JSON. The
+A program of its own, as a process has one Ray: ``python cluster_runs.py WHAT FOLDER`` leaves
+``FOLDER/found.json``. The
 nodes are raylets on this machine; their GPUs are logical, and the towers only pretend to use them.
 """
 
@@ -162,7 +163,8 @@ if __name__ == "__main__":
     ray.init(address=cluster.address, log_to_driver=False)
     try:
         write_images(folder)
-        print("\n" + json.dumps(globals()[what](cluster, folder)))
+        found = globals()[what](cluster, folder)
+        (folder / "found.json").write_text(json.dumps(found))
     finally:
         ray.shutdown()
         cluster.shutdown()

@@ -24,7 +24,7 @@ def scored(tmp_path):
     with output.writing({}, 30):
         for numbers in ([0, 1, 2], [3, 4, 5]):
             rows = [
-                {"manifest_file": "m.parquet", "manifest_row": number, "status": "ok"}
+                {"manifest_file": "m.parquet", "manifest_row": number, "status": "ok", "score": 0.5}
                 for number in numbers
             ]
             output.commit(pa.Table.from_pylist(rows, schema=schema))
