@@ -99,7 +99,7 @@ def test_what_was_left_out_is_said_last_and_kept_in_the_manifest(tmp_path, capsy
     for name in ("a.jpg", "._a.jpg", "notes.txt", "more.txt"):
         (tmp_path / name).touch()
     (tmp_path / "list.csv").write_text("path;id\r\n a.jpg;007\r\n;\r\n")
-    os.close(os.open(os.fsencode(tmp_path) + "/Bär.jpg".encode("latin-1"), os.O_CREAT))
+    os.close(os.open(os.fsencode(tmp_path) + "/Bär.tar".encode("latin-1"), os.O_CREAT))
     output = tmp_path / "out" / "m.parquet"
     status, out, err = manifest(capsys, output, tmp_path, tmp_path / "list.csv")
     assert (status, err) == (0, "")
@@ -112,10 +112,10 @@ def test_what_was_left_out_is_said_last_and_kept_in_the_manifest(tmp_path, capsy
     assert lines[3].startswith("3 files left out: their suffix is not that of an image (")
     assert [line.split(": ")[0] for line in lines[4:]] == [
         "1 hidden files and folders, or an operating system's own, left out",
-        "1 images left out",
+        "1 shards left out",
         "1 paths read without the blanks around them (' a.jpg')",
     ]
-    assert lines[5].endswith(r"(B\xe4r.jpg)")
+    assert lines[5].endswith(r"(B\xe4r.tar)")
     found = summary(output)
     assert found["sources"] == [str(tmp_path), f"{tmp_path}/list.csv"]
     assert found["rows"] == 2
@@ -124,7 +124,7 @@ def test_what_was_left_out_is_said_last_and_kept_in_the_manifest(tmp_path, capsy
         "hidden": 1,
         "not_utf8": 1,
     }
-    assert found["left_out"]["not_utf8"]["example"] == r"B\xe4r.jpg"
+    assert found["left_out"]["not_utf8"]["example"] == r"B\xe4r.tar"
     assert found["corrected"] == {"blanks": {"count": 1, "example": "' a.jpg'"}}
     assert found["notes"] == lines[1:3]
     assert open_manifest(str(output)).rows == 2
