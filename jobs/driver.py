@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 import ray.data
+from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
 from iqa_core.files import has_scheme
 from iqa_core.manifest import plan_units
@@ -61,6 +62,8 @@ _TIMINGS = {FETCH_SECONDS: "fetch", DECODE_SECONDS: "decode", MODEL_SECONDS: "mo
 _PART_BYTES = 256 * 1024 * 1024
 #: How long a stopped run waits for Ray to end its execution; the finished rows are safe by then.
 _CLOSE_SECONDS = 10.0
+#: How long it waits for the block that is on its way before it ends the execution itself.
+_PATIENCE_SECONDS = 1.0
 #: After so long without a block it is looked up whether the cluster could hold an actor at all.
 _SILENCE_SECONDS = 10.0
 #: Nodes on which an actor could not start, before the run gives up.
@@ -390,8 +393,15 @@ class _Feed:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let the thread end Ray's execution, which takes at most one more block."""
+        """End Ray's execution: a thread of it that outlives `ray.shutdown` crashes the process."""
         self._closed.set()
+        self._thread.join(timeout=_PATIENCE_SECONDS)  # it ends by itself at the next block
+        if (
+            self._thread.is_alive()
+        ):  # no block comes: Ray waits for resources, or works on a long one
+            for thread in threading.enumerate():
+                if isinstance(thread, StreamingExecutor):
+                    thread.shutdown(force=False)
         self._thread.join(timeout=_CLOSE_SECONDS)
 
 

@@ -63,7 +63,7 @@ def test_a_run_waits_for_gpus_and_says_so(gpus):
 
 def test_a_run_that_waits_ends_on_request(gpus):
     stopped = gpus["stopped"]
-    assert stopped["status"] == 143
+    assert stopped["status"] == 143, stopped["err"]
     *_, last = stopped["err"].strip().splitlines()
     assert "Traceback" not in stopped["err"]
     assert "; the same command goes on" in last or "stopping: writing what is finished" in last

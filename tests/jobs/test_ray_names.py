@@ -23,6 +23,11 @@ PRIVATE = [
     ),
     ("ray._private.worker", "global_worker.connected", "isolation.py: attempts of a task"),
     ("ray.train.v2.api.config", "LoggingConfig", "training.py: quiet workers"),
+    (
+        "ray.data._internal.execution.streaming_executor",
+        "StreamingExecutor.shutdown",
+        "driver.py: ends an execution that yields nothing",
+    ),
     ("ray.data._internal.logging", "SessionFileHandler", "pipeline.py: Ray Data's log files"),
 ]
 
