@@ -22,8 +22,8 @@ from PIL import Image, features
 from skimage import data
 from sklearn.datasets import load_sample_images
 
-from iqa_core.images import decode_image
-from iqa_core.schema import Preprocess
+from iqa_core.images.decode import decode_image
+from iqa_core.preprocess import Preprocess
 
 _MODES = ("exact", "fast")
 _ENCODINGS = {  # label -> Pillow's format and options

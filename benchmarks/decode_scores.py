@@ -15,7 +15,7 @@ from PIL import Image
 
 from benchmarks.decode import encode, enlarge, photographs
 from iqa_core import Scorer
-from iqa_core.metrics import srcc
+from iqa_core.evaluation.correlations import srcc
 from tools.distortions import apply
 
 _KINDS = ("gaussian_blur", "gaussian_noise", "jpeg", "dark")

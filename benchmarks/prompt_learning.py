@@ -30,14 +30,14 @@ from scipy.stats import rankdata
 from sklearn.linear_model import RidgeCV
 
 from benchmarks.tiny_quality import cuts, held_out_photos
-from iqa_core.features import FeatureCache, features_of
-from iqa_core.learner import PromptLearner, teacher_scores
-from iqa_core.metrics import srcc
-from iqa_core.prompts import NAMED_PAIRS, PromptPair
-from iqa_core.scoring import encode_prompts
-from iqa_core.towers import Towers, load_towers
-from iqa_core.training import Settings, held_out_margins, train
-from iqa_core.training_data import plan_training_data, write_training_data
+from iqa_core.clip.load import Towers, load_towers
+from iqa_core.evaluation.correlations import srcc
+from iqa_core.prompts.learner import PromptLearner, teacher_scores
+from iqa_core.prompts.pairs import NAMED_PAIRS, PromptPair
+from iqa_core.scoring.scorer import encode_prompts
+from iqa_core.tables.feature_cache import FeatureCache, features_of
+from iqa_core.training.data import plan_training_data, write_training_data
+from iqa_core.training.loop import Settings, held_out_margins, train
 from jobs.cli import main as iqa
 from tools.distortions import KINDS, LEVELS, apply
 from tools.tiny.photos import find_photos, load_photo

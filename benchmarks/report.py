@@ -24,9 +24,9 @@ import pyarrow.parquet as pq
 import skimage.data
 from PIL import Image
 
-from iqa_core.manifest import open_manifest
-from iqa_core.output import Output, output_schema
-from iqa_core.prompts import load_pairs
+from iqa_core.prompts.pairs import load_pairs
+from iqa_core.tables.manifest import open_manifest
+from iqa_core.tables.output import Output, output_schema
 
 KINDS = ("blur", "noise", "jpeg", "dark", "none")
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")

@@ -22,8 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from iqa_core.manifest import open_manifest, plan_units, read_unit
-from iqa_core.output import Output, output_schema
+from iqa_core.tables.manifest import open_manifest, plan_units, read_unit
+from iqa_core.tables.output import Output, output_schema
 
 _FILES = 10
 _LEFT = 1000

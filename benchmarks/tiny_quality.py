@@ -32,8 +32,8 @@ from PIL import Image
 from scipy import ndimage
 
 from iqa_core import Scorer
-from iqa_core.metrics import srcc
-from iqa_core.prompts import DEFAULT_PAIRS, PromptPair, load_pairs
+from iqa_core.evaluation.correlations import srcc
+from iqa_core.prompts.pairs import DEFAULT_PAIRS, PromptPair, load_pairs
 from tools.distortions import KINDS, LEVELS, UNSEEN_KINDS, apply
 from tools.tiny.photos import find_photos, load_photo
 from tools.tiny.render import colourfulness, full_reference

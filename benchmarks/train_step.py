@@ -28,12 +28,12 @@ import numpy as np
 import open_clip
 import torch
 
-from iqa_core.learner import PromptLearner, pair_margins
-from iqa_core.losses import make_loss
-from iqa_core.prompts import NAMED_PAIRS
-from iqa_core.towers import ImageTower, TextTower, load_towers
-from iqa_core.training import Settings, World, list_loss, train
-from iqa_core.training_data import DATA, TrainingData
+from iqa_core.clip.load import ImageTower, TextTower, load_towers
+from iqa_core.losses.ranking import make_loss
+from iqa_core.prompts.learner import PromptLearner, pair_margins
+from iqa_core.prompts.pairs import NAMED_PAIRS
+from iqa_core.training.data import DATA, TrainingData
+from iqa_core.training.loop import Settings, World, list_loss, train
 
 _LIST = 64
 _WIDTH = 512

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from iqa_core.scoring import Scorer, Scores
+    from iqa_core.scoring.scorer import Scorer, Scores
 
 __all__ = ["Scorer", "Scores", "__version__"]
 
@@ -24,7 +24,7 @@ except PackageNotFoundError:  # `ray job submit --working-dir .` ships the sourc
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562
     """Import the parts that need torch on first use: decode workers never do."""
     if name in {"Scorer", "Scores"}:
-        from iqa_core import scoring
+        from iqa_core.scoring import scorer as scoring
 
         return getattr(scoring, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,7 @@ import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 from iqa_core import __version__
-from iqa_core.schema import InputError
+from iqa_core.errors import InputError
 
 from .options import add_options, read_options
 
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status: int = module.run(read_options(module.Config, arguments))
     except InputError as error:
-        print(f"iqa {arguments.command}: {_redacted(str(error))}", file=sys.stderr)
+        print(f"iqa {arguments.command}: {_redacted(error.on_command_line())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"iqa {arguments.command}: interrupted", file=sys.stderr)
@@ -116,6 +116,6 @@ def _without_temporary_folder() -> str | None:
 
 
 def _redacted(text: str) -> str:
-    from iqa_core.fetching import redact  # only now: it brings aiohttp
+    from iqa_core.redaction import redact
 
     return redact(text)

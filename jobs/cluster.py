@@ -17,7 +17,7 @@ import torch
 from ray._private import ray_constants
 
 import iqa_core
-from iqa_core.schema import InputError
+from iqa_core.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from iqa_core.fetching import DEFAULT_MAX_BYTES
-from iqa_core.images import DEFAULT_MAX_PIXELS
+from iqa_core.fetch.fetcher import DEFAULT_MAX_BYTES
+from iqa_core.images.decode import DEFAULT_MAX_PIXELS
 
 from .options import option
 
 __all__ = ["ImageConfig"]
 
-#: The statuses of ``iqa_core.schema.Status`` but ``ok``; a test holds the two together.
+#: The statuses of ``iqa_core.errors.Status`` but ``ok``; a test holds the two together.
 RetryKind = Literal[
     "invalid_row",
     "unreadable",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iqa_core.schema import InputError
+from iqa_core.errors import InputError
 
 from .config import ImageConfig
 from .options import option
@@ -39,7 +39,7 @@ def run(config: Config) -> int:
         raise InputError(
             f"--views {config.views} needs images of one size: leave out --resolution native"
         )
-    from .run import run_images
+    from .scoring.run import run_images
 
     return run_images(
         config, config.manifest, kind="embed", prompts_of=None, embeddings=True, views=config.views

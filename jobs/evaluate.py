@@ -6,11 +6,11 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-from iqa_core.evaluation import describe, evaluate
-from iqa_core.files import Folder
-from iqa_core.labels import join_labels
-from iqa_core.scatter import draw_scatter
-from iqa_core.schema import InputError
+from iqa_core.errors import InputError
+from iqa_core.evaluation.evaluate import describe, evaluate
+from iqa_core.evaluation.labels.join import join_labels
+from iqa_core.pages.scatter import draw_scatter
+from iqa_core.storage.folder import Folder
 
 from .options import option
 

@@ -6,12 +6,12 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from iqa_core.encodings import printable
-from iqa_core.fetching import redact
-from iqa_core.files import Folder
-from iqa_core.listing import find_images, write_manifest
-from iqa_core.releases import RELEASES, read_release, recognise_release
-from iqa_core.schema import InputError
+from iqa_core.errors import InputError
+from iqa_core.redaction import redact
+from iqa_core.releases.read import RELEASES, read_release, recognise_release
+from iqa_core.storage.encodings import printable
+from iqa_core.storage.folder import Folder
+from iqa_core.tables.listing import find_images, write_manifest
 
 from .options import option
 

@@ -8,7 +8,7 @@ import operator
 import types
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from iqa_core.schema import InputError
+from iqa_core.errors import InputError
 
 __all__ = ["add_options", "option", "read_options"]
 

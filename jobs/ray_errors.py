@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import ray
 import ray.exceptions
 
-from iqa_core.fetching import redact
-from iqa_core.schema import InputError
+from iqa_core.errors import InputError
+from iqa_core.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

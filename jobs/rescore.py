@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from iqa_core.features import EMBEDDING, FeatureCache, features_of, score_columns
-from iqa_core.fetching import redact
-from iqa_core.output import Output, audit, output_schema
-from iqa_core.schema import InputError
-from iqa_core.towers import load_towers
+from iqa_core.clip.load import load_towers
+from iqa_core.errors import InputError
+from iqa_core.redaction import redact
+from iqa_core.tables.feature_cache import EMBEDDING, FeatureCache, features_of, score_columns
+from iqa_core.tables.output import Output, audit, output_schema
 
-from .driver import Outcome
 from .progress import Progress
-from .run import as_json, conclude, conclude_unchanged, run_fingerprint
+from .scoring.driver import Outcome
+from .scoring.run import as_json, conclude, conclude_unchanged, run_fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from iqa_core.scoring import PromptFeatures
-    from iqa_core.towers import Towers
+    from iqa_core.clip.load import Towers
+    from iqa_core.scoring.scorer import PromptFeatures
 
     from .config import ImageConfig
 
@@ -42,7 +42,7 @@ def rescore(
         prompts_of: Gives the prompt features of the towers that the cache was made with.
 
     Returns:
-        The exit status, as of :func:`jobs.run.run_images`.
+        The exit status, as of :func:`jobs.scoring.run.run_images`.
 
     Raises:
         InputError: If the cache is incomplete, or was made by other weights.

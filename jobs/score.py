@@ -10,15 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from iqa_core.prompts import DEFAULT_PAIRS, NAMED_PAIRS, load_pairs
-from iqa_core.schema import InputError
+from iqa_core.errors import InputError
+from iqa_core.prompts.pairs import DEFAULT_PAIRS, NAMED_PAIRS, load_pairs
 
 from .config import ImageConfig
 from .options import option
 
 if TYPE_CHECKING:
-    from iqa_core.scoring import PromptFeatures
-    from iqa_core.towers import Towers
+    from iqa_core.clip.load import Towers
+    from iqa_core.scoring.scorer import PromptFeatures
 
 __all__ = ["Config", "run"]
 
@@ -57,7 +57,7 @@ def run(config: Config) -> int:
     if config.prompts is None:
         load_pairs(config.pairs)  # before the imports: a wrong name should not take seconds
     if config.manifest is not None and config.features is None:
-        from .run import run_images
+        from .scoring.run import run_images
 
         return run_images(
             config,
@@ -78,8 +78,8 @@ def _prompts(config: Config, towers: Towers) -> PromptFeatures:
     """Return what to score by: learned prompts, or base prompts through the text tower."""
     from dataclasses import replace
 
-    from iqa_core.prompt_file import load_prompts
-    from iqa_core.scoring import encode_prompts
+    from iqa_core.prompts.file import load_prompts
+    from iqa_core.scoring.scorer import encode_prompts
 
     if config.prompts is None:
         return encode_prompts(towers, load_pairs(config.pairs), config.logit_scale)

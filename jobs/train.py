@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from iqa_core.prompts import DEFAULT_PAIRS, NAMED_PAIRS, load_pairs
+from iqa_core.prompts.pairs import DEFAULT_PAIRS, NAMED_PAIRS, load_pairs
 
 from .options import option
 
@@ -117,6 +117,6 @@ class Config:
 def run(config: Config) -> int:
     """Train; return the exit status."""
     load_pairs(config.pairs)  # before the imports: a wrong name should not take seconds
-    from .training import run_training
+    from .training.run import run_training
 
     return run_training(config)

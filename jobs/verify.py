@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from iqa_core.files import Folder
-from iqa_core.manifest import open_manifest
-from iqa_core.output import (
+from iqa_core.errors import InputError, Status
+from iqa_core.storage.folder import Folder
+from iqa_core.tables.manifest import open_manifest
+from iqa_core.tables.output import (
     FINGERPRINT,
     PARTS,
     PLAN,
@@ -22,7 +23,6 @@ from iqa_core.output import (
     read_committed,
     read_damaged,
 )
-from iqa_core.schema import InputError, Status
 
 from .options import option
 

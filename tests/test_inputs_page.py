@@ -6,9 +6,9 @@ import ast
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/inputs.md"
-NAMED = re.compile(r"`(test_\w+\.py)::(\w+)(?:::(\w+))?`")
+NAMED = re.compile(r"`((?:\w+/)*test_\w+\.py)::(\w+)(?:::(\w+))?`")
 
 
 def defined(path):
@@ -30,7 +30,10 @@ def lines_of_tables():
 
 
 def test_each_line_names_tests_that_exist():
-    files = {path.name: defined(path) for path in (ROOT / "tests").rglob("test_*.py")}
+    files = {
+        str(path.relative_to(ROOT / "tests")): defined(path)
+        for path in (ROOT / "tests").rglob("test_*.py")
+    }
     wrong = []
     for row in lines_of_tables():
         named = NAMED.findall(row.rstrip(" |").rpartition("|")[2])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from iqa_core.prompt_file import load_prompts
+from iqa_core.prompts.file import load_prompts
 from jobs.cli import main
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

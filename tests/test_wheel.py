@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 
 #: What a working folder may hold; importing any of it must not happen.
 DECOYS = {

@@ -25,7 +25,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from iqa_core.metrics import srcc
+from iqa_core.evaluation.correlations import srcc
 from jobs.cli import main as iqa
 from tools.distortions import LEVELS, apply
 

@@ -20,8 +20,8 @@ from gpu_runs import OnDevice, command, write_images
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import jobs.run
-from iqa_core.towers import load_towers
+import jobs.scoring.run
+from iqa_core.clip.load import load_towers
 
 CPU_ONLY = ("--model", "tiny", "--batch-size", "4")
 
@@ -46,7 +46,7 @@ def use(make):
         towers = load_towers(model, *options)
         return replace(towers, image=make(towers.image))
 
-    jobs.run.load_towers = load
+    jobs.scoring.run.load_towers = load
 
 
 def score(folder, output, *words):

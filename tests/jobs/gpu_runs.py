@@ -23,10 +23,10 @@ import ray.data
 import ray.train
 from torch import nn
 
-import jobs.run
-import jobs.training
-from iqa_core.learner import PromptLearner
-from iqa_core.towers import load_towers
+import jobs.scoring.run
+import jobs.training.run
+from iqa_core.clip.load import load_towers
+from iqa_core.prompts.learner import PromptLearner
 from jobs.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -87,10 +87,10 @@ def pretend():
         towers = load_towers(model)
         return replace(towers, text=TextOnDevice(towers.text))
 
-    jobs.run.load_towers = load
-    jobs.training.load_towers = load_to_train
-    jobs.training.PromptLearner = LearnerOnDevice
-    jobs.training._collectives = lambda scaling: "gloo"  # NCCL takes no logical GPUs
+    jobs.scoring.run.load_towers = load
+    jobs.training.run.load_towers = load_to_train
+    jobs.training.run.PromptLearner = LearnerOnDevice
+    jobs.training.run._collectives = lambda scaling: "gloo"  # NCCL takes no logical GPUs
 
 
 def callers(started):
@@ -100,14 +100,16 @@ def callers(started):
         def call(*positions, **options):
             if options.get("num_gpus") or options.get("use_gpu"):
                 frames = traceback.extract_stack()
-                (frame,) = [f for f in frames if Path(f.filename).parent == ROOT / "jobs"][-1:]
+                (frame,) = [f for f in frames if Path(f.filename).is_relative_to(ROOT / "jobs")][
+                    -1:
+                ]
                 started.add(f"{Path(frame.filename).name}:{frame.name}")
             return function(*positions, **options)
 
         return call
 
     ray.data.Dataset.map_batches = noting(ray.data.Dataset.map_batches)
-    jobs.training.ScalingConfig = noting(jobs.training.ScalingConfig)
+    jobs.training.run.ScalingConfig = noting(jobs.training.run.ScalingConfig)
 
 
 def command(*words):

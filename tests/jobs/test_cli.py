@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from iqa_core.schema import Status
+from iqa_core.errors import Status
 from jobs.cli import COMMANDS, main
 from jobs.config import RetryKind
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from iqa_core.schema import InputError
+from iqa_core.errors import InputError
 from jobs import cluster
 from jobs.cluster import Cluster, gpus_of_node_types
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from iqa_core import Scorer
-from iqa_core.degradations import LEVELS, degraded_views
-from iqa_core.features import FeatureCache, features_of, views_of
-from iqa_core.images import decode_image
+from iqa_core.images.decode import decode_image
+from iqa_core.images.degrade import LEVELS, degraded_views
+from iqa_core.tables.feature_cache import FeatureCache, features_of, views_of
 from jobs.cli import main
 
 pytestmark = pytest.mark.ray

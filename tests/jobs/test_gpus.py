@@ -98,7 +98,7 @@ def test_training_runs_on_gpus(runs, folder, workers):
 def test_each_line_that_asks_for_gpus_was_run(folder, runs):
     """A call with GPUs that no test starts is taken to be broken."""
     asking = set()
-    for path in (ROOT / "jobs").glob("*.py"):
+    for path in (ROOT / "jobs").rglob("*.py"):
         for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(function, ast.FunctionDef):
                 continue

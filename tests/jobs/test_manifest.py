@@ -10,8 +10,8 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
-from iqa_core.listing import METADATA_KEY
-from iqa_core.manifest import open_manifest
+from iqa_core.tables.listing import METADATA_KEY
+from iqa_core.tables.manifest import open_manifest
 from jobs.cli import main
 
 

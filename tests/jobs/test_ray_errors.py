@@ -10,10 +10,10 @@ import sys
 import pytest
 import ray
 
-from iqa_core.manifest_reading import DamagedManifestError
-from iqa_core.schema import InputError
-from jobs.pipeline import quiet_ray_data
+from iqa_core.errors import InputError
+from iqa_core.tables.manifest_reading import DamagedManifestError
 from jobs.ray_errors import NodeError, as_input_error, node_error, user_error
+from jobs.scoring.dataset import quiet_ray_data
 
 
 def give_up(_):

@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from iqa_core.manifest import open_manifest
-from iqa_core.output import Output, output_schema
-from iqa_core.schema import InputError
+from iqa_core.errors import InputError
+from iqa_core.tables.manifest import open_manifest
+from iqa_core.tables.output import Output, output_schema
 from tests.s3 import BUCKET, FAULTS, s3_server
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 #: IQA_S3_ROWS=2000 makes it as large as one likes; one image in a hundred is missing.
 ROWS = int(os.environ.get("IQA_S3_ROWS", "300"))
 MISSING = set(range(7, ROWS, 100))

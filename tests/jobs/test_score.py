@@ -1,4 +1,4 @@
-"""Tests of jobs/score.py with jobs/run.py and jobs/pipeline.py: real Ray, images and processes."""
+"""Tests of jobs/score.py with jobs/scoring/run.py and dataset.py: real Ray, images and processes."""
 
 from __future__ import annotations
 

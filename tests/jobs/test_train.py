@@ -1,4 +1,4 @@
-"""Tests of jobs/train.py and jobs/training.py: embed, train, score; killed workers; wrong uses."""
+"""Tests of jobs/train.py and jobs/training/run.py: embed, train, score; killed workers; wrong uses."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageFilter
 
-from iqa_core.losses import LOSSES
-from iqa_core.prompt_file import load_prompts
+from iqa_core.losses.ranking import LOSSES
+from iqa_core.prompts.file import load_prompts
 from jobs.cli import main
 
 pytestmark = pytest.mark.ray
@@ -227,7 +227,7 @@ def test_the_help_names_every_loss(capsys):
 
 
 def test_who_learned_nothing_is_told_so():
-    from jobs.training import advice
+    from jobs.training.run import advice
 
     assert "keep the fixed ones" in advice({"known order": (0.6, 0.6), "srcc ensemble": (1, 0.9)})
     assert not advice({"known order": (0.6, 0.7)})

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from iqa_core.manifest import open_manifest
-from iqa_core.output import Output, output_schema
+from iqa_core.tables.manifest import open_manifest
+from iqa_core.tables.output import Output, output_schema
 from jobs.cli import main
 
 

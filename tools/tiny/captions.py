@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from iqa_core.prompts import NAMED_PAIRS
+from iqa_core.prompts.pairs import NAMED_PAIRS
 from tools.distortions import DISTORTIONS
 
 __all__ = ["AXES", "HELD_OUT", "Axis", "Caption", "axis_targets", "draw_caption", "perceived"]

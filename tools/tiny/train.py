@@ -41,7 +41,7 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own spelling
 
-from iqa_core.prompts import NAMED_PAIRS
+from iqa_core.prompts.pairs import NAMED_PAIRS
 from tools.tiny.captions import AXES, Caption, axis_targets, draw_caption, perceived
 from tools.tiny.render import ALL_KINDS, GROUP, OFTEN, TRAIN_KINDS
 

@@ -1,0 +1,1 @@
+"""The model: image and text towers, their weights, and how both are loaded."""

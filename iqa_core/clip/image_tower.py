@@ -1,0 +1,158 @@
+"""CLIP's image tower: uint8 pixels in, unit features out.
+
+Sources:
+    Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",
+    ICML 2021, https://arxiv.org/abs/2103.00020 (the model).
+    Wang, Chan, Loy, https://arxiv.org/abs/2207.12396, section 3 (ResNet tower without positional
+    embedding, so that images of any size keep their size).
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - PyTorch's own spelling
+
+from iqa_core.errors import InputError
+from iqa_core.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+__all__ = ["ImageTower", "Precision", "Resolution", "of_length_one"]
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Resolution = Literal["model", "native"]
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class ImageTower(nn.Module):
+    """uint8 pixels -> unit features. Normalises on the device; holds no text tower.
+
+    Args:
+        visual: open_clip's image tower.
+        preprocess: Channel means and deviations to normalise with, and the input size.
+        resolution: ``model`` takes images of ``preprocess.size``; ``native`` takes any size and
+            needs a ResNet, whose attention pool then runs without its positional embedding.
+
+    Raises:
+        InputError: If the resolution is neither, or ``native`` is asked of a tower that is no
+            ResNet.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    #: A ResNet halves the size five times, so a smaller image has nothing left to pool.
+    min_side = 32
+
+    def __init__(
+        self, visual: nn.Module, preprocess: Preprocess, resolution: Resolution = "model"
+    ) -> None:
+        super().__init__()
+        self.visual = visual
+        self.resolution = resolution
+        self.preprocess = preprocess
+        self.precision: Precision = "fp32"
+        self.register_buffer("mean", torch.tensor(preprocess.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(preprocess.std).view(1, 3, 1, 1))
+        _check_choice("resolution", resolution, get_args(Resolution))
+        if resolution == "native":
+            pool: Any = getattr(visual, "attnpool", None)  # ResNets alone have one
+            if pool is None:
+                raise InputError(
+                    f"--resolution native needs a ResNet image tower, but this one is a "
+                    f"{type(visual).__name__} of fixed size: use --resolution model, or a model "
+                    "such as RN50/openai"
+                )
+            # One row of zeros broadcasts over any number of positions: no positional embedding.
+            zeros = torch.zeros_like(pool.positional_embedding[:1])
+            pool.positional_embedding = nn.Parameter(zeros)
+        self.eval().requires_grad_(requires_grad=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.mean.device
+
+    def to_device(self, device: str | torch.device, precision: Precision = "auto") -> ImageTower:
+        """Move to a device and set the precision of the tower's arithmetic.
+
+        Args:
+            device: Such as ``cpu`` or ``cuda``.
+            precision: ``auto`` is fp16 autocast on a GPU (three more bits of mantissa than bf16,
+                which rankings need) and fp32 on a CPU.
+
+        Returns:
+            The tower itself.
+
+        Raises:
+            InputError: If there is no such precision.
+        """
+        _check_choice("precision", precision, get_args(Precision))
+        self.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        on_gpu = self.device.type != "cpu"
+        self.precision = ("fp16" if on_gpu else "fp32") if precision == "auto" else precision
+        return self
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=_AUTOCAST[self.precision])
+
+    @torch.inference_mode()
+    def encode(self, pixels: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """Encode a batch of equally large images.
+
+        Args:
+            pixels: (N, H, W, 3) uint8 RGB.
+
+        Returns:
+            (N, D) float32 features of length 1, on the tower's device; NaN for an image whose
+            features have no direction, because they overflowed or are all zero.
+
+        Raises:
+            ValueError: If the shape or type is another, or the size does not fit the tower.
+        """
+        if isinstance(pixels, np.ndarray):  # torch takes no flipped view, and warns of Ray's arrays
+            pixels = np.require(pixels, requirements=["C_CONTIGUOUS", "WRITEABLE"])
+        batch = torch.as_tensor(pixels)
+        if batch.ndim != 4 or batch.shape[-1] != 3 or batch.dtype != torch.uint8:
+            raise ValueError(
+                f"pixels have shape {tuple(batch.shape)} and type {batch.dtype}, but must be "
+                "(N, H, W, 3) of torch.uint8"
+            )
+        height, width = batch.shape[1:3]
+        if self.resolution == "model" and (height, width) != self.preprocess.size:
+            raise ValueError(
+                f"images are {height} x {width}, but this tower takes {self.preprocess.size}: "
+                "resize them with iqa_core.images.decode first"
+            )
+        if self.resolution == "native" and min(height, width) < self.min_side:
+            raise ValueError(
+                f"images are {height} x {width}, but at native resolution this tower needs at "
+                f"least {self.min_side} px a side: use --resolution model"
+            )
+        # NHWC in memory is what channels_last wants, so the permute is free.
+        images = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        # div, sub, div as torchvision's ToTensor and Normalize do it: equal to the last bit.
+        images = images.float().div(255).sub_(self.mean).div_(self.std)
+        with self._autocast():
+            features = self.visual(images)
+        return of_length_one(features.float())
+
+
+def of_length_one(features: torch.Tensor) -> torch.Tensor:
+    """Normalise rows; one without a direction becomes NaN, not zeros that would score 0.5."""
+    length = features.norm(dim=-1, keepdim=True)  # infinite where the squares overflow
+    return F.normalize(features, dim=-1).where((length > 0) & length.isfinite(), torch.nan)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"--{name} {value!r} is none of {', '.join(choices)}")

@@ -1,0 +1,103 @@
+"""What goes wrong: the status of a row, an image that can't be scored, an input that can't be used."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["ImageError", "InputError", "Status"]
+
+
+class Status(StrEnum):
+    """What became of one row. Every row of a manifest ends with exactly one of these."""
+
+    OK = "ok"
+    INVALID_ROW = "invalid_row"  # the row names no image: null or of a wrong type
+    UNREADABLE = "unreadable"  # the manifest's own data of the row are damaged (--skip-damaged)
+    DENIED = "denied"  # the URI is outside of what the run may read
+    NOT_FOUND = "not_found"
+    FORBIDDEN = "forbidden"
+    THROTTLED = "throttled"
+    TIMEOUT = "timeout"
+    NETWORK = "network"
+    EMPTY = "empty"  # zero bytes
+    UNSUPPORTED = "unsupported"  # not an image, or not in a form that this project reads
+    DECODE_ERROR = "decode_error"  # an image, but damaged or cut short
+    TOO_LARGE = "too_large"  # above the limit on bytes or pixels
+    MODEL_ERROR = "model_error"
+
+
+class InputError(ValueError):
+    """Something that the user gave is wrong: one line that names the value, the limit and the fix.
+
+    The command line prints :meth:`on_command_line` without a traceback and ends with status 1; a
+    notebook sees ``str(error)``. Where the argument is named, the first spells the flag, the second
+    the keyword:
+
+    >>> error = InputError(argument="list_size", value=24, limit="at most 16", fix="lower {list_size}")
+    >>> str(error)
+    'list_size (24) must be at most 16: lower list_size'
+    >>> error.on_command_line()
+    '--list-size 24 must be at most 16: lower --list-size'
+
+    Args:
+        message: The whole line, instead of all that follows.
+        argument: The argument's keyword.
+        value: What was given.
+        limit: What it must be, such as ``at least 1``.
+        fix: What to do. Here and in ``limit``, other arguments stand in braces.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        argument: str | None = None,
+        value: object = None,
+        limit: str = "",
+        fix: str = "",
+    ) -> None:
+        self.argument = argument
+        self.value = value
+        self.limit = limit
+        self.fix = fix
+        if argument is not None:
+            message = f"{argument} ({value!r}) must be {_spelled(f'{limit}: {fix}', str)}"
+        super().__init__(message)
+
+    def on_command_line(self) -> str:
+        """Return the line as a user of the command line knows the arguments."""
+        if self.argument is None:
+            return str(self)
+        return f"{_flag(self.argument)} {self.value} must be {_spelled(f'{self.limit}: {self.fix}', _flag)}"
+
+
+def _flag(argument: str) -> str:
+    return "--" + argument.replace("_", "-")
+
+
+def _spelled(text: str, spell: Callable[[str], str]) -> str:
+    """Replace ``{argument}`` in a text."""
+    return re.sub(r"\{(\w+)\}", lambda found: spell(found[1]), text)
+
+
+class ImageError(Exception):
+    """One image can't be scored. Becomes the row's ``status`` and ``error``; never stops a job.
+
+    Args:
+        status: What kind of failure it is.
+        message: What happened, in one line.
+    """
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(status, message)  # both in args, so that it survives pickling
+        self.status = status
+        self.message = " ".join(message.split())
+
+    def __str__(self) -> str:
+        """Return the message alone; the status has its own column."""
+        return self.message

@@ -1,0 +1,1 @@
+"""Scores against opinions: correlations, their intervals and their differences."""

@@ -1,0 +1,1 @@
+"""Opinion files, and how their rows find the scored images."""

@@ -1,0 +1,152 @@
+"""JPEG: damage that libjpeg repairs in silence, and metadata dropped before Pillow reads the file."""
+
+from __future__ import annotations
+
+import re
+from io import BytesIO
+from typing import Any
+
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+
+from iqa_core.errors import ImageError, Status
+
+__all__ = ["check_end", "draft", "without_metadata"]
+
+Size = tuple[int, int]  # width, height
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+_START_OF_SCAN = 0xDA
+_END_OF_IMAGE = 0xD9
+_RESTART = range(0xD0, 0xD8)
+#: Markers that stand alone: no length follows.
+_STANDALONE = {0x01, *_RESTART, 0xD8, _END_OF_IMAGE}
+_METADATA = {*range(0xE0, 0xF0), 0xFE}  # APP0 to APP15, comment
+#: Application segments that decide about colours, from the length on from which libjpeg reads them.
+_OF_COLOURS = {0xE0: (b"JFIF\0", 14), 0xEE: (b"Adobe", 12)}
+_EXIF = b"Exif\0\0"
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+
+#: Markers among entropy-coded data, where 0xFF 0x00 stands for the byte 0xFF: those that end a stretch
+#: of data, and those within.
+_STOP = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_RESTARTS = re.compile(rb"\xff([\xd0-\xd7])")
+#: Segments that may follow a scan: tables, the next scan, the number of lines, metadata.
+_BETWEEN_SCANS = {0xC4, 0xCC, _START_OF_SCAN, 0xDB, 0xDC, 0xDD, *_METADATA}
+
+_MID_GREY = 128  # what libjpeg paints where the data ended
+_ANY_DATA = bytes(range(1, 255))  # no 0xFF, with which a marker begins
+#: Data for a block that has none. The restart markers are for files that use them: a decoder that
+#: waits for a certain one skips everything else.
+_FILLER = _ANY_DATA + b"".join(bytes([0xFF, 0xD0 + i]) + _ANY_DATA for i in range(8))
+
+
+def without_metadata(data: bytes) -> tuple[bytes, dict[str, Any]]:
+    """Return a JPEG without comments and application segments, apart from JFIF's and Adobe's.
+
+    Pillow parses all of them and takes one that is too short for a damaged file.
+
+    Returns:
+        The file, and what Pillow's ``info`` shall hold of the metadata that may state an orientation.
+        The file as it is if its header can't be followed up to the first scan: Pillow knows why.
+    """
+    kept = [data[:2]]
+    info: dict[str, Any] = {}
+    place = 2
+    while True:
+        start = data.find(b"\xff", place)
+        end = start + 1
+        while data[end : end + 1] == b"\xff":  # any number of fill bytes
+            end += 1
+        if start < 0 or end + 3 > len(data):
+            return data, info
+        marker, length = data[end], int.from_bytes(data[end + 1 : end + 3], "big")
+        if marker == _START_OF_SCAN:
+            kept.append(data[start:])
+            return b"".join(kept), info
+        if marker == 0 or marker in _STANDALONE:
+            place = end + 1
+            continue
+        place = end + 1 + length
+        if length < 2 or place > len(data):
+            return data, info
+        content = data[end + 3 : place]
+        if marker not in _METADATA or _decides_colours(marker, content):
+            kept.append(data[end - 1 : place])
+        elif marker == 0xE1:
+            _add_orientation_info(info, content)
+
+
+def _decides_colours(marker: int, content: bytes) -> bool:
+    prefix, least = _OF_COLOURS.get(marker, (b"", 0))
+    return bool(prefix) and content.startswith(prefix) and len(content) >= least
+
+
+def _add_orientation_info(info: dict[str, Any], content: bytes) -> None:
+    """Put a segment where Pillow's ``getexif`` looks for it; long EXIF data come in several."""
+    if content.startswith(_EXIF):
+        info["exif"] = info["exif"] + content[len(_EXIF) :] if "exif" in info else content
+    elif content.startswith(_XMP):
+        info["xmp"] = content[len(_XMP) :]
+
+
+def draft(image: ImageFile, wanted: Size) -> Box:
+    """Let libjpeg decode at 1/2, 1/4 or 1/8 where that is enough; return where the image then is.
+
+    A side that is no multiple of the scale ends within the last decoded pixel, so the box is
+    fractional; without it the image would be stretched by up to 7 stored pixels. HEIC's plugin
+    has a ``draft`` too, which may take another picture for it, the embedded thumbnail.
+    """
+    drafted = image.draft(None, wanted) if isinstance(image, JpegImageFile) else None
+    return (0, 0, *image.size) if drafted is None else drafted[1]
+
+
+def check_end(image: ImageFile, data: bytes, scan: int, wanted: Size) -> None:
+    """Raise if the JPEG stops before its last block, or if its scans hold what no scan may.
+
+    Pillow notices a file that just stops. It does not notice one whose missing part was filled
+    with zeros (a preallocated download), nor one that was closed by an end marker: libjpeg then
+    paints the rest grey and only warns, and Pillow drops its warnings. Grey in the last pixel is
+    therefore put to the test: bytes added in front of the end marker change nothing in a complete
+    image, since no block is left to take them, but do change one that was cut short.
+
+    Args:
+        image: Loaded.
+        data: The file.
+        scan: Where the entropy-coded data of the first scan begin.
+        wanted: The size for which the image was drafted.
+
+    Raises:
+        ImageError: With status ``decode_error``.
+    """
+    end = _end_marker(data, scan)
+    last = image.getpixel((image.width - 1, image.height - 1))
+    if last not in (_MID_GREY, (_MID_GREY,) * 3):
+        return
+    again = JpegImageFile(BytesIO(data[:end] + _FILLER + data[end:]))
+    draft(again, wanted)
+    if again.tobytes() != image.tobytes():
+        raise ImageError(Status.DECODE_ERROR, "JPEG image is cut short: the rest of it is grey")
+
+
+def _end_marker(data: bytes, scan: int) -> int:
+    """Return where the end marker is; raise if a marker in front of it is out of place.
+
+    libjpeg paints everything behind such a marker grey, up to the next restart marker at best.
+    """
+    place = scan
+    while stop := _STOP.search(data, place):
+        restarts = b"".join(_RESTARTS.findall(data, place, stop.start()))
+        if restarts != (bytes(_RESTART) * (len(restarts) // 8 + 1))[: len(restarts)]:
+            raise _damaged("restart markers are out of order: a part of the data is missing")
+        code = stop[0][1]
+        if code == _END_OF_IMAGE:
+            return stop.start()
+        if code not in _BETWEEN_SCANS:
+            raise _damaged(f"its data are interrupted by the bytes FF {code:02X}")
+        place = stop.end() + int.from_bytes(data[stop.end() : stop.end() + 2], "big")
+    raise ImageError(Status.DECODE_ERROR, "JPEG image is cut short: it has no end marker")
+
+
+def _damaged(what: str) -> ImageError:
+    return ImageError(Status.DECODE_ERROR, f"JPEG image is damaged: {what}")

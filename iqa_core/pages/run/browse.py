@@ -1,0 +1,164 @@
+"""The rows that can be sorted and filtered in the page: their data, for the page's own script.
+
+The script (``page.js``) builds the table from this JSON, as text, never as markup.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from iqa_core.columns import HEIGHT, IMAGE_ID, WIDTH
+from iqa_core.pages.run.data import floats, is_number
+from iqa_core.pages.run.text import clean, middle, name_of, plural, text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from iqa_core.pages.run.data import Other, Run
+    from iqa_core.pages.run.pictures import Card, Layout
+
+__all__ = ["browse"]
+
+_MOST_CHOICES = 30  # values of a text column that can be chosen from; others are searched
+
+# Escapes that JSON knows and HTML does not end on: no value can close the script element.
+_ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
+
+_TEMPLATE = """
+<p class="note">$told</p>
+<p class="note without-script">Sorting and filtering are done by a script in this page, which this
+browser has not run. The sections below do without.</p>
+<div id="browse-tool" hidden>
+<form id="filters" role="search" aria-label="Filter the rows"></form>
+<p id="count" role="status" aria-live="polite"></p>
+<div class="scroll rows" tabindex="0" role="region" aria-label="Rows">
+<table id="rows"><caption class="hidden">Rows of the run. A button in each column's heading sorts
+by it.</caption><thead></thead><tbody></tbody></table></div>
+<p id="nothing" class="notice" hidden>No row is like that.
+<button type="button" id="clear">Clear the filters</button></p>
+<p><button type="button" id="more" hidden></button></p>
+</div>
+<script type="application/json" id="data">$data</script>
+"""
+
+
+def browse(run: Run, other: Other | None, layout: Layout, cards: Mapping[int, Card]) -> str:
+    """Return the section's HTML; empty if no row is to be shown."""
+    if not layout.table:
+        return ""
+    columns = _columns(run, other, layout, cards)
+    own = set(layout.rows)  # their pictures are in the page already
+    document = {
+        "columns": [{key: column[key] for key in column if key != "values"} for column in columns],
+        "rows": list(zip(*(column["values"] for column in columns), strict=True)),
+        "pictures": [_picture(i, cards[i], i in own) for i in layout.table],
+        "errors": [clean(cards[i].row["error"] or "")[:200] or None for i in layout.table],
+    }
+    data = json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    if len(layout.table) == run.total:
+        told = f"All {plural(run.total, 'row')} of the run."
+    else:
+        told = (
+            f"{len(layout.table):,} of the run's {run.total:,} rows: those whose images the other "
+            "sections show (best, worst, disputed, contact sheet), failures of each kind, and rows "
+            "evenly spaced by rank."
+        )
+    return _TEMPLATE.replace("$told", text(told)).replace("$data", data.translate(_ESCAPES))
+
+
+def _picture(index: int, card: Card, shown: bool) -> str | None:
+    if card.thumbnail is None:
+        return None
+    return f"#{index}" if shown else card.thumbnail[0]
+
+
+def _columns(
+    run: Run, other: Other | None, layout: Layout, cards: Mapping[int, Card]
+) -> list[dict[str, Any]]:
+    """Return each column's label, kind, filter and values in the table's order.
+
+    Kinds are ``name``, ``text`` and ``number``; filters ``search``, ``choice`` and ``range``.
+    """
+    at = np.array(layout.table)
+    rows = [cards[i].row for i in layout.table]
+    columns = [
+        _scores("Score", run.score[at], "range"),
+        {
+            "label": "Image",
+            "kind": "name",
+            "filter": "search",
+            "values": [middle(clean(name_of(row)), 300) for row in rows],
+        },
+        _text_column("Status", [str(row["status"]) for row in rows]),
+    ]
+    if layout.spread is not None:
+        told = "how far apart the pairs rank it: 0 all alike, 1 from worst to best"
+        columns.append(_scores("Dispute of the pairs", layout.spread[at], None, told))
+    if other is not None:
+        found = other.found
+        columns.append(_scores("Score there", found.score[at], None, "in the other run"))
+        told = "rank here minus rank there: above 0 where this run thinks more of it"
+        columns.append(_scores("Rank change", found.difference[at], "range", told))
+    for name, column in run.kept.items():
+        label = middle(clean(name), 40)
+        held = column.take(pa.array(at))
+        if is_number(column.type):
+            columns.append(_numbers(label, floats(held), "range", "kept column"))
+        else:
+            columns.append(_text_column(label, pc.cast(held, pa.string()).to_pylist()))
+    columns += [_scores(name, values[at], None, "pair") for name, values in run.pairs.items()]
+    if any(row.get(IMAGE_ID) is not None for row in rows):
+        ids = [None if row.get(IMAGE_ID) is None else str(row[IMAGE_ID]) for row in rows]
+        columns.append(_text_column("image_id", ids, choose=False))
+    for key in (WIDTH, HEIGHT):
+        sides = np.array([row.get(key) or np.nan for row in rows], float)
+        if np.isfinite(sides).any():
+            columns.append(_numbers(key.capitalize(), sides, None))
+    return columns
+
+
+def _scores(
+    label: str, values: np.ndarray, how: str | None, told: str | None = None
+) -> dict[str, Any]:
+    numbers = [round(float(v), 5) if math.isfinite(v) else None for v in values]
+    return {
+        "label": label,
+        "kind": "number",
+        "filter": how,
+        "told": told,
+        "digits": 3,
+        "values": numbers,
+    }
+
+
+def _numbers(
+    label: str,
+    values: np.ndarray,
+    how: str | None,
+    told: str | None = None,
+) -> dict[str, Any]:
+    """Return a column of any numbers, to 5 significant digits."""
+    numbers = [float(f"{v:.5g}") if math.isfinite(v) else None for v in map(float, values)]
+    whole = all(v is None or v == int(v) for v in numbers)
+    shown = [None if v is None else int(v) for v in numbers] if whole else numbers
+    return {
+        "label": label,
+        "kind": "number",
+        "filter": how,
+        "told": told,
+        "digits": 0 if whole else None,
+        "values": shown,
+    }
+
+
+def _text_column(label: str, values: list[str | None], *, choose: bool = True) -> dict[str, Any]:
+    shown = [None if value is None else middle(clean(value), 80) for value in values]
+    few = choose and len(set(shown)) <= _MOST_CHOICES
+    how = "choice" if few else "search"
+    return {"label": label, "kind": "text", "filter": how, "values": shown}

@@ -1,0 +1,299 @@
+"""Reading a run: its part files without their long columns, and what it noted in ``_run/``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from iqa_core.columns import HEIGHT, IDENTITY, IMAGE_ID, MANIFEST_FILE, MANIFEST_ROW, URI, WIDTH
+from iqa_core.errors import InputError, Status
+from iqa_core.pages.drift import RunDispute, compare_runs
+from iqa_core.storage.folder import Folder
+from iqa_core.tables.output import PARTS
+
+__all__ = [
+    "DEFAULT_SAMPLE",
+    "Other",
+    "Run",
+    "floats",
+    "is_number",
+    "is_text",
+    "load_other",
+    "load_run",
+    "take",
+]
+
+_OWN_COLUMNS = frozenset(
+    {*IDENTITY, IMAGE_ID, URI, WIDTH, HEIGHT}
+    | {"status", "error", "score", "scores", "margins", "embedding"}
+)
+_REQUIRED = (MANIFEST_FILE, MANIFEST_ROW, URI, "status", "error", "score", "scores")
+
+
+#: Rows above which statistics are made from a sample.
+DEFAULT_SAMPLE = 1_000_000
+_EXTREMES = 50  # best, worst, and failed rows of each kind that are never left to chance
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run without its long columns, which are read for the shown rows only.
+
+    Above ``DEFAULT_SAMPLE`` rows the K rows held are a random sample, the best and the worst
+    scored rows and some failures of each kind; below, they are all.
+
+    Attributes:
+        dataset: The part files.
+        total: Rows of the run.
+        counts: Status -> rows of the run.
+        place: (K,) int64, number of each held row in the dataset, ascending.
+        ok: (K,) bool.
+        score: (K,) float64, NaN where there is no score.
+        status: (K,) pyarrow.ChunkedArray.
+        pairs: Name -> (K,) float64, NaN where there is no score.
+        kept: Name -> (K,) pyarrow.ChunkedArray, of the kept columns that can be described.
+        config: The run's options, empty if unknown.
+        summary: The run's summary, empty if unknown.
+        manifest: What was scored, if known.
+        files: Name and size of the manifest's files; empty if unknown.
+    """
+
+    dataset: Any
+    total: int
+    counts: dict[str, int]
+    place: np.ndarray
+    ok: np.ndarray
+    score: np.ndarray
+    status: Any
+    pairs: dict[str, np.ndarray]
+    kept: dict[str, Any]
+    config: dict[str, Any]
+    summary: dict[str, Any]
+    manifest: str | None
+    files: list[tuple[str, int]]
+
+    @property
+    def scored(self) -> int:
+        """Rows of the run with status ``ok``."""
+        return self.counts.get(Status.OK.value, 0)
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the held rows are fewer than the run's."""
+        return len(self.place) < self.total
+
+
+@dataclass(frozen=True, eq=False)
+class Other:
+    """The run to compare with, aligned with the held rows."""
+
+    name: str
+    config: dict[str, Any]
+    found: RunDispute
+
+
+def load_run(scores: str, sample: int = DEFAULT_SAMPLE) -> Run:
+    """Read a run.
+
+    Args:
+        scores: Its output folder.
+        sample: Rows to hold of a larger run.
+
+    Raises:
+        InputError: If it holds no readable part file.
+    """
+    folder = Folder.given(scores, "scores")
+    dataset = _open_parts(folder, "scores")
+    kept = [field.name for field in dataset.schema if _is_described(field)]
+    total = dataset.count_rows()
+    try:
+        place, counts = _choose_rows(dataset, total, sample)
+        table = _read(dataset, ["status", "score", "scores", *kept], place, total)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(scores, error, "scores") from error
+    ok = np.asarray(table["status"].to_pandas() == Status.OK.value, dtype=bool)
+    plan = _read_json(folder, "_run/plan.json")
+    manifest = plan.get("manifest")
+    return Run(
+        dataset=dataset,
+        total=total,
+        counts=counts,
+        place=place,
+        ok=ok,
+        score=np.where(ok, floats(table["score"]), np.nan),
+        status=table["status"],
+        pairs={
+            field.name: np.where(ok, floats(pc.struct_field(table["scores"], [i])), np.nan)
+            for i, field in enumerate(table["scores"].type)
+        },
+        kept={name: table[name] for name in kept},
+        config=_read_json(folder, "_run/config.json"),
+        summary=_read_json(folder, "_run/summary.json"),
+        manifest=manifest if isinstance(manifest, str) else None,
+        files=_manifest_files(plan),
+    )
+
+
+def _choose_rows(dataset: Any, total: int, sample: int) -> tuple[np.ndarray, dict[str, int]]:  # noqa: ANN401
+    """Return the rows to hold, ascending, and the rows of the run by status."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, list[int]] = {}
+    score = np.full(total if total > sample else 0, np.nan, np.float32)
+    start = 0
+    columns = ["status", "score"] if total > sample else ["status"]
+    for batch in dataset.to_batches(columns=columns):
+        here = {v["values"]: v["counts"] for v in pc.value_counts(batch["status"]).to_pylist()}
+        counts.update({str(status): count for status, count in here.items()})
+        if total > sample:
+            ok = pc.fill_null(pc.equal(batch["status"], Status.OK.value), False)
+            values = np.where(ok.to_numpy(zero_copy_only=False), floats(batch["score"]), np.nan)
+            score[start : start + len(batch)] = values
+            for status in here:
+                found = examples.setdefault(str(status), [])
+                if len(found) < _EXTREMES:
+                    rows = np.flatnonzero(pc.equal(batch["status"], status).to_numpy(False))
+                    found += [start + int(i) for i in rows[: _EXTREMES - len(found)]]
+        start += len(batch)
+    if total <= sample:
+        return np.arange(total), dict(counts)
+    # one row of each of equally long stretches: random, ascending, and never twice
+    chance = np.random.default_rng(0).random(sample)
+    drawn = ((np.arange(sample) + chance) * (total / sample)).astype(np.int64)
+    lowest, highest = (_lowest(sign * score) for sign in (1, -1))
+    failed = [row for status, rows in examples.items() if status != Status.OK for row in rows]
+    return np.unique(np.concatenate([drawn, lowest, highest, np.array(failed, int)])), dict(counts)
+
+
+def _lowest(score: np.ndarray) -> np.ndarray:
+    finite = int(np.isfinite(score).sum())
+    order = np.argpartition(score, min(_EXTREMES, len(score) - 1))  # NaN last
+    return order[: min(_EXTREMES, finite)]
+
+
+def _read(dataset: Any, columns: Sequence[str], place: np.ndarray, total: int) -> pa.Table:  # noqa: ANN401
+    """Return some columns of the held rows; batch by batch, so that no more is in memory."""
+    columns = list(columns)
+    if len(place) == total:
+        return dataset.to_table(columns=columns)
+    tables = []
+    start = 0
+    for batch in dataset.to_batches(columns=columns):
+        first, last = np.searchsorted(place, (start, start + len(batch)))
+        tables.append(pa.Table.from_batches([batch]).take(pa.array(place[first:last] - start)))
+        start += len(batch)
+    return pa.concat_tables(tables)
+
+
+def take(run: Run, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Return held rows by number, with the long columns."""
+    names = run.dataset.schema.names
+    columns = [name for name in (*_REQUIRED, IMAGE_ID, WIDTH, HEIGHT) if name in names]
+    if not rows:
+        return {}
+    ascending = sorted(rows)
+    table = _read(run.dataset, columns, run.place[ascending], run.total)
+    return dict(zip(ascending, table.to_pylist(), strict=True))
+
+
+def load_other(run: Run, compare: str) -> Other:
+    """Read another run, and align it with the held rows of this one.
+
+    Raises:
+        InputError: If it holds no readable part file.
+    """
+    folder = Folder.given(compare, "compare")
+    dataset = _open_parts(folder, "compare")
+    files = _manifest_files(_read_json(folder, "_run/plan.json"))
+    same = bool(files) and files == run.files
+    columns = [MANIFEST_FILE, MANIFEST_ROW, URI, "status", "score"]
+    try:
+        here = _read(run.dataset, columns, run.place, run.total)
+        # of a sample, only the rows that may join: far fewer than all
+        key = MANIFEST_ROW if same else URI
+        wanted = ds.field(key).isin(pc.unique(here[key])) if run.sampled else None
+        there = dataset.to_table(columns=columns, filter=wanted)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(compare, error, "compare") from error
+    return Other(
+        name=compare,
+        config=_read_json(folder, "_run/config.json"),
+        found=compare_runs(here, there, same_manifest=same),
+    )
+
+
+def _manifest_files(plan: Mapping[str, Any]) -> list[tuple[str, int]]:
+    try:
+        return [(str(file["name"]), int(file["size"])) for file in plan["files"]]
+    except (KeyError, TypeError, ValueError):
+        return []
+
+
+def _open_parts(folder: Folder, option: str) -> Any:  # noqa: ANN401
+    scores = folder.uri
+    try:
+        parts = folder.list(PARTS)
+    except OSError as error:
+        raise _unreadable(scores, error, option) from error
+    if not parts:
+        raise InputError(
+            f"--{option} {scores} holds no part-*.parquet: give the --output directory of a scoring "
+            "run"
+        )
+    try:
+        paths = [folder.path(name) for name in parts]
+        dataset = ds.dataset(paths, filesystem=folder.fs, format="parquet")
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(scores, error, option) from error
+    absent = [name for name in _REQUIRED if name not in dataset.schema.names]
+    if absent or not pa.types.is_struct(dataset.schema.field("scores").type):
+        raise InputError(
+            f"--{option} {scores} has part files without the column {(absent or ['scores'])[0]!r} "
+            "of scored rows: give the --output directory of a scoring run"
+        )
+    return dataset
+
+
+def _unreadable(scores: str, error: Exception, option: str) -> InputError:
+    reason = " ".join(str(error).split())[:300]
+    return InputError(f"--{option} {scores} can't be read: {reason}: score again, or restore it")
+
+
+def _read_json(folder: Folder, name: str) -> dict[str, Any]:
+    try:
+        document = folder.read_json(name)
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def is_number(kind: Any) -> bool:  # noqa: ANN401
+    """Return whether an Arrow type is a number."""
+    return bool(
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    )
+
+
+def is_text(kind: Any) -> bool:  # noqa: ANN401
+    """Return whether values of an Arrow type are shown as they are: text, or true and false."""
+    if pa.types.is_dictionary(kind):
+        return is_text(kind.value_type)
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_boolean(kind)
+    )
+
+
+def _is_described(field: Any) -> bool:  # noqa: ANN401
+    return field.name not in _OWN_COLUMNS and (is_number(field.type) or is_text(field.type))
+
+
+def floats(column: Any) -> np.ndarray:  # noqa: ANN401
+    """Return a numeric Arrow column as (N,) float64, null as NaN."""
+    values = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return np.where(np.isfinite(values), values, np.nan)

@@ -1,0 +1,1 @@
+"""Base prompt pairs, learned context vectors, and the prompt file."""

@@ -1,0 +1,288 @@
+"""Learned prompts: context vectors around the base prompts, trained through a frozen text tower.
+
+Sources:
+    Zhou, Yang, Loy, Liu, "Learning to Prompt for Vision-Language Models" (CoOp), IJCV 2022,
+    https://arxiv.org/abs/2109.01134 (context vectors, shared or per class, and where they stand).
+    Wang, Chan, Loy, https://arxiv.org/abs/2207.12396, section 4.4 (CLIP-IQA+: CoOp on one pair).
+What differs: several base pairs share the context; tokens are counted as the tokenizer splits them,
+not as words; nothing behind end-of-text is run, and what prompts begin with in common is run once.
+CoOp names the place of the class ("end" is context first); here a position is the place of the context.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+from torch import nn
+
+from iqa_core.errors import InputError
+from iqa_core.prompts.prefix_tree import PrefixTree
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from iqa_core.clip.load import TextTower
+    from iqa_core.prompts.pairs import PromptPair
+
+__all__ = [
+    "DEFAULT_CONTEXT_LENGTH",
+    "ContextKind",
+    "Position",
+    "PromptLearner",
+    "Teacher",
+    "nearest_words",
+    "pair_margins",
+    "teacher_scores",
+]
+
+Position = Literal["front", "end", "middle"]
+ContextKind = Literal["shared", "per-side"]
+Teacher = Literal["ensemble", "per-pair"]
+
+DEFAULT_CONTEXT_LENGTH = 8
+_INIT_STD = 0.02  # CoOp's, and about that of CLIP's own token embedding
+
+
+class PromptLearner(nn.Module):
+    """Context vectors, and how to write them into base prompts.
+
+    The only parameter, and all of the state dict, is ``context``. The frozen text tower is passed
+    to each call instead of being a part: so it is neither saved, nor copied, nor synchronised.
+
+    Args:
+        tower: The text tower to learn for; read, not kept.
+        pairs: P base prompt pairs, with distinct names.
+        context_length: M, the number of context vectors, at least 0. None is the number of tokens
+            in ``words``, or else :data:`DEFAULT_CONTEXT_LENGTH`.
+        position: Where the context stands in a prompt: ``front`` before the base prompt's tokens,
+            ``end`` behind them, ``middle`` around them (M // 2 before, the rest behind).
+        context: ``shared`` by all pairs and both sides, (M, width), or ``per-side``: one for the
+            positive and one for the negative prompts of all pairs, (2, M, width). CoOp's
+            class-specific context, the sides being the classes.
+        words: Text whose token embeddings the context starts from, such as "a photo of"; None draws
+            it from N(0, 0.02), the same for both sides.
+        seed: Of that draw.
+
+    Attributes:
+        context: (M, width) or (2, M, width), the trained parameter.
+
+    Raises:
+        InputError: If the tower takes no embeddings, an argument is unusable, or a prompt with its
+            context is longer than the tower takes.
+    """
+
+    tokens: torch.Tensor
+    symbols: torch.Tensor
+    positions: torch.Tensor
+    mask: torch.Tensor
+    ends: torch.Tensor
+
+    def __init__(
+        self,
+        tower: TextTower,
+        pairs: Sequence[PromptPair],
+        *,
+        context_length: int | None = None,
+        position: Position = "front",
+        context: ContextKind = "shared",
+        words: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not tower.takes_embeddings:
+            raise InputError(
+                "prompts can't be learned for this model: its text tower is not of CLIP's causal "
+                "kind (SigLIP, Hugging Face and CoCa towers are not): use another --model"
+            )
+        for name, value, known in (
+            ("position", position, get_args(Position)),
+            ("context", context, get_args(ContextKind)),
+        ):
+            if value not in known:
+                raise InputError(f"{name} {value!r} is none of {', '.join(known)}")
+        self.pairs = tuple(pairs)
+        names = [pair.name for pair in self.pairs]
+        if not names or len(set(names)) < len(names):
+            raise InputError(f"prompt pairs are named {names}: give one or more, named apart")
+        self.position = position
+        self.kind = context
+        start = _initial_context(tower, context_length, words, seed)
+        self.context = nn.Parameter(start if context == "shared" else torch.stack([start, start]))
+
+        prompts = [side for pair in self.pairs for side in (pair.positive, pair.negative)]
+        tokens = tower.tokenize(prompts).to(start.device)
+        ends = tower.end_of_text(tokens)
+        end, prompt = max(zip(ends.tolist(), prompts, strict=True))
+        needed = end + 1 + self.context_length
+        if needed > tower.context_length:
+            raise InputError(
+                f"prompt {prompt!r} has {end + 1} tokens, with {self.context_length} context "
+                f"vectors {needed}, but the text tower takes at most {tower.context_length}: "
+                f"use at most {tower.context_length - end - 1} vectors or a shorter prompt"
+            )
+        distinct, tree = _tree(tokens, ends, self.context_length, position, context)
+        mask = torch.zeros(tree.visible.shape).masked_fill(~tree.visible, -torch.inf)
+        # They follow from the arguments, so they are no state; buffers only to move with .to().
+        for name, buffer in (
+            ("tokens", torch.tensor(distinct)),
+            ("symbols", tree.symbols),
+            ("positions", tree.positions),
+            ("mask", mask),
+            ("ends", tree.ends),
+        ):
+            self.register_buffer(name, buffer.to(start.device), persistent=False)
+
+    @property
+    def context_length(self) -> int:
+        """M, the number of context vectors in a prompt."""
+        return self.context.shape[-2]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The P pairs' names."""
+        return tuple(pair.name for pair in self.pairs)
+
+    def forward(self, tower: TextTower) -> torch.Tensor:
+        """Encode the prompts; gradients flow to the context alone.
+
+        Args:
+            tower: The text tower given to the constructor, on the device of this module.
+
+        Returns:
+            (P, 2, D) float32 features of length 1; side 0 is the positive prompt.
+        """
+        vectors = torch.cat([tower.token_embedding(self.tokens), self.context.flatten(0, -2)])
+        features = tower.encode_tree(vectors[self.symbols], self.positions, self.mask, self.ends)
+        return features.reshape(len(self.pairs), 2, -1)
+
+    def margins(
+        self, tower: TextTower, images: torch.Tensor, logit_scale: float = 1.0
+    ) -> torch.Tensor:
+        """Return :func:`pair_margins` of these prompts; arguments and result as there."""
+        return pair_margins(self(tower), images, logit_scale)
+
+
+def pair_margins(
+    prompts: torch.Tensor, images: torch.Tensor, logit_scale: float = 1.0
+) -> torch.Tensor:
+    """Return the logit margins g * (<f_i, z_p0> - <f_i, z_p1>), with gradients.
+
+    The same as :func:`iqa_core.scoring.scorer.margins` to float32's precision.
+
+    Args:
+        prompts: (P, 2, D) unit prompt features, as :class:`PromptLearner` returns them.
+        images: (N, D) unit image features, also in half precision, as caches hold them.
+        logit_scale: The factor g.
+
+    Returns:
+        (N, P) float32. Losses take lists in the last dimension: pass them ``.T``.
+    """
+    # The difference first: subtracting two large, nearly equal logits would lose digits.
+    directions = prompts[:, 0] - prompts[:, 1]
+    return logit_scale * (images.float() @ directions.T)
+
+
+def teacher_scores(margins: torch.Tensor, teacher: Teacher = "ensemble") -> torch.Tensor:
+    """Return the scores that a student is to agree with.
+
+    Args:
+        margins: (N, P) logit margins of the fixed base prompts.
+        teacher: ``ensemble`` is the image score, the mean over pairs of sigmoid(margin), for all
+            pairs alike; ``per-pair`` gives each pair its own.
+
+    Returns:
+        (N, 1) or (N, P) float64 in [0, 1], without gradients: in float32, margins above 17 would
+        all be 1 and thereby ties. Losses take lists in the last dimension: pass them ``.T``.
+
+    Raises:
+        InputError: If there is no such teacher.
+    """
+    if teacher not in get_args(Teacher):
+        raise InputError(f"teacher {teacher!r} is none of {', '.join(get_args(Teacher))}")
+    scores = margins.detach().double().sigmoid()
+    return scores.mean(dim=-1, keepdim=True) if teacher == "ensemble" else scores
+
+
+@torch.no_grad()
+def nearest_words(
+    tower: TextTower, context: torch.Tensor, count: int = 3
+) -> list[list[tuple[str, float]]]:
+    """Return what learned context vectors are closest to, as CoOp's section 4.4 looks inside.
+
+    Args:
+        tower: The text tower they were learned for.
+        context: (..., M, width); leading dimensions are flattened.
+        count: Words for each vector.
+
+    Returns:
+        For each vector the nearest tokens (parts of words too) and their Euclidean distances in the
+        token embedding, nearest first.
+    """
+    table = tower.token_embedding.weight
+    vectors = context.detach().reshape(-1, table.shape[1]).to(table)
+    # Not the matrix product that cdist prefers, which can't tell near from equal.
+    distances = torch.cdist(vectors, table, compute_mode="donot_use_mm_for_euclid_dist")
+    distances[:, tower.tokenizer.all_special_ids] = torch.inf
+    near = distances.topk(count, largest=False)
+    return [
+        [
+            (tower.tokenizer.decode([token]).strip(), distance)
+            for token, distance in zip(tokens, far, strict=True)
+        ]
+        for tokens, far in zip(near.indices.tolist(), near.values.tolist(), strict=True)
+    ]
+
+
+def _initial_context(
+    tower: TextTower, length: int | None, words: str | None, seed: int
+) -> torch.Tensor:
+    """Return (M, width)."""
+    embedding: torch.Tensor = tower.token_embedding.weight.detach()
+    if words is not None:
+        ids = tower.tokenizer.encode(words)
+        if not ids or length not in (None, len(ids)):
+            raise InputError(
+                f"context words {words!r} are {len(ids)} tokens, but the context length is "
+                f"{length}: leave the length out" + ("" if ids else " and give some words")
+            )
+        return embedding[torch.tensor(ids, device=embedding.device)].clone()
+    length = DEFAULT_CONTEXT_LENGTH if length is None else length
+    if length < 0:
+        raise InputError(f"context length ({length}) must be at least 0")
+    # Drawn on the CPU, so that a seed means the same on every device.
+    draw = torch.randn(length, embedding.shape[1], generator=torch.Generator().manual_seed(seed))
+    return _INIT_STD * draw.to(embedding)
+
+
+def _tree(
+    tokens: torch.Tensor,
+    ends: torch.Tensor,
+    length: int,
+    position: Position,
+    context: ContextKind,
+) -> tuple[list[int], PrefixTree]:
+    """Lay out the prompts with their context.
+
+    Args:
+        tokens: (2 P, L) token ids; row 2p + k is side k of pair p.
+        ends: (2 P,) positions of end-of-text; what follows is never read.
+        length: M.
+        position: See :class:`PromptLearner`.
+        context: See :class:`PromptLearner`.
+
+    Returns:
+        The K distinct tokens, and the tree. Its symbols below K are places among them; vector m of
+        context k is K + k M + m.
+    """
+    prompts = [row[: end + 1] for row, end in zip(tokens.tolist(), ends.tolist(), strict=True)]
+    known = sorted({token for prompt in prompts for token in prompt})
+    symbol = {token: place for place, token in enumerate(known)}
+    before = {"front": length, "end": 0, "middle": length // 2}[position]
+    laid_out = []
+    for row, prompt in enumerate(prompts):
+        first = len(known) + (row % 2 * length if context == "per-side" else 0)
+        vectors = range(first, first + length)
+        start, *own, end = (symbol[token] for token in prompt)
+        laid_out.append([start, *vectors[:before], *own, *vectors[before:], end])
+    return known, PrefixTree.of(laid_out)

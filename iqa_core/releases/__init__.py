@@ -1,0 +1,1 @@
+"""Official releases of IQA benchmarks as manifests."""

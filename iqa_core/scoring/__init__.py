@@ -1,0 +1,1 @@
+"""From image and text features to scores."""

@@ -1,0 +1,1 @@
+"""Files on any filesystem: folders, retries, leases."""

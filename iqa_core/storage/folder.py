@@ -1,0 +1,218 @@
+"""Folders on any filesystem that fsspec speaks, and writes that are whole or nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from iqa_core.errors import ImageError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+__all__ = ["Folder", "has_scheme", "open_filesystem", "retried"]
+
+T = TypeVar("T")
+
+_ATTEMPTS = 5
+
+
+def has_scheme(uri: str) -> bool:
+    """Return whether a text is a URI such as ``s3://bucket/key`` rather than a plain path."""
+    return "://" in uri or "::" in uri
+
+
+def open_filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the filesystem of a path or URI that a user named, and the path on it.
+
+    As ``fsspec.core.url_to_fs``, but URLs of HTTP are sent as they are written.
+
+    Raises:
+        ImportError, ValueError: If the scheme is not installed or unknown, or a URL is none.
+    """
+    if uri.lower().startswith(("http://", "https://")):
+        from iqa_core.fetch.http import HttpFiles
+        from iqa_core.fetch.uri import WebAddress
+
+        try:
+            WebAddress.of(uri)
+        except ImageError as error:
+            raise ValueError(str(error)) from error
+        return HttpFiles(), uri
+    fs, path = fsspec.core.url_to_fs(uri)
+    return fs, path
+
+
+def _escaped(path: str) -> str:
+    """Return a glob pattern that matches a path itself, whatever signs are in it."""
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in path)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power failure, too."""
+    with suppress(OSError):  # not every filesystem can; the file itself is written
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def retried(action: Callable[[], T]) -> T:
+    """Do something with a remote filesystem, again if it fails in a way that may pass.
+
+    Raises:
+        OSError: The last failure, whatever the filesystem's library raised.
+    """
+    for attempt in range(_ATTEMPTS):
+        try:
+            return action()
+        except (FileNotFoundError, PermissionError, NotADirectoryError, FileExistsError):
+            raise
+        except Exception as error:  # libraries of stores raise whatever they like
+            if attempt == _ATTEMPTS - 1:
+                raise OSError(f"{type(error).__name__}: {error}") from error
+        time.sleep(random.uniform(0.5, 1.0) * 0.3 * 2**attempt)  # noqa: S311 - jitter
+    raise RuntimeError("the last attempt returns or raises")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder on any filesystem that fsspec speaks.
+
+    Attributes:
+        uri: Its path or URI.
+        fs: The filesystem.
+        root: The folder's path on that filesystem.
+        query: What signs the requests for its files, if anything, from ``?`` on.
+    """
+
+    uri: str
+    fs: fsspec.AbstractFileSystem
+    root: str
+    query: str = field(default="", repr=False)
+
+    @classmethod
+    def of(cls, uri: str) -> Folder:
+        """Open a folder by path or URI; it need not exist yet."""
+        fs, root = open_filesystem(uri if has_scheme(uri) else str(Path(uri).absolute()))
+        return cls(uri, fs, root.rstrip("/"))
+
+    @classmethod
+    def given(cls, uri: str, option: str) -> Folder:
+        """Open a folder that a user named in an option.
+
+        Raises:
+            InputError: If its scheme is unknown or not installed.
+        """
+        try:
+            return cls.of(uri)
+        except (ImportError, ValueError) as error:
+            raise InputError(f"--{option} {uri} can't be opened: {error}") from error
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on this machine's disk."""
+        return isinstance(self.fs, LocalFileSystem)
+
+    def path(self, name: str) -> str:
+        """Return the path of a file in it."""
+        return f"{self.root}/{name}{self.query}"
+
+    def exists(self, name: str) -> bool:
+        """Return whether a file is there."""
+
+        def find() -> bool:
+            self.fs.invalidate_cache()
+            return bool(self.fs.exists(self.path(name)))
+
+        return self.retried(find)
+
+    def list(self, pattern: str) -> list[str]:
+        """Return the names below the folder that match a glob pattern, sorted."""
+        return list(self.stamps(pattern))
+
+    def stamps(self, pattern: str) -> dict[str, str]:
+        """Return such names, sorted, each with a text that changes when the file is replaced."""
+
+        def find() -> dict[str, Any]:
+            self.fs.invalidate_cache()
+            found: dict[str, Any] = self.fs.glob(f"{_escaped(self.root)}/{pattern}", detail=True)
+            return found
+
+        found = self.retried(find)
+        names = {str(PurePosixPath(path).relative_to(self.root)): path for path in sorted(found)}
+        return {name: str(found[path]) for name, path in names.items()}
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file so that it is seen whole or not at all.
+
+        Locally under a temporary name in the same folder, then renamed; on an object store as one
+        PUT, which is atomic there.
+
+        Raises:
+            OSError: If it can't be written; nothing is left under the final name.
+        """
+        if not self.is_local:
+            self.retried(lambda: self.fs.pipe_file(self.path(name), data))
+            return
+        final = Path(self.path(name))
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = final.parent / f".{final.name}.{uuid.uuid4().hex}.tmp"
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(final)
+            _sync_folder(final.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def sweep(self, pattern: str) -> None:
+        """Remove what killed processes left half written of files that match a pattern."""
+        if self.is_local:
+            for path in Path(self.root).glob(f".{pattern}.*.tmp"):
+                path.unlink(missing_ok=True)
+
+    def read(self, name: str) -> bytes:
+        """Return a file's content."""
+        return self.retried(lambda: bytes(self.fs.cat_file(self.path(name))))
+
+    def remove(self, name: str) -> None:
+        """Remove a file; one that is gone already is no error."""
+        with suppress(FileNotFoundError):
+            self.retried(lambda: self.fs.rm_file(self.path(name)))
+
+    def modified(self, name: str) -> datetime:
+        """Return when a file was written, by the clock of the filesystem."""
+
+        def find() -> datetime:
+            self.fs.invalidate_cache()
+            found: datetime = self.fs.modified(self.path(name))
+            return found
+
+        return self.retried(find)
+
+    def retried(self, action: Callable[[], T]) -> T:
+        """Do something here, again if this is no local disk and it fails in a way that may pass."""
+        return action() if self.is_local else retried(action)
+
+    def write_json(self, name: str, document: Any) -> None:  # noqa: ANN401 - what JSON holds
+        """Write a JSON document, whole or not at all."""
+        self.write(name, json.dumps(document, indent=2, default=str).encode() + b"\n")
+
+    def read_json(self, name: str) -> Any:  # noqa: ANN401 - what JSON holds
+        """Return a JSON document."""
+        return json.loads(self.read(name))

@@ -1,0 +1,202 @@
+"""One driver at a time on one output: a lease with heartbeats, on any filesystem.
+
+Each driver writes a file of its own, then looks for others. Of two drivers that come at once, each
+sees the other, because each writes before it looks: so at most one goes on. Ages are differences
+of the store's own times, so clocks of machines need not agree.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import random
+import threading
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from iqa_core.errors import InputError
+
+if TYPE_CHECKING:
+    from iqa_core.storage.folder import Folder
+
+__all__ = ["LeaseLostError", "OutputLease"]
+
+log = logging.getLogger(__name__)
+
+_PATTERN = "_run/lease-*.json"
+_ATTEMPTS = 4
+
+
+class LeaseLostError(InputError):
+    """Another driver has taken the output over, because this one's heartbeats did not get through."""
+
+
+def _this_place() -> str:
+    """Return what tells machines and containers apart within which a process id means something."""
+    parts = [platform.node()]
+    with suppress(OSError):  # Linux has both
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(parts)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
+
+
+def _now() -> float:
+    """Return seconds on a clock that also runs while the machine is suspended, where there is one."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
+
+
+class OutputLease:
+    """Holds an output while a run writes to it; use it in a ``with`` statement.
+
+    Args:
+        folder: The output.
+        seconds: A lease without a heartbeat for so long is void; also the time that a takeover after
+            a crash waits at most.
+
+    Raises:
+        InputError: On entering, if another driver is alive, or the folder can't be written.
+    """
+
+    def __init__(self, folder: Folder, seconds: float = 30.0) -> None:
+        self._folder = folder
+        self._seconds = seconds
+        self._id = uuid.uuid4().hex
+        self._name = f"_run/lease-{self._id}.json"
+        self._stopped = threading.Event()
+        self._beaten = 0.0
+        self._lost = False
+        self._thread = threading.Thread(target=self._beat_on, daemon=True)
+
+    def __enter__(self) -> OutputLease:
+        other: dict[str, Any] = {}
+        for attempt in range(_ATTEMPTS):
+            self._beat()
+            found = self._alive()
+            if found is None:
+                self._thread.start()
+                return self
+            other = found
+            self._folder.remove(self._name)
+            if not other.get("candidate") or attempt == _ATTEMPTS - 1:
+                break
+            time.sleep(random.uniform(0.2, 1.5))  # noqa: S311 - two that came at once part again
+        raise InputError(
+            f"--output {self._folder.uri} is being written by process {other.get('process')} on "
+            f"{other.get('host')} since {other.get('since')}: wait for it, or stop it; if it is gone, "
+            f"its lease ends {self._seconds:g} s after its last heartbeat"
+        )
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        with suppress(OSError):  # it runs out by itself
+            self._folder.remove(self._name)
+
+    def check(self) -> None:
+        """Make sure that the lease still holds; called before each commit.
+
+        Raises:
+            LeaseLostError: If no heartbeat got through for the lease's time, as after a suspension.
+        """
+        if not self._holds():
+            raise LeaseLostError(
+                f"the lease on --output {self._folder.uri} is lost ({self._seconds:g} s without a "
+                "heartbeat, or its file in _run/ is gone), and another run may have taken over: nothing "
+                "more was written; run the same command again"
+            )
+
+    def _holds(self) -> bool:
+        if _now() - self._beaten > self._seconds:
+            self._lost = True  # for good: another may have taken over since, and be done
+        return not self._lost and self._folder.exists(self._name)
+
+    def _beat(self, *, candidate: bool = True) -> None:
+        began = _now()
+        document = {
+            "host": platform.node(),
+            "place": _this_place(),
+            "process": os.getpid(),
+            "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "seconds": self._seconds,
+            "candidate": candidate,
+        }
+        try:
+            self._folder.write(self._name, json.dumps(document).encode())
+        except OSError as error:
+            raise InputError(
+                f"--output {self._folder.uri} can't be written ({error}): check path and permissions"
+            ) from error
+        self._beaten = began
+
+    def _beat_on(self) -> None:
+        wait = 0.0
+        while not self._stopped.wait(wait):
+            wait = self._seconds / 4
+            # A hiccup of the store may pass; `check` notices if it lasts.
+            with suppress(InputError, OSError):
+                if self._holds():  # else another run has voided it
+                    self._beat(candidate=False)
+
+    def _alive(self) -> dict[str, Any] | None:
+        """Return another driver's lease that holds, after removing those that don't."""
+        for name in self._folder.list(_PATTERN):
+            if name != self._name and (lease := self._wait_for(name)) is not None:
+                return lease
+        return None
+
+    def _wait_for(self, name: str) -> dict[str, Any] | None:
+        """Watch a lease until it shows a heartbeat (return it) or has run out (remove it)."""
+        lease = first = self._read(name)
+        while first is not None and lease is not None:
+            here = lease["place"] == _this_place()
+            if here and not _runs(lease["process"]):
+                break
+            if lease["modified"] != first["modified"]:
+                return lease
+            self._beat()  # its time, by the same store's clock, is now
+            age = self._folder.modified(self._name) - lease["modified"]
+            if age.total_seconds() > lease["seconds"]:
+                break
+            if here:  # a process that runs but is silent for longer has that number by chance
+                return lease
+            if lease is first:
+                log.warning(
+                    "waiting to see whether %s on %s lives", lease["process"], lease["host"]
+                )
+            time.sleep(min(1.0, self._seconds / 8))
+            lease = self._read(name)
+        self._folder.remove(name)
+        return None
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        """Return what a lease says; one that can't be understood may be half written, and counts."""
+        lease = {"place": "", "process": "?", "host": "?", "since": "?", "seconds": self._seconds}
+        try:
+            found = self._folder.read_json(name)
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            found = None
+        if isinstance(found, dict):
+            lease |= found
+        try:
+            return lease | {"modified": self._folder.modified(name)}
+        except FileNotFoundError:
+            return None

@@ -1,0 +1,1 @@
+"""Manifests in, part files out."""

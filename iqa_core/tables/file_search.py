@@ -1,0 +1,262 @@
+"""Files of folders and glob patterns, here and on remote stores, without the systems' own ones.
+
+Links to folders are followed, each folder once: a link that leads back, or to a folder that is listed
+anyway, is reported instead.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from iqa_core.errors import InputError
+from iqa_core.redaction import redact
+from iqa_core.storage.encodings import printable
+from iqa_core.storage.folder import has_scheme, retried
+from iqa_core.tables.listing_report import ListingReport, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["find_files", "is_hidden", "is_pattern"]
+
+#: What macOS, Windows and network storage put beside people's files, in lower case: besides names that
+#: begin with a dot, which hold thumbnails, waste and the other half of macOS's files (``._a.jpg``).
+_SYSTEM_NAMES = frozenset(
+    {"__macosx", "network trash folder", "temporary items"}
+    | {"thumbs.db", "desktop.ini", "$recycle.bin", "system volume information"}
+    | {"@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"}
+    | {"lost+found"}
+)
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder of this name is hidden, or an operating system's own."""
+    dotted = name.startswith(".") and name not in (".", "..")
+    return dotted or name.lower() in _SYSTEM_NAMES
+
+
+def is_pattern(path: str) -> bool:
+    """Return whether a path holds signs of a glob pattern."""
+    return any(sign in path for sign in "*?[")
+
+
+def find_files(source: str, report: ListingReport) -> tuple[list[str], list[str]]:
+    """Find the files of a folder to any depth, of a glob pattern, or the one file that is named.
+
+    A folder that a pattern matches is searched to any depth, as if the shell had expanded the pattern.
+
+    Args:
+        source: Path or URI.
+        report: What is left out is added to it.
+
+    Returns:
+        Paths or URIs of the files, sorted, and each relative to the folder, or to what all files
+        that match the pattern have in common.
+
+    Raises:
+        InputError: If the source does not exist, matches nothing or can't be read at all.
+    """
+    left_out = report.total
+    try:
+        fs, path = fsspec.core.url_to_fs(source if has_scheme(source) else _absolute(source))
+        if isinstance(fs, LocalFileSystem):
+            found = _find_local(path, report)
+        else:
+            found = _find_remote(fs, path, report)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(
+            f"{_shown(source)} does not exist: give a folder, a glob, an image or a CSV file"
+        ) from error
+    except (OSError, ImportError, ValueError) as error:
+        raise InputError(f"{_shown(source)} can't be read: {redact(str(error))}") from error
+    if not found[0] and is_pattern(source) and report.total == left_out:
+        raise InputError(f"{_shown(source)} matches no file: check the pattern")
+    return found
+
+
+def _absolute(source: str) -> str:
+    """Return an absolute path, with its accents composed or apart as it is there."""
+    path = str(Path(source).absolute())
+    forms = [path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD"))]
+    return next(filter(os.path.lexists, forms), path)
+
+
+def _shown(source: str) -> str:
+    return printable(redact(source))
+
+
+# Local files --------------------------------------------------------------------------------------
+
+
+def _find_local(path: str, report: ListingReport) -> tuple[list[str], list[str]]:
+    if os.path.lexists(path) or not is_pattern(path):
+        os.stat(path)  # says why it can't be read
+        if not os.path.isdir(path):
+            return [path], [os.path.basename(path)]
+        names = sorted(_Walk(path, (), report).files())
+        return [os.path.join(path, name) for name in names], names
+    root, pattern = _split_pattern(path)
+    names = sorted(_Walk(root, pattern, report).files())
+    return _relative_to_common([os.path.join(root, name) for name in names])
+
+
+def _split_pattern(path: str) -> tuple[str, tuple[str, ...]]:
+    """Split a pattern at the first part that is not there as it is written."""
+    root = "/"
+    parts = [part for part in path.split("/") if part]
+    for number, part in enumerate(parts):
+        if not os.path.isdir(os.path.join(root, part)):
+            return root, tuple(parts[number:])
+        root = os.path.join(root, part)
+    return root, ()
+
+
+def _relative_to_common(files: list[str]) -> tuple[list[str], list[str]]:
+    root = os.path.commonpath(files) if len(files) > 1 else os.path.dirname("".join(files))
+    return files, [file[len(root) :].lstrip("/") for file in files]
+
+
+class _Walk:
+    """A search of a folder, depth first; folders behind links come last, so that none is met twice.
+
+    Args:
+        root: The folder.
+        pattern: The parts of a glob pattern relative to it; none for all files.
+        report: What is left out is added to it.
+    """
+
+    def __init__(self, root: str, pattern: Sequence[str], report: ListingReport) -> None:
+        self._root = root
+        self._pattern = pattern
+        self._report = report
+        self._seen: set[tuple[int, int]] = set()
+        self._links: list[str] = []
+        self._files: list[str] = []
+
+    def files(self) -> list[str]:
+        """Return the paths of all files, relative to the root."""
+        self._search("", behind_link=False)
+        while self._links:
+            links, self._links = sorted(self._links), []
+            for link in links:
+                self._search(link, behind_link=True)
+        return self._files
+
+    def _search(self, start: str, *, behind_link: bool) -> None:
+        pending = [start]
+        while pending:
+            folder = pending.pop()
+            try:
+                if self._is_new(folder, behind_link=behind_link):
+                    with os.scandir(os.path.join(self._root, folder)) as entries:
+                        pending += [one for entry in entries if (one := self._look(folder, entry))]
+                else:
+                    self._report.add(Reason.LISTED_ALREADY, folder)
+            except OSError as error:
+                self._report.add(Reason.UNREADABLE, f"{folder or self._root}: {error.strerror}")
+
+    def _is_new(self, folder: str, *, behind_link: bool) -> bool:
+        """Return whether a folder was not met before; only links lead to one twice."""
+        found = os.stat(os.path.join(self._root, folder))
+        key = (found.st_dev, found.st_ino)
+        new = key not in self._seen or not behind_link or not found.st_ino
+        self._seen.add(key)
+        return new
+
+    def _look(self, folder: str, entry: os.DirEntry[str]) -> str | None:
+        """Note a file, and return a folder that is to be searched."""
+        path = os.path.join(folder, entry.name)
+        parts = path.split("/")
+        is_folder = _is_folder(entry)
+        if not fits(self._pattern, parts, as_folder=is_folder):
+            return None
+        if is_hidden(entry.name) and not _is_named(entry.name, self._pattern):
+            self._report.add(Reason.HIDDEN, f"{path}/" if is_folder else path)
+        elif is_folder and entry.is_symlink():
+            self._links.append(path)
+        elif is_folder:
+            return path
+        elif _is_file(entry):
+            self._files.append(path)
+        else:
+            self._report.add(Reason.BROKEN_LINK if entry.is_symlink() else Reason.NOT_REGULAR, path)
+        return None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):  # a link that leads to itself
+        return entry.is_dir()
+    return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):
+        return entry.is_file()
+    return False
+
+
+def fits(pattern: Sequence[str], parts: Sequence[str], *, as_folder: bool = False) -> bool:
+    """Return whether a path, or a folder that it lies in, matches a glob pattern.
+
+    Args:
+        pattern: The pattern's parts; ``**`` stands for any number of folders. None fits all.
+        parts: The path's parts.
+        as_folder: Whether the path is a folder, in which a match may lie.
+    """
+    if not pattern:
+        return True
+    if not parts:
+        return as_folder
+    if pattern[0] == "**":
+        rests = (parts[number:] for number in range(len(parts) + 1))
+        return any(fits(pattern[1:], rest, as_folder=as_folder) for rest in rests)
+    return fnmatchcase(parts[0], pattern[0]) and fits(pattern[1:], parts[1:], as_folder=as_folder)
+
+
+def _is_named(name: str, pattern: Iterable[str]) -> bool:
+    """Return whether a part of the pattern that is itself a hidden name matches a hidden one."""
+    return any(is_hidden(part) and fnmatchcase(name, part) for part in pattern)
+
+
+# Remote stores ------------------------------------------------------------------------------------
+
+
+def _find_remote(
+    fs: fsspec.AbstractFileSystem, path: str, report: ListingReport
+) -> tuple[list[str], list[str]]:
+    root, pattern, files = retried(lambda: _list_remote(fs, path))
+    kept = []
+    for file in sorted(set(files)):
+        below = file[len(root) :].strip("/").split("/") if file.startswith(root) else []
+        if file != path and any(is_hidden(one) and not _is_named(one, pattern) for one in below):
+            report.add(Reason.HIDDEN, redact(file))
+        else:
+            kept.append(file)
+    if pattern or kept == [path]:
+        kept, names = _relative_to_common(kept)
+    else:
+        names = [file[len(root) :].lstrip("/") for file in kept]
+    return [fs.unstrip_protocol(file) for file in kept], names
+
+
+def _list_remote(fs: fsspec.AbstractFileSystem, path: str) -> tuple[str, list[str], list[str]]:
+    """Return the folder that is searched, the parts of a pattern below it, and all files."""
+    if fs.exists(path):
+        return path.rstrip("/"), [], fs.find(path)
+    if not is_pattern(path):
+        raise FileNotFoundError(path)
+    parts = path.split("/")
+    fixed = next(number for number, part in enumerate(parts) if is_pattern(part))
+    found: dict[str, dict[str, Any]] = fs.glob(path, detail=True)
+    files = [name for name, info in found.items() if info["type"] != "directory"]
+    folders = [name for name, info in found.items() if info["type"] == "directory"]
+    files += [file for folder in folders for file in fs.find(folder)]
+    return "/".join(parts[:fixed]), parts[fixed:], files

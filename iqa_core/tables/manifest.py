@@ -1,0 +1,244 @@
+"""Manifests: Parquet tables that name images, read in the forms that people have.
+
+A manifest is a file, a glob or a directory of Parquet files with a ``uri`` column (string), or an
+``image`` column of encoded bytes or of struct<bytes, path> as Hugging Face ``datasets`` writes it.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyroaring import BitMap
+
+from iqa_core.columns import IMAGE, IMAGE_ID, URI
+from iqa_core.errors import InputError
+from iqa_core.redaction import redact
+from iqa_core.storage.folder import Folder, has_scheme
+from iqa_core.tables.listing import find_images
+from iqa_core.tables.manifest_columns import check_columns, partitions, unified_type
+from iqa_core.tables.manifest_files import content_digest, file_info, file_stamp, find_files
+from iqa_core.tables.manifest_reading import DATA, column_bytes, read_unit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from iqa_core.tables.rows import RowSet
+
+__all__ = [
+    "DATA",
+    "Manifest",
+    "ManifestFile",
+    "Unit",
+    "find_images",
+    "open_manifest",
+    "plan_units",
+    "read_unit",
+]
+
+_ROWS_PER_UNIT = 50_000
+#: Uncompressed bytes of the columns that are read; several row groups make a unit up to this.
+_BYTES_PER_UNIT = 256 * 1024 * 1024
+_MAX_ROWS = 2**32 - 1  # what a bitmap holds
+
+
+@dataclass(frozen=True)
+class ManifestFile:
+    """One Parquet file of a manifest.
+
+    Attributes:
+        name: Its name relative to the manifest.
+        size: Bytes, to notice that a file has changed between two runs.
+        row_groups: Rows of each row group.
+        digest: Of its content, for the same purpose; None if it is not known.
+        group_bytes: Uncompressed bytes of the columns that are read, of each row group.
+        stamp: What the filesystem says of it, to notice a change within a run.
+    """
+
+    name: str
+    size: int
+    row_groups: tuple[int, ...]
+    digest: str | None = None
+    group_bytes: tuple[int, ...] = ()
+    stamp: str = ""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the file."""
+        return sum(self.row_groups)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An opened manifest: its files and columns; no row has been read yet.
+
+    Attributes:
+        uri: As the user gave it, made absolute.
+        folder: What its files' names, and relative image paths, are relative to.
+        files: Its files, by name.
+        schema: The columns of the first file, and the further ones of ``keep`` and ``image_id``; these
+            have types that hold the values of all files.
+        notes: What was left out in search of the files, a sentence each.
+    """
+
+    uri: str
+    folder: Folder
+    files: tuple[ManifestFile, ...]
+    schema: pa.Schema
+    notes: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Rows of all files."""
+        return sum(file.rows for file in self.files)
+
+    @property
+    def image_id_type(self) -> pa.DataType:
+        """Type of ``image_id``; string where there is none."""
+        names = self.schema.names
+        return self.schema.field(IMAGE_ID).type if IMAGE_ID in names else pa.string()
+
+    def rows_within(self, size: int) -> int:
+        """Return the number of rows, 1 at least, whose data have about so many bytes."""
+        total = sum(sum(file.group_bytes) for file in self.files)
+        return max(1, size * self.rows // max(1, total))
+
+    def plan(self) -> dict[str, Any]:
+        """Return what a run remembers of the manifest, as JSON holds it."""
+        files = [
+            {
+                "name": file.name,
+                "size": file.size,
+                "row_groups": list(file.row_groups),
+                "digest": file.digest,
+                "rows": file.rows,
+            }
+            for file in self.files
+        ]
+        return {"manifest": redact(self.uri), "rows": self.rows, "files": files}
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Rows of adjacent row groups of one file that one task reads.
+
+    Attributes:
+        file: Name of the manifest file.
+        group: First row group.
+        stop_group: The row group after the last.
+        first: Row number, in the file, of the first group's first row.
+        wanted: Serialised bitmap of the row numbers to read.
+        digest: Of the file when the work was planned.
+        stamp: Of the file when the work was planned.
+    """
+
+    file: str
+    group: int
+    stop_group: int
+    first: int
+    wanted: bytes
+    digest: str | None = None
+    stamp: str = ""
+
+
+def open_manifest(uri: str, keep: Sequence[str] = ()) -> Manifest:
+    """Find a manifest's files, read their footers and check their columns.
+
+    Args:
+        uri: A Parquet file with any name, a glob, or a directory (searched to any depth, through
+            symbolic links, for ``*.parquet``; names that begin with an underscore or a dot are left
+            out), local or on any fsspec filesystem.
+        keep: Further columns that every file must have, or state in its folders' names (Hive).
+
+    Returns:
+        The manifest.
+
+    Raises:
+        InputError: If there is none, or a file is not a manifest.
+    """
+    absolute = uri if has_scheme(uri) else str(Path(uri).absolute())
+    folder, names, notes = find_files(absolute)
+    with ThreadPoolExecutor(16) as pool:
+        opened = list(pool.map(lambda name: _open_file(folder, name, keep), names))
+    schema = opened[0][1]
+    for column in (IMAGE_ID, *keep):
+        kinds = {
+            file.name: columns.field(column).type if column in columns.names else pa.string()
+            for file, columns in opened
+            if column in columns.names or (column in keep and column in partitions(file.name))
+        }
+        if kinds:
+            field = pa.field(column, unified_type(column, kinds))
+            place = schema.get_field_index(column)
+            schema = schema.append(field) if place < 0 else schema.set(place, field)
+    return Manifest(absolute, folder, tuple(file for file, _ in opened), schema, tuple(notes))
+
+
+def _open_file(folder: Folder, name: str, keep: Sequence[str]) -> tuple[ManifestFile, pa.Schema]:
+    path = folder.path(name)
+
+    def read_footer() -> tuple[pq.FileMetaData, dict[str, Any], str]:
+        with folder.fs.open(path, "rb") as file:
+            info = file_info(folder, file, path)
+            metadata = pq.read_metadata(file)
+            return metadata, info, content_digest(folder, file, info, metadata)
+
+    shown = redact(f"{folder.uri}/{name}")
+    try:
+        metadata, info, digest = folder.retried(read_footer)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"{shown} is not a readable Parquet file ({redact(str(error))}): make one with "
+            "`iqa manifest`"
+        ) from error
+    groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+    if sum(groups) > _MAX_ROWS or min(groups, default=0) < 0:
+        raise InputError(
+            f"{shown} states {sum(groups):,} rows, but a file may have {_MAX_ROWS:,} at most: split it"
+        )
+    schema = metadata.schema.to_arrow_schema()
+    check_columns(f"{folder.uri}/{name}", name, schema, keep)
+    sizes = column_bytes(metadata, (URI, IMAGE, IMAGE_ID, *keep))
+    size = int(info["size"] or 0)
+    return ManifestFile(name, size, groups, digest, sizes, file_stamp(folder, info)), schema
+
+
+def plan_units(manifest: Manifest, done: RowSet) -> Iterator[Unit]:
+    """Yield what is still to read: every row of the manifest that is not done, once."""
+    for file in manifest.files:
+        remaining = BitMap(range(file.rows)) - done.rows(file.name)
+        for group, stop_group, first, start, stop in _slices(file):
+            wanted = remaining & BitMap(range(start, stop))
+            if wanted:
+                serialised = wanted.serialize()
+                yield Unit(file.name, group, stop_group, first, serialised, file.digest, file.stamp)
+
+
+def _slices(file: ManifestFile) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield (first group, stop group, its first row, start row, stop row) that cover a file.
+
+    Small row groups are taken together, and large ones split, so that neither their number nor their
+    size makes tasks that are too short or too long.
+    """
+    sizes = file.group_bytes or (0,) * len(file.row_groups)
+    begun = start = row = size = 0  # the slice so far: groups from `begun`, rows from `start`
+    for group, (rows, more) in enumerate(zip(file.row_groups, sizes, strict=True)):
+        too_large = row + rows - start > _ROWS_PER_UNIT or size + more > _BYTES_PER_UNIT
+        if too_large and row > start:
+            yield begun, group, start, start, row
+            begun, start, size = group, row, 0
+        for place in range(row, row + rows - _ROWS_PER_UNIT, _ROWS_PER_UNIT):
+            yield group, group + 1, row, place, place + _ROWS_PER_UNIT
+        if rows > _ROWS_PER_UNIT:
+            last = row + (rows - 1) // _ROWS_PER_UNIT * _ROWS_PER_UNIT
+            yield group, group + 1, row, last, row + rows
+            begun, start = group + 1, row + rows
+        else:
+            size += more
+        row += rows
+    if row > start:
+        yield begun, len(file.row_groups), start, start, row

@@ -1,0 +1,308 @@
+"""Reads the rows of a manifest in tables that are bounded in bytes.
+
+Row groups are read one after the other and page by page, a few rows at a time: so memory depends on the
+size of pages and of single images, not of row groups, and damage is known by its row group.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyroaring import BitMap
+
+from iqa_core.columns import IMAGE, IMAGE_ID, MANIFEST_FILE, MANIFEST_ROW, URI
+from iqa_core.errors import InputError
+from iqa_core.tables.manifest_columns import (
+    as_text,
+    as_type,
+    column_type,
+    image_parts,
+    is_binary,
+    partitions,
+)
+from iqa_core.tables.manifest_source import ManifestSource, StorageError, UndecodableError, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from iqa_core.storage.folder import Folder
+    from iqa_core.tables.manifest import Unit
+
+__all__ = ["DATA", "READ_ERROR", "DamagedManifestError", "column_bytes", "read_unit"]
+
+#: Column of encoded bytes between the reading and the decoding stage.
+DATA = "_data"
+#: Why a row's columns could not be read; null where they were.
+READ_ERROR = "_read_error"
+
+#: Bytes of one table at most, unless a single row has more.
+_TABLE_BYTES = 64 * 1024 * 1024
+#: Bytes that are decoded at once, by the average of a row group.
+_READ_BYTES = 8 * 1024 * 1024
+#: Rows of images that are decoded at once at most, as their sizes may be far from the average.
+_READ_IMAGES = 16
+#: Smaller pieces are copied into one; the others stay chunks of a table.
+_COPIED_BYTES = 1024 * 1024
+
+
+class DamagedManifestError(InputError):
+    """Data of a manifest can't be decoded, although the file is the one that was opened.
+
+    Args:
+        message: One line, as of any :class:`InputError`.
+        file: Name of the manifest file.
+    """
+
+    def __init__(self, message: str, file: str) -> None:
+        super().__init__(message)
+        self.file = file
+
+    def __reduce__(self) -> tuple[type[DamagedManifestError], tuple[str, str]]:
+        """Survive pickling."""
+        return type(self), (str(self), self.file)
+
+
+def column_bytes(metadata: pq.FileMetaData, columns: Sequence[str]) -> tuple[int, ...]:
+    """Return, for each row group, the uncompressed bytes of some columns and all that is in them."""
+    leaves = _leaves(metadata, columns)
+    return tuple(_group_bytes(metadata, group, leaves) for group in range(metadata.num_row_groups))
+
+
+def _leaves(metadata: pq.FileMetaData, columns: Sequence[str]) -> list[int]:
+    wanted = tuple(f"{column}." for column in columns)
+    paths = [metadata.schema.column(place).path for place in range(metadata.num_columns)]
+    return [place for place, path in enumerate(paths) if f"{path}.".startswith(wanted)]
+
+
+def _group_bytes(metadata: pq.FileMetaData, group: int, leaves: Sequence[int]) -> int:
+    chunks = metadata.row_group(group)
+    return sum(max(0, chunks.column(leaf).total_uncompressed_size) for leaf in leaves)
+
+
+def read_unit(
+    folder: Folder,
+    unit: Unit,
+    keep: Sequence[str],
+    image_id_type: pa.DataType,
+    batch_rows: int,
+    *,
+    schema: pa.Schema | None = None,
+    skip_damaged: bool = False,
+) -> Iterator[pa.Table]:
+    """Read the wanted rows of one unit.
+
+    Args:
+        folder: The manifest's folder.
+        unit: What to read.
+        keep: Columns to carry along.
+        image_id_type: Type of ``image_id``.
+        batch_rows: Rows of one table at most.
+        schema: Types of the kept columns in the whole manifest; by default those of this file.
+        skip_damaged: Go on after damaged data; the rows that they cost have a ``_read_error``.
+
+    Yields:
+        Tables of the identity columns, ``image_id``, ``uri``, ``_data`` (encoded bytes, null where
+        the image is to be fetched), ``_read_error`` and the kept columns; of 64 MiB at most, unless
+        a row alone has more.
+
+    Raises:
+        DamagedManifestError: If data can't be decoded, and they are not to be skipped.
+        InputError: If the file is gone, was replaced, can't be read for other reasons, or has a
+            value that a column's type in the whole manifest does not hold.
+    """
+    with closing(ManifestSource(folder, unit.file, unit.digest, unit.stamp)) as source:
+        reader = _UnitReader(source, unit, keep, image_id_type, batch_rows, schema, skip_damaged)
+        yield from reader.tables()
+        if folder.is_local:  # a store refuses to go on with a file that was replaced
+            source.check_unchanged()
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Some rows as they are in the file: of `batch`, whose first row is `row`, those of `numbers`."""
+
+    batch: pa.RecordBatch
+    row: int
+    numbers: list[int]
+
+
+@dataclass(frozen=True)
+class _Lost:
+    """Rows that can't be read, and why."""
+
+    numbers: list[int]
+    reason: str
+
+
+class _UnitReader:
+    """Reads one unit, a few rows at a time. Arguments as of :func:`read_unit`."""
+
+    def __init__(
+        self,
+        source: ManifestSource,
+        unit: Unit,
+        keep: Sequence[str],
+        image_id_type: pa.DataType,
+        batch_rows: int,
+        schema: pa.Schema | None,
+        skip_damaged: bool,
+    ) -> None:
+        self._source = source
+        self._unit = unit
+        self._batch_rows = batch_rows
+        self._skip_damaged = skip_damaged
+        self._pending: list[_Piece] = []
+        file = source.retried(source.open)
+        self._metadata: pq.FileMetaData = file.metadata
+        types = {field.name: field.type for field in file.schema_arrow}
+        self._has_uri = URI in types and not pa.types.is_null(types[URI])
+        self._has_blobs = IMAGE in types or any(is_binary(types[k]) for k in keep if k in types)
+        self._columns = _columns(types, keep, self._has_uri)
+        self._leaves = _leaves(self._metadata, self._columns)
+        self._types = {IMAGE_ID: image_id_type}
+        for name in keep:
+            kind = types.get(name, pa.string())
+            self._types[name] = schema.field(name).type if schema else column_type(name, kind)
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Yield the wanted rows, and those that are lost where damage is to be skipped."""
+        rows = size = 0
+        for piece in self._pieces():
+            if isinstance(piece, _Lost):
+                if self._pending:
+                    yield self._flush()
+                rows = size = 0
+                for start in range(0, len(piece.numbers), self._batch_rows):
+                    numbers = piece.numbers[start : start + self._batch_rows]
+                    yield self._lost(numbers, piece.reason)
+                continue
+            more_rows, more = len(piece.numbers), piece.batch.nbytes
+            too_many = rows + more_rows > self._batch_rows or size + more > _TABLE_BYTES
+            if self._pending and too_many:
+                yield self._flush()
+                rows = size = 0
+            self._pending.append(piece)
+            rows += more_rows
+            size += more
+        if self._pending:
+            yield self._flush()
+
+    def _flush(self) -> pa.Table:
+        """Return what was read since the last time; nothing here refers to it any more."""
+        pieces, self._pending = self._pending, []
+        if sum(piece.batch.nbytes for piece in pieces) < _COPIED_BYTES * len(pieces):
+            return self._table(pieces)
+        return pa.concat_tables([self._table([piece]) for piece in pieces])
+
+    def _pieces(self) -> Iterator[_Piece | _Lost]:
+        wanted = BitMap.deserialize(self._unit.wanted)
+        first = self._unit.first
+        for group in range(self._unit.group, self._unit.stop_group):
+            rows = self._metadata.row_group(group).num_rows
+            if here := wanted & BitMap(range(first, first + rows)):
+                yield from self._group(group, first, rows, here)
+            first += rows
+
+    def _group(self, group: int, first: int, rows: int, wanted: BitMap) -> Iterator[_Piece | _Lost]:
+        """Yield the wanted rows of one row group; after a failure it goes on where it was."""
+        done, last, failures = first, wanted.max(), 0
+        at_once = self._rows_at_once(group, rows)
+        while done <= last:
+            try:
+                row = first
+                for batch in self._source.batches(group, self._columns, at_once):
+                    here = wanted & BitMap(range(max(row, done), row + len(batch)))
+                    if here:
+                        yield _Piece(batch, row, list(here))
+                    row += len(batch)
+                    done = max(row, done)
+                    if done > last:
+                        break
+            except StorageError as error:
+                failures += 1
+                self._source.pause(error, failures)
+            except UndecodableError as error:
+                # Arrow has no arrays of structs with more than 2 GiB of bytes.
+                if isinstance(error.__cause__, pa.ArrowNotImplementedError) and at_once > 1:
+                    at_once = 1
+                    continue
+                self._source.check_unchanged()
+                what = f"row group {group} (rows {first:,} to {first + rows - 1:,})"
+                reason = f"the data can't be read ({one_line(error.__cause__ or error)})"
+                if not self._skip_damaged:
+                    raise DamagedManifestError(
+                        f"{self._source.shown}, {what}: {reason}: restore the file, or add "
+                        "--skip-damaged to score the rest",
+                        self._unit.file,
+                    ) from error
+                lost = wanted & BitMap(range(done, first + rows))
+                yield _Lost(list(lost), f"{what} of the manifest file: {reason}")
+                return
+
+    def _rows_at_once(self, group: int, rows: int) -> int:
+        size = _group_bytes(self._metadata, group, self._leaves)
+        most = min(self._batch_rows, _READ_BYTES * rows // max(1, size))
+        return max(1, min(most, _READ_IMAGES) if self._has_blobs else most)
+
+    def _table(self, pieces: Sequence[_Piece]) -> pa.Table:
+        """Return rows in the manifest's types."""
+        table = pa.Table.from_batches([piece.batch for piece in pieces])
+        count = len(table)
+        given = {name: _one_array(table.column(name)) for name in table.column_names}
+        uri, data = pa.nulls(count, pa.string()), pa.nulls(count, pa.large_binary())
+        if IMAGE in given:
+            data, paths = image_parts(given[IMAGE])
+            uri = uri if paths is None else paths
+        if self._has_uri:
+            uri = as_text(given[URI])
+        columns = {URI: uri, DATA: data, READ_ERROR: pa.nulls(count, pa.string())}
+        stated = partitions(self._unit.file)
+        for name, kind in self._types.items():
+            values = given.get(name)
+            if values is None:
+                values = pa.array([stated.get(name)] * count, pa.string())
+                values = values if name in stated else pa.nulls(count)
+            columns[name] = as_type(values, kind, f"column {name!r} of {self._source.shown}")
+        numbers, places, offset = [], [], 0
+        for piece in pieces:
+            numbers += piece.numbers
+            places += [offset + number - piece.row for number in piece.numbers]
+            offset += len(piece.batch)
+        table = pa.table(columns)
+        return self._placed(table if len(places) == count else table.take(places), numbers)
+
+    def _lost(self, numbers: list[int], reason: str) -> pa.Table:
+        count = len(numbers)
+        columns = {URI: pa.nulls(count, pa.string()), DATA: pa.nulls(count, pa.large_binary())}
+        columns |= {READ_ERROR: pa.array([reason] * count, pa.string())}
+        columns |= {name: pa.nulls(count, kind) for name, kind in self._types.items()}
+        return self._placed(pa.table(columns), numbers)
+
+    def _placed(self, table: pa.Table, numbers: list[int]) -> pa.Table:
+        """Add the rows' identities, and put the columns in order."""
+        places = {
+            MANIFEST_FILE: pa.array([self._unit.file] * len(numbers), pa.string()),
+            MANIFEST_ROW: pa.array(numbers, pa.int64()),
+        }
+        names = (IMAGE_ID, URI, DATA, READ_ERROR, *self._types)
+        return pa.table(places | {name: table.column(name) for name in names})
+
+
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+
+
+def _columns(types: dict[str, pa.DataType], keep: Sequence[str], has_uri: bool) -> list[str]:
+    """Return the paths of the columns to read."""
+    wanted = [URI, IMAGE, IMAGE_ID, *keep]
+    columns = list(dict.fromkeys(name for name in wanted if name in types))
+    image = types.get(IMAGE)
+    if image is not None and pa.types.is_struct(image) and IMAGE not in keep:
+        # `path` is an image's address only where nothing else is.
+        paths = [f"{IMAGE}.path"] if not has_uri and image.get_field_index("path") >= 0 else []
+        columns[columns.index(IMAGE) : columns.index(IMAGE) + 1] = [f"{IMAGE}.bytes", *paths]
+    return columns

@@ -1,0 +1,251 @@
+"""Opens one Parquet file for reading in a worker, and tells why reading it failed.
+
+The footer is read once for each process. A file that is gone or was replaced since the work was planned is
+refused; a store that does not answer is asked again; what remains is damage of the data.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+import time
+from collections import OrderedDict
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from iqa_core.errors import InputError
+from iqa_core.redaction import redact
+from iqa_core.tables.manifest_files import content_digest, file_info, file_stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from iqa_core.storage.folder import Folder
+
+__all__ = ["ManifestSource", "StorageError", "UndecodableError", "one_line"]
+
+T = TypeVar("T")
+
+#: Bytes of a column chunk that are buffered: of a local file, and in one request to a store.
+_LOCAL_BUFFER = 1024 * 1024
+_REMOTE_BUFFER = 8 * 1024 * 1024
+#: What a store's file object reads ahead, so that small columns and row groups share requests.
+_READ_AHEAD = 1024 * 1024
+_RETRIES = 5
+#: Footers of the files that were read last.
+_footers: OrderedDict[tuple[str, ...], pq.FileMetaData] = OrderedDict()
+_FOOTERS = 4
+
+
+class StorageError(Exception):
+    """Reading failed, which says nothing about the data; the reason is its cause."""
+
+
+class UndecodableError(Exception):
+    """What was read is no valid Parquet data, for the reason that is its cause or its text."""
+
+
+class ManifestSource:
+    """One manifest file, opened when it is first needed, and again after a failure.
+
+    Args:
+        folder: The manifest's folder.
+        name: The file.
+        digest: Of its content when the work was planned.
+        stamp: Of :func:`iqa_core.tables.manifest_files.file_stamp` when the work was planned.
+
+    Attributes:
+        shown: Its path, for messages.
+    """
+
+    def __init__(self, folder: Folder, name: str, digest: str | None, stamp: str) -> None:
+        self.shown = redact(f"{folder.uri}/{name}")
+        self._folder = folder
+        self._path = folder.path(name)
+        self._digest = digest
+        self._stamp = stamp
+        self._handle: _Handle | None = None
+        self._file: pq.ParquetFile | None = None
+
+    def close(self) -> None:
+        """Close the file; it is opened again if it is needed again."""
+        handle, self._handle, self._file = self._handle, None, None
+        if handle is not None:
+            with suppress(Exception):
+                handle.close()
+
+    def open(self) -> pq.ParquetFile:
+        """Return the opened file.
+
+        Raises:
+            StorageError: If it can't be opened now.
+            InputError: If it is gone, or is not the one that was planned for.
+        """
+        if self._file is not None:
+            return self._file
+        local = self._folder.is_local
+        try:
+            options = {} if local else {"block_size": _READ_AHEAD}
+            self._handle = _Handle(self._folder.fs.open(self._path, "rb", **options))
+            info = file_info(self._folder, self._handle.file, self._path)
+        except FileNotFoundError as error:
+            raise self._gone() from error
+        except Exception as error:  # libraries of stores raise whatever they like
+            raise StorageError from error
+        if self._stamp not in ("", file_stamp(self._folder, info)):
+            self.check_unchanged()
+        self._file = pq.ParquetFile(
+            self._handle,
+            metadata=self._footer(self._handle),
+            buffer_size=_LOCAL_BUFFER if local else _REMOTE_BUFFER,
+            pre_buffer=False,  # it would hold all of a row group
+            page_checksum_verification=True,
+        )
+        return self._file
+
+    def _footer(self, handle: _Handle) -> pq.FileMetaData:
+        key = (self._folder.uri, self._path, self._digest or "", self._stamp)
+        if key not in _footers:
+            try:
+                _footers[key] = pq.read_metadata(handle)
+            except (OSError, pa.ArrowException) as error:
+                if handle.failure is not None:
+                    raise StorageError from handle.failure
+                raise InputError(
+                    f"{self.shown} is not a readable Parquet file any more ({one_line(error)}): "
+                    "restore it"
+                ) from error
+            while len(_footers) > _FOOTERS:
+                _footers.popitem(last=False)
+        return _footers[key]
+
+    def batches(self, group: int, columns: Sequence[str], at_once: int) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a row group, some at once.
+
+        Raises:
+            StorageError: If the file can't be opened or read.
+            UndecodableError: If what was read is not valid, or has not as many rows as the footer says.
+            InputError: As of :meth:`open`, or if memory is short.
+        """
+        file = self.open()
+        rows = 0
+        try:
+            for batch in file.iter_batches(
+                at_once, row_groups=[group], columns=list(columns), use_threads=False
+            ):
+                rows += len(batch)
+                yield batch
+        except MemoryError as error:  # Arrow's too, and no damage
+            raise InputError(
+                f"{self.shown}, row group {group}: there is too little memory to read it "
+                f"({one_line(error)}): use machines with more, or write smaller row groups"
+            ) from error
+        except (OSError, ValueError, pa.ArrowException) as error:
+            failure = self._handle.failure if self._handle else None
+            # A disk that can't read a sector is damage; all else that fails in reading is not.
+            if failure is not None and getattr(failure, "errno", None) != errno.EIO:
+                raise StorageError from failure
+            raise UndecodableError from error
+        if rows != file.metadata.row_group(group).num_rows:
+            raise UndecodableError(f"it holds {rows:,} rows")
+
+    def check_unchanged(self) -> None:
+        """Check that the file still is the one that the work was planned for.
+
+        Raises:
+            InputError: If it is gone or was replaced by another one.
+        """
+        fs = self._folder.fs
+        try:
+            fs.invalidate_cache()
+            info = fs.info(self._path)
+            if self._stamp in ("", file_stamp(self._folder, info)):
+                return
+            with fs.open(self._path, "rb") as handle:
+                digest = content_digest(self._folder, handle, info, pq.read_metadata(handle))
+        except FileNotFoundError as error:
+            raise self._gone() from error
+        except (OSError, pa.ArrowException):
+            digest = None  # not even a Parquet file, or one that changes right now
+        if digest != self._digest:
+            raise InputError(
+                f"{self.shown} was replaced while it was read: put the file back that --output was begun "
+                "with, or give another --output"
+            )
+
+    def _gone(self) -> InputError:
+        return InputError(
+            f"{self.shown} went away while it was read: put it back and run the same command again"
+        )
+
+    def retried(self, action: Callable[[], T]) -> T:
+        """Do something that opens the file, again as :meth:`pause` allows."""
+        failures = 0
+        while True:
+            try:
+                return action()
+            except StorageError as error:
+                failures += 1
+                self.pause(error, failures)
+
+    def pause(self, error: StorageError, failures: int) -> None:
+        """Close the file and wait before the next attempt.
+
+        Args:
+            error: The failure.
+            failures: How many there were, this one included.
+
+        Raises:
+            InputError: If there is no use in another attempt.
+        """
+        self.close()
+        cause = error.__cause__ or error
+        if self._folder.is_local or failures > _RETRIES or isinstance(cause, PermissionError):
+            raise InputError(
+                f"{self.shown} can't be read ({one_line(cause)}); what was finished is safe: once the "
+                "file can be read, the same command goes on"
+            ) from cause
+        time.sleep(random.uniform(0.5, 1.0) * 2**failures / 2)  # noqa: S311 - jitter
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says, in one line without secrets."""
+    return redact(" ".join(str(error).split())[:200]) or type(error).__name__
+
+
+class _Handle:
+    """A file object that remembers whether it failed, which Arrow's errors don't tell."""
+
+    def __init__(self, file: Any) -> None:  # noqa: ANN401 - what fsspec opens
+        self.file = file
+        self.failure: Exception | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            data: bytes = self.file.read(size)
+        except Exception as error:
+            self.failure = error
+            raise
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self.file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self.file.tell())
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    @property
+    def closed(self) -> bool:
+        return bool(self.file.closed)
+
+    def close(self) -> None:
+        self.file.close()

@@ -1,0 +1,43 @@
+"""The last check before rows are written: none is ``ok`` without a finite score or features."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from iqa_core.errors import Status
+
+__all__ = ["NO_FINITE_SCORE", "unscored_as_errors"]
+
+NO_FINITE_SCORE = (
+    "the model's features for this image are missing, not finite or not of length 1, or their score "
+    "is not finite"
+)
+
+
+def unscored_as_errors(table: pa.Table) -> pa.Table:
+    """Give rows that are ``ok`` but have no finite score, or no features, the status ``model_error``.
+
+    Args:
+        table: Rows of an output, with ``status`` and ``error``, and ``score``, ``embedding`` or both.
+
+    Returns:
+        The rows; where a score was not finite, all of the row's scores are null.
+    """
+    wrong = pa.chunked_array([pa.repeat(False, len(table))])
+    if "score" in table.column_names:
+        wrong = pc.invert(pc.fill_null(pc.is_finite(table.column("score")), False))
+    if "embedding" in table.column_names:
+        wrong = pc.or_(wrong, pc.is_null(table.column("embedding")))
+    wrong = pc.and_(wrong, pc.equal(table.column("status"), Status.OK.value))
+    if not pc.any(wrong).as_py():
+        return table
+    for name, value in (
+        ("status", Status.MODEL_ERROR.value),
+        ("error", NO_FINITE_SCORE),
+        *((name, None) for name in ("score", "scores", "margins") if name in table.column_names),
+    ):
+        field = table.schema.field(name)
+        column = pc.if_else(wrong, pa.scalar(value, field.type), table.column(name))
+        table = table.set_column(table.schema.get_field_index(name), field, column)
+    return table

@@ -1,0 +1,1 @@
+"""Learning context vectors from the order of images."""

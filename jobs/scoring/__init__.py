@@ -1,0 +1,1 @@
+"""The scoring job: from a manifest to part files, on Ray Data."""

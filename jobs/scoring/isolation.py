@@ -1,0 +1,140 @@
+"""Hostile files: decoders written in C may crash or hang on them, and must not take the job along.
+
+Images are decoded in the Ray worker itself, where that is fastest. If it dies, or a watchdog ends it
+because one image takes too long, Ray runs the task again; the second time each image is decoded in a
+child process, so that the culprit becomes a row with an error and all others are decoded.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import ray
+
+from iqa_core.errors import ImageError, Status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.connection import Connection
+
+__all__ = ["Isolated", "Watchdog", "is_second_try"]
+
+T = TypeVar("T")
+
+
+def is_second_try() -> bool:
+    """Return whether Ray runs this task again because its worker died."""
+    worker: Any = ray._private.worker.global_worker  # the public context does not say it
+    return bool(worker.connected and worker.core_worker.get_current_task_attempt_number() > 0)
+
+
+class Watchdog:
+    """Ends this process if one step takes too long: nothing else stops C code that hangs.
+
+    Args:
+        seconds: Limit on a step.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._deadline = float("inf")
+        self._closed = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        while not self._closed.wait(min(1.0, self._seconds / 4)):
+            if time.monotonic() > self._deadline:
+                os._exit(70)
+
+    def call(self, function: Callable[[bytes], T], data: bytes) -> T:
+        """Return what a function makes of some data, or end the process."""
+        self._deadline = time.monotonic() + self._seconds
+        try:
+            return function(data)
+        finally:
+            self._deadline = float("inf")
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._closed.set()
+
+
+class Isolated:
+    """Calls a function in a child process, which may die or hang; the next call has a new one.
+
+    Args:
+        function: Takes bytes; anything that cloudpickle takes.
+        seconds: Limit on a call.
+    """
+
+    def __init__(self, function: Callable[[bytes], T], seconds: float) -> None:
+        self._function = ray.cloudpickle.dumps(function)
+        self._seconds = seconds
+        self._context = multiprocessing.get_context("spawn")
+        self._child: Any = None
+        self._pipe: Any = None
+
+    def call(self, function: Callable[[bytes], T], data: bytes) -> T:
+        """Return what the function makes of some data.
+
+        Raises:
+            ImageError: If the child died or took too long.
+            Exception: Whatever the function raised.
+        """
+        if self._child is None:
+            self._start()
+        try:
+            self._pipe.send_bytes(data)
+            if not self._pipe.poll(self._seconds):
+                self.close()
+                raise ImageError(
+                    Status.DECODE_ERROR, f"decoding took more than {self._seconds:g} s: given up"
+                )
+            works, value = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            self._child.join(timeout=5)
+            code = self._child.exitcode
+            self.close()
+            raise ImageError(
+                Status.DECODE_ERROR, f"the decoder crashed on this file (exit code {code})"
+            ) from error
+        if works:
+            result: T = value
+            return result
+        raise value
+
+    def _start(self) -> None:
+        self._pipe, theirs = self._context.Pipe()
+        self._child = self._context.Process(
+            target=_serve, args=(theirs, self._function), daemon=True
+        )
+        self._child.start()
+        theirs.close()
+        self._pipe.recv()  # it is up: imports do not count as decoding
+
+    def close(self) -> None:
+        """End the child."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.join()
+            self._pipe.close()
+        self._child = self._pipe = None
+
+
+def _serve(pipe: Connection, pickled: bytes) -> None:
+    function = ray.cloudpickle.loads(pickled)
+    pipe.send("up")
+    while True:
+        try:
+            data = pipe.recv_bytes()
+        except EOFError:
+            return
+        try:
+            answer = (True, function(data))
+        except Exception as error:  # raised again in the parent
+            answer = (False, error)
+        pipe.send(answer)

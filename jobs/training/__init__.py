@@ -1,0 +1,1 @@
+"""The training job: context vectors, on Ray Train."""

@@ -1,0 +1,299 @@
+"""Tests of jobs/scoring/dataset.py with towers that fail inside a real actor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+import torch
+from PIL import Image
+from torch import nn
+
+from iqa_core.errors import ImageError, Status
+from iqa_core.fetch.fetcher import Fetcher
+from iqa_core.images.decode import decode_image
+from iqa_core.preprocess import Preprocess
+from iqa_core.scoring.scorer import PromptFeatures
+from iqa_core.tables.manifest import DATA, open_manifest, plan_units
+from iqa_core.tables.output import Output, output_schema
+from iqa_core.tables.rows import RowSet
+from jobs.scoring.dataset import decode_rows
+from jobs.scoring.driver import run_pipeline
+from jobs.scoring.isolation import Isolated
+from jobs.scoring.pool import Actors
+from jobs.scoring.settings import Encoding
+
+ROOT = Path(__file__).parents[3]
+PREPROCESS = Preprocess(size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
+PROMPTS = PromptFeatures(("p",), np.array([[[1, 0], [0, 1]]], dtype=np.float32), 1.0, "digest")
+
+
+class MeanTower(nn.Module):
+    """Features are an image's brightness; red images fail, and so do large batches."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most = most
+
+    def to_device(self, device, precision):
+        return self
+
+    def encode(self, pixels):
+        if len(pixels) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory (as a GPU says it)")
+        images = torch.from_numpy(np.array(pixels)).float() / 255
+        if ((images[..., 0] > 0.9) & (images[..., 1] < 0.1)).all(dim=(1, 2)).any():
+            raise RuntimeError("no red images")
+        mean = images.mean(dim=(1, 2, 3))
+        return nn.functional.normalize(torch.stack([mean, 1 - mean], dim=1), dim=1)
+
+
+@pytest.fixture
+def run(ray_cluster, tmp_path):
+    """Score 40 grey images, three of them red, or other ones, by a tower."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    for number in range(40):
+        colour = (255, 0, 0) if number in (3, 17, 18) else (number * 6,) * 3
+        Image.new("RGB", (32, 32), colour).save(tmp_path / f"{number}.png")
+    path = tmp_path / "m.parquet"
+
+    def run(tower, batch_size, decoder=None, uris=None, **options):
+        uris = uris or [f"{number}.png" for number in range(40)]
+        pq.write_table(pa.table({"uri": uris}), path)
+        manifest = open_manifest(str(path))
+        schema = output_schema(manifest, (), pairs=PROMPTS.names)
+        encoding = Encoding(
+            fetcher=Fetcher(str(tmp_path), **options),
+            preprocess=PREPROCESS,
+            decoder=decoder or partial(decode_image, preprocess=PREPROCESS),
+            precision="fp32",
+            batch_size=batch_size,
+            width=2,
+            prompts=PROMPTS,
+            schema=schema,
+            decode_seconds=5.0,
+        )
+        output = Output(str(tmp_path / "o"), manifest, {})
+        with output.writing({}, 30):
+            units = list(plan_units(manifest, RowSet()))
+            actors = Actors(most=1, cpus=0.5, gpus=0)
+            outcome = run_pipeline(
+                manifest, (), units, len(uris), tower, encoding, actors, output, commit_seconds=30
+            )
+        parts = [pq.read_table(path) for path in (tmp_path / "o").glob("part-*.parquet")]
+        return outcome, pa.concat_tables(parts).sort_by("manifest_row").to_pylist()
+
+    yield run
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.mark.ray
+def test_images_that_the_model_fails_on_cost_only_themselves(run):
+    outcome, rows = run(MeanTower(most=3), batch_size=16)
+    assert outcome.statuses == {"ok": 37, "model_error": 3}
+    assert outcome.out_of_memory > 0
+    for number, row in enumerate(rows):
+        if number in (3, 17, 18):
+            assert row["status"] == "model_error"
+            assert row["error"] == "RuntimeError: no red images"
+            assert row["score"] is None
+        else:
+            mean = number * 6 / 255
+            cosines = np.array([mean, 1 - mean]) / np.hypot(mean, 1 - mean)
+            assert row["score"] == pytest.approx(
+                1 / (1 + np.exp(cosines[1] - cosines[0])), abs=1e-6
+            )
+
+
+class Web(BaseHTTPRequestHandler):
+    """Answers by what is asked for."""
+
+    files: dict[str, bytes] = {}  # noqa: RUF012 - shared on purpose
+
+    def do_GET(self):
+        code, _, name = self.path.strip("/").partition("/")
+        if name == "slow":
+            time.sleep(4)
+        content = self.files.get(name, b"")
+        self.send_response(int(code))
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.ray
+def test_every_status_of_the_table(run, tmp_path):
+    encoded = (tmp_path / "5.png").read_bytes()
+    header = encoded[:16] + struct.pack(">II", 40_000, 40_000) + encoded[24:29]
+    header += zlib.crc32(header[12:29]).to_bytes(4, "big")
+    Web.files = {
+        "good": encoded,
+        "red": (tmp_path / "3.png").read_bytes(),
+        "cut": encoded[:-30],
+        "page": b"<html>no image</html>",
+        "bomb": header + encoded[33:],
+    }
+    with ThreadingHTTPServer(("127.0.0.1", 0), Web) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        at = f"http://127.0.0.1:{server.server_port}"
+        wanted = {
+            "ok": f"{at}/200/good",
+            "invalid_row": None,
+            "denied": "http://127.0.0.2/a.png",
+            "not_found": f"{at}/404",
+            "forbidden": f"{at}/403",
+            "throttled": f"{at}/429",
+            "timeout": f"{at}/200/slow",
+            "network": f"{at}/500",
+            "empty": f"{at}/200/nothing",
+            "unsupported": f"{at}/200/page",
+            "decode_error": f"{at}/200/cut",
+            "too_large": f"{at}/200/bomb",
+            "model_error": f"{at}/200/red",
+        }
+        # Of damage in the manifest itself: test_damaged.py.
+        assert {*wanted, "unreadable"} == {status.value for status in Status}
+        uris = list(wanted.values())
+        _, rows = run(MeanTower(16), 16, uris=uris, prefixes=(at,), timeout=1.5, retries=0)
+        server.shutdown()
+        thread.join()
+    found = {row["status"]: row["uri"] for row in rows}
+    assert found == wanted
+    for row in rows:
+        assert (row["error"] is None) == (row["score"] is not None) == (row["status"] == "ok")
+
+
+class LostDevice(MeanTower):
+    """Loses its device, as CUDA's errors do for the rest of a process: once, or at a red image."""
+
+    def __init__(self, marker=None):
+        super().__init__(most=40)
+        self.marker = marker
+        self.lost = False
+
+    def encode(self, pixels):
+        images = np.array(pixels)
+        red = ((images[..., 0] == 255) & (images[..., 1] == 0)).all(axis=(1, 2)).any()
+        if self.marker is None:
+            self.lost |= bool(red)
+        elif not self.marker.exists():
+            self.marker.touch()
+            self.lost = True
+        if self.lost:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+        mean = torch.from_numpy(images).float().mean(dim=(1, 2, 3)) / 255
+        return nn.functional.normalize(torch.stack([mean, 1 - mean], dim=1), dim=1)
+
+
+@pytest.mark.ray
+def test_an_actor_that_lost_its_device_is_replaced(run, tmp_path):
+    outcome, rows = run(LostDevice(tmp_path / "lost"), batch_size=8)
+    assert (tmp_path / "lost").exists()
+    assert outcome.statuses == {"ok": 40}
+    assert len(rows) == 40
+
+
+@pytest.mark.ray
+def test_rows_that_always_break_the_device_are_given_up(run):
+    outcome, rows = run(LostDevice(), batch_size=2)
+    assert outcome.statuses["ok"] + outcome.statuses["model_error"] == len(rows) == 40
+    assert rows[0]["status"] == "ok"
+    assert rows[17]["status"] == "model_error"
+    assert "CUDA error" in rows[17]["error"]
+
+
+def fragile(data):
+    """Decode, but crash on one image as a C library does, and hang on another."""
+    image = decode_image(data, PREPROCESS)
+    if image.pixels[0, 0, 0] == 60:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if image.pixels[0, 0, 0] == 72:
+        time.sleep(600)
+    return image
+
+
+@pytest.mark.ray
+def test_files_that_crash_or_hang_the_decoder_cost_only_themselves(run):
+    outcome, rows = run(MeanTower(most=40), batch_size=40, decoder=fragile)
+    assert outcome.statuses == {"ok": 35, "model_error": 3, "decode_error": 2}
+    assert rows[12]["status"] == "decode_error"
+    assert rows[12]["error"] == "decoding took more than 5 s: given up"
+    assert rows[10]["status"] == "decode_error"
+    assert rows[10]["error"] == "the decoder crashed on this file (exit code -11)"
+
+
+def test_limits_hold_for_images_inside_the_manifest():
+    encoding = Encoding(
+        fetcher=Fetcher("s3://bucket/m", max_bytes=10),
+        preprocess=PREPROCESS,
+        decoder=partial(decode_image, preprocess=PREPROCESS),
+        precision="fp32",
+        batch_size=1,
+        width=2,
+        prompts=None,
+        schema=pa.schema([]),
+    )
+    table = pa.table(
+        {
+            "manifest_file": ["m"] * 2,
+            "manifest_row": [0, 1],
+            "uri": pa.nulls(2, pa.string()),
+            DATA: pa.array([bytes(11), bytes(10)], pa.large_binary()),
+        }
+    )
+    (decoded,) = decode_rows(table, encoding=encoding)
+    assert decoded.column("status").to_pylist() == ["too_large", "unsupported"]
+
+
+def behave(data):
+    """Do what the data say."""
+    if data == b"hang":
+        time.sleep(100)
+    if data == b"die":
+        os._exit(3)
+    if data == b"raise":
+        raise ValueError("no image")
+    return data
+
+
+def test_a_child_that_dies_or_hangs_is_replaced():
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    isolated = Isolated(behave, seconds=2)
+    try:
+        assert isolated.call(behave, b"one") == b"one"
+        with pytest.raises(ImageError, match=r"crashed on this file \(exit code 3\)"):
+            isolated.call(behave, b"die")
+        with pytest.raises(ImageError, match="decoding took more than 2 s: given up"):
+            isolated.call(behave, b"hang")
+        with pytest.raises(ValueError, match="no image"):
+            isolated.call(behave, b"raise")
+        assert isolated.call(behave, b"two") == b"two"
+    finally:
+        isolated.close()
+        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def test_a_watchdog_ends_a_process_that_hangs():
+    code = "import time; from jobs.scoring.isolation import Watchdog; "
+    code += "Watchdog(1.0).call(lambda data: time.sleep(60), b'')"
+    began = time.monotonic()
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 70
+    assert time.monotonic() - began < 40
