@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo quick test check format clean
 
 help:  ## Say what can be made
 	@awk -F ':.*##' '/^[a-z]+:.*##/ {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ $(VENV)/.installed-%: pyproject.toml | $(BIN)/python
 
 demo: $(VENV)/.installed-demo  ## Score real images with the embedded model; see demo/report.html
 	$(BIN)/python tools/demo.py
+
+quick: $(VENV)/.installed-dev  ## Run the tests that need no Ray, on all cores
+	$(BIN)/python -m pytest -n auto -m "not ray and not slow" $(ARGS)
 
 test: $(VENV)/.installed-dev  ## Run the tests, offline; ARGS='...' for pytest
 	$(BIN)/python -m pytest $(ARGS)

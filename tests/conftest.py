@@ -15,6 +15,19 @@ for _name in ("no_proxy", "NO_PROXY"):  # the tests' own servers are behind no p
     os.environ[_name] = f"127.0.0.0/8,127.0.0.1,localhost,{os.environ.get(_name, '')}".rstrip(",")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--chaos", action="store_true", help="run the tests that kill clusters, too")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave chaos tests out unless they are asked for by an option of their own, whatever -m says."""
+    if config.getoption("--chaos"):
+        return
+    chaos = [item for item in items if item.get_closest_marker("chaos")]
+    config.hook.pytest_deselected(items=chaos)
+    items[:] = [item for item in items if item not in chaos]
+
+
 @pytest.fixture(scope="session")
 def photos() -> dict[str, np.ndarray]:
     """Held-out photographs by name, (H, W, 3) uint8, of five different sizes; nothing is fetched."""
