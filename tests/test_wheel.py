@@ -19,9 +19,8 @@ ROOT = Path(__file__).parents[1]
 
 #: What a working folder may hold; importing any of it must not happen.
 DECOYS = {
-    "a module jobs": ["jobs.py"],
-    "packages of our names": ["jobs/__init__.py", "iqa_core/__init__.py", "tests/__init__.py"],
-    "modules of our names": ["iqa_core.py", "iqa_jobs.py", "tests.py", "tools.py", "score.py"],
+    "packages": ["jobs/__init__.py", "iqa_core/__init__.py", "tests/__init__.py"],
+    "modules": ["jobs.py", "iqa_core.py", "iqa_jobs.py", "tests.py", "tools.py", "score.py"],
 }
 
 
