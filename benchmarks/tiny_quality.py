@@ -78,7 +78,7 @@ def validation_photos(root: Path) -> dict[str, ImageArray]:
     """The photographs that training chose its settings on, at most 600 pixels on their longer side.
 
     Args:
-        root: Folder of the unpacked packages, see docs/tiny.md.
+        root: Folder of the unpacked packages, see docs/tiny-history.md.
     """
     photos = {}
     for photo in find_photos(root):

@@ -1,6 +1,6 @@
 """Train the embedded model `tiny`: `python -m tools.train_tiny render`, then `train`, `export`.
 
-See docs/tiny.md for what comes out. Every step can be stopped and started again.
+See docs/tiny-history.md for what comes out. Every step can be stopped and started again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def export(arguments: argparse.Namespace) -> None:
         arguments.checkpoint,
         arguments.output,
         ", ".join(used_packages(arguments.photos)),
-        "python -m tools.train_tiny render; train image, readout, text; export (see docs/tiny.md)",
+        "python -m tools.train_tiny render; train image, readout, text; export (see docs/tiny-history.md)",
     )
 
 

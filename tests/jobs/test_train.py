@@ -23,7 +23,8 @@ from jobs.cli import main
 
 pytestmark = pytest.mark.ray
 
-SECTION = (Path(__file__).parents[2] / "README.md").read_text().partition("## Learn prompts")[2]
+PAGE = Path(__file__).parents[2] / "docs/training.md"
+SECTION = PAGE.read_text().partition("## Learn prompts")[2]
 EMBED, TRAIN, SCORE = (
     shlex.split(line)[1:] for line in SECTION.split("```")[1].strip().splitlines()
 )

@@ -202,7 +202,9 @@ class Student(nn.Module):
         self.kind_head = nn.Linear(width, len(ALL_KINDS))
         self.side: int = json.loads(config.read_text())["vision_cfg"]["image_size"]
         pool = getattr(self.clip.visual, "attnpool", None)
-        if pool is not None:  # a ResNet; ViTs are trained for the comparison in docs/tiny.md only
+        if (
+            pool is not None
+        ):  # a ResNet; ViTs are trained for the comparison in docs/tiny-history.md only
             self.positions = pool.positional_embedding.shape
             pool.positional_embedding = nn.Parameter(
                 torch.zeros(1, self.positions[1]), requires_grad=False
