@@ -28,7 +28,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 SPAN = re.compile(r"`([^`\n]+)`")
 #: Flags of programs other than `iqa`.
-OTHER_FLAGS = {"--validation", "--bfloat16", "--compile", "--steps", "--init"}
+OTHER_FLAGS = {"--chaos", "--validation", "--bfloat16", "--compile", "--steps", "--init"}
 
 
 def read(page):
