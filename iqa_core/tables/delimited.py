@@ -22,7 +22,8 @@ import pyarrow.compute as pc
 from iqa_core.errors import InputError
 from iqa_core.redaction import redact
 from iqa_core.storage.encodings import find_encoding, printable
-from iqa_core.storage.folder import has_scheme, retried
+from iqa_core.storage.folder import has_scheme
+from iqa_core.storage.retry import retried
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

@@ -19,7 +19,8 @@ from fsspec.implementations.local import LocalFileSystem
 from iqa_core.errors import InputError
 from iqa_core.redaction import redact
 from iqa_core.storage.encodings import printable
-from iqa_core.storage.folder import has_scheme, retried
+from iqa_core.storage.folder import has_scheme
+from iqa_core.storage.retry import retried
 from iqa_core.tables.listing_report import ListingReport, Reason
 
 if TYPE_CHECKING:
