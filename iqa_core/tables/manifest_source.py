@@ -204,7 +204,11 @@ class ManifestSource:
         """
         self.close()
         cause = error.__cause__ or error
-        if self._folder.is_local or _RETRIES.is_exhausted(failures) or isinstance(cause, PermissionError):
+        if (
+            self._folder.is_local
+            or _RETRIES.is_exhausted(failures)
+            or isinstance(cause, PermissionError)
+        ):
             raise InputError(
                 f"{self.shown} can't be read ({one_line(cause)}); what was finished is safe: once the "
                 "file can be read, the same command goes on"

@@ -20,10 +20,9 @@ import ray
 import ray.data
 from ray.data._internal.logging import SessionFileHandler
 
-from iqa_core.columns import HEIGHT, IDENTITY, URI, WIDTH
+from iqa_core.columns import HEIGHT, IDENTITY, URI, VIEW_LEVELS, WIDTH
 from iqa_core.errors import ImageError, Status
 from iqa_core.images.degrade import degraded_views
-from iqa_core.tables.feature_cache import VIEW_LEVELS
 from iqa_core.tables.manifest import DATA, Unit, read_unit
 from iqa_core.tables.manifest_reading import READ_ERROR
 

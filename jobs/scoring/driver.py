@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from iqa_core.clip.load import ImageTower
     from iqa_core.tables.manifest import Manifest, Unit
-    from iqa_core.tables.output import Output
+    from iqa_core.tables.sink import Sink
 
     from .breaker import Breaker
     from .pool import Actors
@@ -108,7 +108,7 @@ def run_pipeline(
     tower: ImageTower,
     encoding: Encoding,
     actors: Actors,
-    output: Output,
+    output: Sink,
     commit_seconds: float,
     breaker: Breaker | None = None,
     skip_damaged: bool = False,
@@ -159,7 +159,7 @@ def run_pipeline(
                 left_out.append(found)
                 actors = _without(actors, found)
                 progress.say(f"{found}: that node is left out")
-                units = list(plan_units(manifest, output.committed.rows))
+                units = list(plan_units(manifest, output.committed().rows))
                 if not units:
                     break
     progress.close()
@@ -261,7 +261,7 @@ class Collected:
 
     def __init__(
         self,
-        output: Output,
+        output: Sink,
         schema: pa.Schema,
         commit_seconds: float,
         breaker: Breaker | None,
@@ -329,7 +329,7 @@ class Collected:
     def commit(self) -> None:
         """Write a part file of what is finished."""
         if any(map(len, self._pending)):
-            self._output.commit(pa.concat_tables(self._pending))
+            self._output.write(pa.concat_tables(self._pending))
         self._pending.clear()
         self._waiting_bytes = 0
         self._last = time.monotonic()

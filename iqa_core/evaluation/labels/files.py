@@ -22,7 +22,8 @@ from iqa_core.evaluation.labels.columns import find_column
 from iqa_core.redaction import redact
 from iqa_core.storage.folder import Folder, has_scheme
 from iqa_core.tables.delimited import parse_delimited, read_delimited
-from iqa_core.tables.output import PARTS, PLAN
+from iqa_core.tables.parts import PARTS
+from iqa_core.tables.plan import PLAN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

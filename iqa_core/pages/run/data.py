@@ -16,7 +16,7 @@ from iqa_core.columns import HEIGHT, IDENTITY, IMAGE_ID, MANIFEST_FILE, MANIFEST
 from iqa_core.errors import InputError, Status
 from iqa_core.pages.drift import RunDispute, compare_runs
 from iqa_core.storage.folder import Folder
-from iqa_core.tables.output import PARTS
+from iqa_core.tables.parts import PARTS
 
 __all__ = [
     "DEFAULT_SAMPLE",

@@ -61,7 +61,9 @@ def waits(monkeypatch):
     recorded = []
     call = RetryPolicy.call
     monkeypatch.setattr(
-        RetryPolicy, "call", lambda self, action, may_pass: call(self, action, may_pass, recorded.append)
+        RetryPolicy,
+        "call",
+        lambda self, action, may_pass: call(self, action, may_pass, recorded.append),
     )
     return recorded
 

@@ -13,8 +13,8 @@ import pytest
 from iqa_core.errors import InputError
 from iqa_core.tables.manifest import open_manifest, plan_units, read_unit
 from iqa_core.tables.manifest_columns import column_type, unified_type
-from iqa_core.tables.output import output_schema
 from iqa_core.tables.rows import RowSet
+from iqa_core.tables.schema import output_schema
 
 TEXTS = ["a b.jpg", "straße/é.png", None, ""]
 TEXT_TYPES = [
