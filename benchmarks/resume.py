@@ -67,8 +67,9 @@ def resume(folder: Path) -> None:
     seconds = time.perf_counter() - began
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     left = manifest.rows - len(output.committed().rows)
+    committed = output.committed()
     print(
-        f"{len(output.committed().rows):,} rows in {len(output.committed().parts)} part files, {left:,} left; "
+        f"{len(committed.rows):,} rows in {len(committed.parts)} part files, {left:,} left; "
         f"first row {first.column('manifest_row')[0]} after {seconds:.1f} s; {megabytes:.0f} MB at most"
     )
 

@@ -38,7 +38,7 @@ class RetryPolicy:
 
     def wait_after(self, failures: int) -> float:
         """Return how many seconds to wait after N failed attempts, N at least 1."""
-        longest = min(self.longest_wait, self.first_wait * 2 ** (failures - 1))
+        longest = min(self.longest_wait, self.first_wait * 2.0 ** (failures - 1))
         return longest * random.uniform(1.0 - self.jitter, 1.0)  # noqa: S311 - jitter
 
     def is_exhausted(self, failures: int) -> bool:

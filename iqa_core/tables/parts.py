@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PARTS",
     "PartContent",
+    "PartFile",
     "PartFiles",
     "count_statuses",
     "part_metadata",
@@ -99,13 +100,17 @@ class PartFiles:
         """Return the files' names, sorted, each with a text that changes when the file is replaced."""
         return self.folder.stamps(PARTS)
 
+    def open(self, name: str) -> PartFile:
+        """Return a part file to read from within a ``with`` statement."""
+        return PartFile(self, name)
+
     def schema(self, name: str) -> pa.Schema:
         """Return the columns of a part file, without metadata.
 
         Raises:
             InputError: If it can't be read.
         """
-        with _Part(self, name) as part:
+        with PartFile(self, name) as part:
             return part.schema()
 
     def read(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -118,7 +123,7 @@ class PartFiles:
         Raises:
             InputError: If it can't be read.
         """
-        with _Part(self, name) as part:
+        with PartFile(self, name) as part:
             return part.read(columns)
 
     def tables(
@@ -134,7 +139,7 @@ class PartFiles:
             InputError: If a file can't be read.
         """
         for name in self.names() if names is None else names:
-            with _Part(self, name) as part:
+            with PartFile(self, name) as part:
                 for group in range(part.row_groups()):
                     yield part.read_group(group, columns)
 
@@ -148,7 +153,7 @@ class PartFiles:
         Raises:
             InputError: If it can't be read.
         """
-        with _Part(self, name, for_audit=True, checksums=whole) as part:
+        with PartFile(self, name, for_audit=True, checksums=whole) as part:
             return part.content(whole=whole)
 
     def dataset(self, names: Sequence[str]) -> ds.Dataset:
@@ -175,8 +180,10 @@ class PartFiles:
         return InputError(f"part file {name} of {shown} can't be read ({reason}): {self.fix}")
 
 
-class _Part:
+class PartFile:
     """One part file, opened when it is first needed, and again after a failure of the store.
+
+    What can't be read is an :class:`InputError` that names the file.
 
     Args:
         parts: The part files that it belongs to.
@@ -195,7 +202,7 @@ class _Part:
         self._handle: Any = None
         self._file: pq.ParquetFile | None = None
 
-    def __enter__(self) -> _Part:
+    def __enter__(self) -> PartFile:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -234,21 +241,26 @@ class _Part:
             raise self._parts.unreadable(self._name, error) from error
 
     def schema(self) -> pa.Schema:
+        """Return its columns, without metadata."""
         schema: pa.Schema = self._read(lambda file: file.schema_arrow)
         return schema.remove_metadata()
 
     def row_groups(self) -> int:
+        """Return the number of its row groups."""
         return self._read(lambda file: int(file.num_row_groups))
 
-    def read(self, columns: Sequence[str] | None) -> pa.Table:
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read some columns; None reads all."""
         names = None if columns is None else list(columns)
         return self._read(lambda file: file.read(names))
 
-    def read_group(self, group: int, columns: Sequence[str] | None) -> pa.Table:
+    def read_group(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read some columns of one row group; None reads all."""
         names = None if columns is None else list(columns)
         return self._read(lambda file: file.read_row_group(group, columns=names))
 
     def content(self, *, whole: bool) -> PartContent:
+        """Read identities and statuses; with ``whole`` all columns, to see that it is undamaged."""
         return self._read(lambda file: _content_of(self._name, file, whole=whole))
 
 

@@ -26,15 +26,15 @@ class ExtraColumn:
     kept column.
 
     >>> import pyarrow.compute as pc
-    >>> megapixels = ExtraColumn(
-    ...     "megapixels",
+    >>> aspect = ExtraColumn(
+    ...     "aspect",
     ...     pa.float32(),
-    ...     "size of the image",
-    ...     lambda rows: pc.divide(pc.multiply(rows["width"], rows["height"]), 1e6),
+    ...     "width divided by height",
+    ...     lambda rows: pc.divide(rows["width"].cast("float32"), rows["height"]),
     ... )
-    >>> rows = pa.table({"width": pa.array([2000], pa.int32()), "height": pa.array([1000], pa.int32())})
-    >>> table_with(rows, [megapixels])["megapixels"].to_pylist()
-    [2.0]
+    >>> rows = pa.table({"width": [300, None], "height": [200, None]})
+    >>> table_with(rows, [aspect])["aspect"].to_pylist()
+    [1.5, None]
 
     Attributes:
         name: Its name, which no other column of the output has.
