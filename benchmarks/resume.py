@@ -22,9 +22,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from iqa_core.tables.manifest import open_manifest, plan_units, read_unit
+from iqa_core.tables.manifest import open_manifest
+from iqa_core.tables.manifest_reading import read_slice
 from iqa_core.tables.output import Output
 from iqa_core.tables.schema import output_schema
+from iqa_core.tables.slices import plan_slices
 
 _FILES = 10
 _LEFT = 1000
@@ -62,8 +64,8 @@ def resume(folder: Path) -> None:
     began = time.perf_counter()
     manifest = open_manifest(str(folder / "manifest"))
     output = Output(str(folder / "scores"), manifest, {})
-    units = list(plan_units(manifest, output.committed().rows))
-    first = next(read_unit(manifest.folder, units[0], (), manifest.image_id_type, 32))
+    units = list(plan_slices(manifest, output.committed().rows))
+    first = next(read_slice(manifest.folder, units[0], (), manifest.image_id_type, 32))
     seconds = time.perf_counter() - began
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     left = manifest.rows - len(output.committed().rows)

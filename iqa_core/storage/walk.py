@@ -120,7 +120,7 @@ class _Search:
 
     def _entries(self, place: str, below: list[str]) -> Iterator[Entry]:
         """Yield what is in one folder, and add the folders below it to a list."""
-        links = []
+        links: list[str] = []
         with os.scandir(place or "/") as entries:
             for entry in entries:
                 path = f"{place}/{entry.name}"

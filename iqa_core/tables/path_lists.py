@@ -23,8 +23,9 @@ from iqa_core.errors import InputError
 from iqa_core.redaction import redact
 from iqa_core.storage.encodings import find_encoding, printable
 from iqa_core.storage.folder import has_scheme
-from iqa_core.tables.delimited import MISSING, read_delimited
+from iqa_core.tables.delimited import read_delimited
 from iqa_core.tables.listing_report import ListingReport, Reason
+from iqa_core.tables.text_types import MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

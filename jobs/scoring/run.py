@@ -21,10 +21,11 @@ from iqa_core.fetch.fetcher import DEFAULT_SCHEMES, Fetcher
 from iqa_core.images.decode import decode_image
 from iqa_core.redaction import redact
 from iqa_core.tables.audit import audit, describe_lost, left_to_do
-from iqa_core.tables.manifest import open_manifest, plan_units
+from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.output import Output, begun_with
 from iqa_core.tables.schema import ExtraColumn, output_schema, schema_with
 from iqa_core.tables.sink import Sink, SinkWithColumns
+from iqa_core.tables.slices import plan_slices
 
 from ..cluster import Cluster
 from ..progress import duration
@@ -152,7 +153,7 @@ def run_images(
             print(f"{rows:,} rows to do{done}; {towers.name} in {precision}, {actors}", flush=True)
             if about_gpus := _about_gpus(actors, cluster):
                 print(about_gpus, flush=True)
-            units = list(plan_units(manifest, output.committed().rows))
+            units = list(plan_slices(manifest, output.committed().rows))
             breaker = Breaker(manifest.folder.uri) if config.max_error_rate < 1 else None
             outcome = run_pipeline(
                 manifest, config.keep, units, rows, towers.image, encoding, actors, output,

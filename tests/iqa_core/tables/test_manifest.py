@@ -15,8 +15,10 @@ from pyroaring import BitMap
 
 from iqa_core.errors import InputError
 from iqa_core.fetch.fetcher import Fetcher
-from iqa_core.tables.manifest import open_manifest, plan_units, read_unit
+from iqa_core.tables.manifest import open_manifest
+from iqa_core.tables.manifest_reading import read_slice
 from iqa_core.tables.rows import RowSet
+from iqa_core.tables.slices import plan_slices
 
 
 def write(path, /, **columns):
@@ -33,8 +35,8 @@ def rows_of(file, numbers):
 def read_all(manifest, done=None, keep=(), batch_rows=3):
     tables = [
         table
-        for unit in plan_units(manifest, done or RowSet())
-        for table in read_unit(manifest.folder, unit, keep, manifest.image_id_type, batch_rows)
+        for unit in plan_slices(manifest, done or RowSet())
+        for table in read_slice(manifest.folder, unit, keep, manifest.image_id_type, batch_rows)
     ]
     return pa.concat_tables(tables).to_pylist()
 
@@ -108,7 +110,7 @@ class TestReading:
         done.add(rows_of("a.parquet", [0, 1, 2, 3, 5, 9]))
         manifest = open_manifest(str(tmp_path))
         assert [row["uri"] for row in read_all(manifest, done)] == ["4", "6", "7", "8"]
-        (unit,) = plan_units(
+        (unit,) = plan_slices(
             manifest, done
         )  # of several row groups, whose done rows are not wanted
         assert (unit.group, unit.stop_group) == (0, 3)
@@ -181,8 +183,8 @@ class TestOverHttp:
         write(tmp_path / "m/a.parquet", uri=["x.jpg", "y.jpg"])
         _Server.wanted = "?X-Amz-Signature=to/ps*cret"
         manifest = open_manifest(f"{web}/m/a.parquet{_Server.wanted}")
-        (unit,) = plan_units(manifest, RowSet())
-        (table,) = read_unit(manifest.folder, unit, (), pa.string(), 10)
+        (unit,) = plan_slices(manifest, RowSet())
+        (table,) = read_slice(manifest.folder, unit, (), pa.string(), 10)
         assert table.column("uri").to_pylist() == ["x.jpg", "y.jpg"]
         assert table.column("manifest_file").to_pylist() == ["a.parquet"] * 2
         assert "ps*cret" not in f"{json.dumps(manifest.plan())} {manifest.folder}"
@@ -202,8 +204,8 @@ class TestHostileManifests:
         )
         write(tmp_path / "m.parquet", uri=uris)
         manifest = open_manifest(str(tmp_path / "m.parquet"))
-        (unit,) = plan_units(manifest, RowSet())
-        (table,) = read_unit(manifest.folder, unit, (), pa.string(), 10)
+        (unit,) = plan_slices(manifest, RowSet())
+        (table,) = read_slice(manifest.folder, unit, (), pa.string(), 10)
         assert table.column("uri").to_pylist() == ["\ufffd\ufffd", "a.jpg"]
 
     def test_more_rows_than_any_file_has(self, tmp_path, monkeypatch):
