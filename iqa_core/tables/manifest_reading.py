@@ -189,7 +189,7 @@ class _SliceReader:
     def _pieces(self) -> Iterator[_Piece | _Lost]:
         wanted = BitMap.deserialize(self._slice.wanted)
         first = self._slice.first
-        for group in range(self._slice.group, self._unit.stop_group):
+        for group in range(self._slice.group, self._slice.stop_group):
             rows = self._metadata.row_group(group).num_rows
             if here := wanted & BitMap(range(first, first + rows)):
                 yield from self._group(group, first, rows, here)
