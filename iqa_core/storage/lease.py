@@ -33,7 +33,7 @@ _ATTEMPTS = 4
 
 
 class LeaseLostError(InputError):
-    """Another driver has taken the output over, because this one's heartbeats did not get through."""
+    """Another driver may have taken over, because this driver's heartbeats did not get through."""
 
 
 def _this_place() -> str:

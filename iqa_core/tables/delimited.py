@@ -1,4 +1,4 @@
-"""Delimited text as spreadsheets, databases and scripts write it: the one reader for lists and labels.
+"""Delimited text as spreadsheets, databases and scripts write it: one reader for lists and labels.
 
 Every column is read as text, so that nothing is lost before it is known what a column means:
 ``00012`` is an id, not the number twelve. :func:`iqa_core.tables.text_types.plain_types` turns columns
@@ -206,7 +206,7 @@ class _Records:
                 "remove all but one"
             )
         if not any(names):
-            raise InputError(f"{self.shown} has no line of column names: add one at its head")
+            raise InputError(f"{self.shown} has no line of column names: add it at the top")
         return names
 
 
@@ -218,7 +218,7 @@ def _recognise_delimiter(head: str, rest: str) -> str:
         rest: What follows, whose first line decides between equally frequent ones.
     """
     bare, second = ("".join(text.split('"')[::2]) for text in (head, rest.lstrip().split("\n")[0]))
-    best = max(_DELIMITERS, key=lambda one: (bare.count(one), min(second.count(one), 1)))
+    best = max(_DELIMITERS, key=lambda sign: (bare.count(sign), min(second.count(sign), 1)))
     return best if best in bare else ","
 
 
@@ -276,7 +276,7 @@ def _batch(rows: list[list[str]], schema: pa.Schema) -> pa.RecordBatch:
 
 
 def _name_columns(table: pa.Table, names: Sequence[str]) -> tuple[pa.Table, list[str]]:
-    """Name the columns; one without a name is dropped if it is empty, else named by its number."""
+    """Name the columns; a column without a name is dropped if empty, else named by its number."""
     notes = []
     chosen: list[str] = []
     for number, name in enumerate(names, start=1):

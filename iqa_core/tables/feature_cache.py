@@ -38,7 +38,7 @@ __all__ = [
     "views_of",
 ]
 
-#: Towers of one cache and of what is done with it must agree in these parts of the fingerprint.
+#: What the fingerprint of a cache and of whatever is made from it have in common.
 _TOWER = ("model", "weights", "quick_gelu", "preprocess", "resolution", "decode", "precision")
 
 

@@ -50,7 +50,7 @@ def is_pattern(path: str) -> bool:
 
 
 def find_files(source: str, report: ListingReport) -> tuple[list[str], list[str]]:
-    """Find the files of a folder to any depth, of a glob pattern, or the one file that is named.
+    """Find the files of a folder to any depth, of a glob pattern, or the file that is named.
 
     A folder that a pattern matches is searched to any depth, as if the shell had expanded the pattern.
 
@@ -84,7 +84,7 @@ def find_files(source: str, report: ListingReport) -> tuple[list[str], list[str]
 
 
 def _absolute(source: str) -> str:
-    """Return an absolute path, with its accents composed or apart as it is there."""
+    """Return an absolute path, with its accents composed or decomposed as the file has them."""
     path = str(Path(source).absolute())
     forms = [path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD"))]
     return next(filter(os.path.lexists, forms), path)
@@ -187,7 +187,7 @@ def fits(pattern: Sequence[str], parts: Sequence[str], *, as_folder: bool = Fals
 
 
 def _is_named(name: str, pattern: Iterable[str]) -> bool:
-    """Return whether a part of the pattern that is itself a hidden name matches a hidden one."""
+    """Return whether a hidden name matches a part of the pattern that is itself a hidden name."""
     return any(is_hidden(part) and fnmatchcase(name, part) for part in pattern)
 
 
@@ -201,7 +201,7 @@ def _find_remote(
     kept = []
     for file in sorted(set(files)):
         below = file[len(root) :].strip("/").split("/") if file.startswith(root) else []
-        if file != path and any(is_hidden(one) and not _is_named(one, pattern) for one in below):
+        if file != path and any(is_hidden(name) and not _is_named(name, pattern) for name in below):
             report.add(Reason.HIDDEN, redact(file))
         else:
             kept.append(file)

@@ -87,7 +87,7 @@ class Manifest:
         return self.schema.field(IMAGE_ID).type if IMAGE_ID in names else pa.string()
 
     def rows_within(self, size: int) -> int:
-        """Return the number of rows, 1 at least, whose data have about so many bytes."""
+        """Return the number of rows, at least 1, whose data have about ``size`` bytes."""
         total = sum(sum(file.group_bytes) for file in self.files)
         return max(1, size * self.rows // max(1, total))
 
@@ -159,7 +159,7 @@ def _open_file(folder: Folder, name: str, keep: Sequence[str]) -> tuple[Manifest
     groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
     if sum(groups) > _MAX_ROWS or min(groups, default=0) < 0:
         raise InputError(
-            f"{shown} states {sum(groups):,} rows, but a file may have {_MAX_ROWS:,} at most: split it"
+            f"{shown} claims {sum(groups):,} rows, but a file may have {_MAX_ROWS:,} at most: split it"
         )
     schema = metadata.schema.to_arrow_schema()
     check_columns(f"{folder.uri}/{name}", name, schema, keep)

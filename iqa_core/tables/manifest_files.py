@@ -1,4 +1,4 @@
-"""Finds the Parquet files of a manifest, and tells one content of a file from another."""
+"""Finds the Parquet files of a manifest, and identifies the content of each."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def content_digest(
     info: dict[str, Any],
     metadata: pq.FileMetaData,
 ) -> str:
-    """Return what tells one content of a file from another of the same size.
+    """Return a digest that differs for another content of the same size.
 
     The store's own checksum where it has one; else of the file itself if it is local and not large,
     or of the footer, which has the sizes and extreme values of all columns.

@@ -86,7 +86,7 @@ def read_slice(
         image_id_type: Type of ``image_id``.
         batch_rows: Rows of one table at most.
         schema: Types of the kept columns in the whole manifest; by default those of this file.
-        skip_damaged: Go on after damaged data; the rows that they cost have a ``_read_error``.
+        skip_damaged: Continue after damaged data; the rows that they cost have a ``_read_error``.
 
     Yields:
         Tables of the identity columns, ``image_id``, ``uri``, ``_data`` (encoded bytes, null where
@@ -105,7 +105,7 @@ def read_slice(
             source, row_slice, keep, image_id_type, batch_rows, schema, skip_damaged
         )
         yield from reader.tables()
-        if folder.is_local:  # a store refuses to go on with a file that was replaced
+        if folder.is_local:  # a store refuses to continue with a file that was replaced
             source.check_unchanged()
 
 
@@ -196,7 +196,7 @@ class _SliceReader:
             first += rows
 
     def _group(self, group: int, first: int, rows: int, wanted: BitMap) -> Iterator[_Piece | _Lost]:
-        """Yield the wanted rows of one row group; after a failure it goes on where it was."""
+        """Yield the wanted rows of one row group; after a failure it continues where it was."""
         done, last, failures = first, wanted.max(), 0
         at_once = self._rows_at_once(group, rows)
         while done <= last:
@@ -248,12 +248,12 @@ class _SliceReader:
         if self._has_uri:
             uri = as_text(given[URI])
         columns = {URI: uri, DATA: data, READ_ERROR: pa.nulls(count, pa.string())}
-        stated = partitions(self._slice.file)
+        in_path = partitions(self._slice.file)
         for name, kind in self._types.items():
             values = given.get(name)
             if values is None:
-                values = pa.array([stated.get(name)] * count, pa.string())
-                values = values if name in stated else pa.nulls(count)
+                values = pa.array([in_path.get(name)] * count, pa.string())
+                values = values if name in in_path else pa.nulls(count)
             columns[name] = as_type(values, kind, f"column {name!r} of {self._source.shown}")
         numbers, places, offset = [], [], 0
         for piece in pieces:

@@ -1,4 +1,4 @@
-"""Opens one Parquet file for reading in a worker, and tells why reading it failed.
+"""Opens one Parquet file for reading in a worker, and finds out why reading it failed.
 
 The footer is read once for each process. A file that is gone or was replaced since the work was planned is
 refused; a store that does not answer is asked again; what remains is damage of the data.
@@ -173,8 +173,8 @@ class ManifestSource:
             digest = None  # not even a Parquet file, or one that changes right now
         if digest != self._digest:
             raise InputError(
-                f"{self.shown} was replaced while it was read: put the file back that --output was begun "
-                "with, or give another --output"
+                f"{self.shown} was replaced while it was read: put back the file that --output was "
+                "started with, or give another --output"
             )
 
     def _gone(self) -> InputError:
@@ -211,7 +211,7 @@ class ManifestSource:
         ):
             raise InputError(
                 f"{self.shown} can't be read ({one_line(cause)}); what was finished is safe: once the "
-                "file can be read, the same command goes on"
+                "file can be read, the same command continues"
             ) from cause
         time.sleep(_RETRIES.wait_after(failures))
 

@@ -36,19 +36,19 @@ if TYPE_CHECKING:
     from iqa_core.tables.audit import Committed
     from iqa_core.tables.manifest import Manifest
 
-__all__ = ["FINGERPRINT", "Output", "begun_with", "digest"]
+__all__ = ["FINGERPRINT", "Output", "digest", "stored_fingerprint"]
 
 FINGERPRINT = "_run/fingerprint.json"
 _CONFIG = "_run/config.json"
 _SUMMARY = "_run/summary.json"
 
 
-def begun_with(uri: str) -> dict[str, Any]:
-    """Return the fingerprint of the rows that an output holds; empty if it holds none yet.
+def stored_fingerprint(uri: str) -> dict[str, Any]:
+    """Return the fingerprint of the rows that an output holds; empty if it holds none.
 
     Args:
-        uri: The output's folder. A fingerprint without rows, of a run that ended before its first,
-            binds nobody.
+        uri: The output's folder. A fingerprint without rows, of a run that wrote none, does not
+            count.
     """
     folder = Folder.of(uri)
     if not (folder.exists(FINGERPRINT) and folder.list(PARTS)):
@@ -58,7 +58,7 @@ def begun_with(uri: str) -> dict[str, Any]:
 
 
 def digest(fingerprint: Mapping[str, Any]) -> str:
-    """Return a short digest of a fingerprint, which each part file states."""
+    """Return a short digest of a fingerprint, which each part file carries."""
     return hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -92,8 +92,8 @@ class Output:
         self._manifest = manifest
         self._fingerprint = json.loads(json.dumps(fingerprint))  # as it will be read back
         _check_place(self.folder, manifest)
-        if begun := begun_with(uri):
-            _check_fingerprint(uri, begun, self._fingerprint)
+        if stored := stored_fingerprint(uri):
+            _check_fingerprint(uri, stored, self._fingerprint)
             if self.folder.exists(PLAN):
                 plan = self.folder.read_json(PLAN)
                 check_plan(uri, plan, manifest, read_damaged(self.folder))
@@ -140,7 +140,7 @@ class Output:
         """Leave no plan, configuration and fingerprint of a run that committed nothing."""
         if not self._committed.parts:
             for name in (FINGERPRINT, _CONFIG, PLAN, DAMAGED):
-                with suppress(OSError):  # without rows they bind nobody
+                with suppress(OSError):  # without rows they do not count
                     self.folder.remove(name)
 
     @contextmanager
@@ -265,14 +265,21 @@ class Output:
 
 def _check_place(folder: Folder, manifest: Manifest) -> None:
     if folder.is_local and folder.fs.isfile(folder.root):
-        raise InputError(f"--output {folder.uri} is a file, but must be a folder")
+        raise InputError(
+            argument="output",
+            value=folder.uri,
+            limit="a folder, not a file",
+            fix="give another path",
+        )
     # A glob or a single file does not see what is new beside it.
     searched = manifest.folder.fs.isdir(manifest.folder.fs._strip_protocol(manifest.uri))
     same = type(folder.fs) is type(manifest.folder.fs)
     if searched and same and f"{folder.root}/".startswith(f"{manifest.folder.root}/"):
         raise InputError(
-            f"--output {folder.uri} lies in the manifest's folder {manifest.uri}, so the next run "
-            "would read the scores as a manifest: give a folder outside of it"
+            argument="output",
+            value=folder.uri,
+            limit=f"outside of the manifest's folder {manifest.uri}",
+            fix="the next run would read the scores as a manifest; give another folder",
         )
 
 

@@ -88,8 +88,8 @@ def check_plan(
         uri: The output, for messages.
         plan: The plan.
         manifest: The manifest as it is now.
-        damaged: Of :func:`read_damaged`. Such a file may be restored: its content is another one
-            then, of the same size and with the same footer.
+        damaged: Of :func:`read_damaged`. Such a file may be restored: then its content differs, but
+            its size and its footer are the same.
 
     Raises:
         InputError: If a file is gone or has changed; new ones are none of that.
@@ -99,8 +99,8 @@ def check_plan(
         name = before["name"]
         if name not in now:
             raise InputError(
-                f"manifest file {name} is gone from {manifest.uri}, but --output {uri} was begun "
-                "with it: put it back, or give another --output"
+                f"manifest file {name} is gone from {manifest.uri}, but --output {uri} has rows of it: "
+                "put it back, or give another --output"
             )
         for key in ("rows", "size", "digest"):
             # Older outputs have no digest.
@@ -109,7 +109,7 @@ def check_plan(
                 if key == "digest" and noted and _is_restored(manifest, before, noted):
                     continue
                 raise InputError(
-                    f"manifest file {name} of {manifest.uri} has changed: its {key} was {before[key]} "
-                    f"when --output {uri} was begun and is {now[name][key]}: put it back, or give "
+                    f"manifest file {name} of {manifest.uri}: {key} changed from {before[key]} to "
+                    f"{now[name][key]} since --output {uri} was started: put the file back, or give "
                     "another --output"
                 )

@@ -1,4 +1,4 @@
-"""The one explicit schema of an output's rows: its own columns, kept ones, and a user's further ones."""
+"""The explicit schema of an output's rows: its own columns, kept columns, and extra columns of a user."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def output_schema(
     embedding: int | None = None,
     views: int = 0,
 ) -> pa.Schema:
-    """Return the one explicit schema of a run's part files.
+    """Return the explicit schema of a run's part files.
 
     Args:
         manifest: Gives the types of ``image_id`` and of the kept columns.
@@ -80,8 +80,10 @@ def output_schema(
     for name in keep:
         if name in names:
             raise InputError(
-                f"--keep {name!r} is the name of a column that the output has anyway: leave it out, "
-                "or rename the manifest's column"
+                argument="keep",
+                value=name,
+                limit="a column whose name the output does not use itself",
+                fix="leave it out, or rename the manifest's column",
             )
     kept = [manifest.schema.field(name).with_nullable(True).remove_metadata() for name in keep]
     return pa.schema([*own, *kept])

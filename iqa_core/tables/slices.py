@@ -63,20 +63,20 @@ def _slices(file: ManifestFile) -> Iterator[tuple[int, int, int, int, int]]:
     size makes tasks that are too short or too long.
     """
     sizes = file.group_bytes or (0,) * len(file.row_groups)
-    begun = start = row = size = 0  # the slice so far: groups from `begun`, rows from `start`
+    first_group = start = row = size = 0  # the slice so far
     for group, (rows, more) in enumerate(zip(file.row_groups, sizes, strict=True)):
         too_large = row + rows - start > _ROWS_PER_SLICE or size + more > _BYTES_PER_SLICE
         if too_large and row > start:
-            yield begun, group, start, start, row
-            begun, start, size = group, row, 0
+            yield first_group, group, start, start, row
+            first_group, start, size = group, row, 0
         for place in range(row, row + rows - _ROWS_PER_SLICE, _ROWS_PER_SLICE):
             yield group, group + 1, row, place, place + _ROWS_PER_SLICE
         if rows > _ROWS_PER_SLICE:
             last = row + (rows - 1) // _ROWS_PER_SLICE * _ROWS_PER_SLICE
             yield group, group + 1, row, last, row + rows
-            begun, start = group + 1, row + rows
+            first_group, start = group + 1, row + rows
         else:
             size += more
         row += rows
     if row > start:
-        yield begun, len(file.row_groups), start, start, row
+        yield first_group, len(file.row_groups), start, start, row

@@ -22,7 +22,7 @@ from iqa_core.images.decode import decode_image
 from iqa_core.redaction import redact
 from iqa_core.tables.audit import audit, describe_lost, left_to_do
 from iqa_core.tables.manifest import open_manifest
-from iqa_core.tables.output import Output, begun_with
+from iqa_core.tables.output import Output, stored_fingerprint
 from iqa_core.tables.schema import ExtraColumn, output_schema, schema_with
 from iqa_core.tables.sink import Sink, SinkWithColumns
 from iqa_core.tables.slices import plan_slices
@@ -201,7 +201,7 @@ def _precision(config: ImageConfig, actors: Actors) -> Precision:
     if config.precision != "auto":
         return config.precision
     # GPUs may have come or gone since; rows of two precisions don't mix.
-    begun: Precision | None = begun_with(config.output).get("precision")
+    begun: Precision | None = stored_fingerprint(config.output).get("precision")
     return begun or ("fp16" if actors.gpus else "fp32")
 
 

@@ -211,7 +211,7 @@ class TestHostileManifests:
     def test_more_rows_than_any_file_has(self, tmp_path, monkeypatch):
         write(tmp_path / "m.parquet", uri=["a", "b", "c"])
         monkeypatch.setattr("iqa_core.tables.manifest._MAX_ROWS", 2)
-        with pytest.raises(InputError, match="states 3 rows, but a file may have 2 at most"):
+        with pytest.raises(InputError, match="claims 3 rows, but a file may have 2 at most"):
             open_manifest(str(tmp_path / "m.parquet"))
 
 

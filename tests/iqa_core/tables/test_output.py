@@ -9,7 +9,7 @@ import pytest
 from iqa_core.errors import InputError
 from iqa_core.tables.audit import describe_lost, left_to_do, read_committed
 from iqa_core.tables.manifest import open_manifest
-from iqa_core.tables.output import Output, begun_with
+from iqa_core.tables.output import Output, stored_fingerprint
 from iqa_core.tables.parts import PartFiles
 from iqa_core.tables.plan import read_damaged
 from iqa_core.tables.schema import output_schema
@@ -72,11 +72,11 @@ class TestOutput:
         with output.start({}):
             left = (tmp_path / "o/_run/fingerprint.json").read_bytes()
         (tmp_path / "o/_run/fingerprint.json").write_bytes(left)
-        assert begun_with(str(tmp_path / "o")) == {}
+        assert stored_fingerprint(str(tmp_path / "o")) == {}
         other = Output(str(tmp_path / "o"), manifest, {"model": "another"})
         with other.start({}):
             other.write(self.table(manifest, [0]))
-        assert begun_with(str(tmp_path / "o")) == {"model": "another"}
+        assert stored_fingerprint(str(tmp_path / "o")) == {"model": "another"}
         with pytest.raises(InputError, match="holds another run's rows"):
             Output(str(tmp_path / "o"), manifest, FINGERPRINT)
 
@@ -119,7 +119,7 @@ class TestOutput:
         write(tmp_path / "m/b.parquet", uri=["new"], mos=[1])
         Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
         write(tmp_path / "m/a.parquet", uri=["1"], mos=[1])
-        with pytest.raises(InputError, match=r"a\.parquet .* its rows was 6 .* is 1"):
+        with pytest.raises(InputError, match=r"a\.parquet .* rows changed from 6 to 1 since"):
             Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
         (tmp_path / "m/a.parquet").unlink()
         with pytest.raises(InputError, match=r"manifest file a\.parquet is gone"):
@@ -131,9 +131,7 @@ class TestOutput:
         # The same rows in another order: rows, size, and all that the footer says stay equal.
         write(tmp_path / "m/a.parquet", uri=list("024135"), mos=[1] * 6)
         assert (tmp_path / "m/a.parquet").stat().st_size == before
-        with pytest.raises(
-            InputError, match=r"manifest file a\.parquet .* has changed: its digest"
-        ):
+        with pytest.raises(InputError, match=r"manifest file a\.parquet .*: digest changed from"):
             Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
         write(tmp_path / "m/a.parquet", uri=[str(n) for n in range(6)], mos=[1] * 6)  # put back
         Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
@@ -154,9 +152,7 @@ class TestOutput:
             pass
         # It is a file like any other from now on, and no other content is taken for a restored one.
         path.write_bytes(sound[:5] + bytes([sound[5] ^ 2]) + sound[6:])
-        with pytest.raises(
-            InputError, match=r"manifest file a\.parquet .* has changed: its digest"
-        ):
+        with pytest.raises(InputError, match=r"manifest file a\.parquet .*: digest changed from"):
             Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
 
     def test_a_damaged_file_may_not_become_another_one(self, manifest, tmp_path):
@@ -168,9 +164,7 @@ class TestOutput:
         size = path.stat().st_size
         write(path, uri=[str(n) for n in range(5, -1, -1)], mos=[2] * 6)
         assert path.stat().st_size == size
-        with pytest.raises(
-            InputError, match=r"manifest file a\.parquet .* has changed: its digest"
-        ):
+        with pytest.raises(InputError, match=r"manifest file a\.parquet .*: digest changed from"):
             Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
 
     def test_lost_rows_note_their_file(self, manifest, tmp_path):
@@ -239,10 +233,10 @@ class TestOutput:
             output.write(self.table(manifest, [0]))
 
     def test_places_that_do_not_fit(self, manifest, tmp_path):
-        with pytest.raises(InputError, match="lies in the manifest's folder"):
+        with pytest.raises(InputError, match="must be outside of the manifest's folder"):
             Output(str(tmp_path / "m/scores"), manifest, FINGERPRINT)
         (tmp_path / "file").write_text("x")
-        with pytest.raises(InputError, match="is a file, but must be a folder"):
+        with pytest.raises(InputError, match="must be a folder, not a file"):
             Output(str(tmp_path / "file"), manifest, FINGERPRINT)
         write(tmp_path / "strange/x.parquet", uri=["a"])
         with pytest.raises(InputError, match=r"holds Parquet files, but no _run/fingerprint\.json"):

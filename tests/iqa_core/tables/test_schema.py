@@ -24,7 +24,7 @@ def column(name="double", kind=None, compute=lambda rows: pc.multiply(rows["scor
 
 
 def test_kept_columns_may_not_hide_the_outputs_own(manifest):
-    with pytest.raises(InputError, match="--keep 'uri' is the name of a column"):
+    with pytest.raises(InputError, match=r"keep \('uri'\) must be a column whose name"):
         output_schema(manifest, ["uri"])
 
 
