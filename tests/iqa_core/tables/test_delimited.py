@@ -162,7 +162,7 @@ class TestNames:
         assert found.table.to_pydict() == {"column_1": ["0", "1"], "path": ["a.jpg", "b.jpg"]}
         assert found.notes == ["column 1 has no name and is called column_1"]
         assert read("column_2,\na,b\n").table.column_names == ["column_2", "column_2_"]
-        refused(",,\n1,2,3\n", "has no line of column names: add one at its head")
+        refused(",,\n1,2,3\n", "has no line of column names: add it at the top")
 
 
 class TestFiles:
