@@ -26,7 +26,8 @@ from PIL import Image
 
 from iqa_core.prompts.pairs import load_pairs
 from iqa_core.tables.manifest import open_manifest
-from iqa_core.tables.output import Output, output_schema
+from iqa_core.tables.output import Output
+from iqa_core.tables.schema import output_schema
 
 KINDS = ("blur", "noise", "jpeg", "dark", "none")
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
@@ -69,7 +70,7 @@ def write_output(folder: Path, manifest_path: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     quality = np.random.default_rng(2).normal(size=len(source))
     output = Output(str(folder), manifest, {"benchmark": seed})
-    with output.writing({"model": "made up", "pairs": "quality"}, 30.0):
+    with output.start({"model": "made up", "pairs": "quality"}):
         for start in range(0, len(source), PART):
             rows = source.slice(start, PART)
             count = len(rows)
@@ -94,7 +95,7 @@ def write_output(folder: Path, manifest_path: Path, seed: int) -> None:
                 )
             columns |= {name: rows[name].combine_chunks() for name in ("uri", "image_id", *keep)}
             arrays = [pa.array(columns[field.name]).cast(field.type) for field in schema]
-            output.commit(pa.table(arrays, schema=schema))
+            output.write(pa.table(arrays, schema=schema))
         output.finish({"images_per_second": 0.0, "stage_seconds": {"fetch": 1.0, "model": 3.0}})
     assert output.audit().passed
 

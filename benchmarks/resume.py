@@ -22,8 +22,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from iqa_core.tables.manifest import open_manifest, plan_units, read_unit
-from iqa_core.tables.output import Output, output_schema
+from iqa_core.tables.manifest import open_manifest
+from iqa_core.tables.manifest_reading import read_slice
+from iqa_core.tables.output import Output
+from iqa_core.tables.schema import output_schema
+from iqa_core.tables.slices import plan_slices
 
 _FILES = 10
 _LEFT = 1000
@@ -40,7 +43,7 @@ def write(folder: Path, rows: int, part_rows: int) -> None:
     manifest = open_manifest(str(folder / "manifest"))
     schema = output_schema(manifest, (), pairs=("quality",))
     output = Output(str(folder / "scores"), manifest, {})
-    with output.writing({}, 600):
+    with output.start({}):
         for file in range(_FILES):
             stop = each if file < _FILES - 1 else each - _LEFT
             # Rows come in the order in which they were finished, not in that of the manifest.
@@ -53,7 +56,7 @@ def write(folder: Path, rows: int, part_rows: int) -> None:
                 columns["manifest_file"] = pa.array([f"{file}.parquet"] * len(part))
                 columns["manifest_row"] = pa.array(part, pa.int64())
                 columns["status"] = pa.array(["ok"] * len(part))
-                output.commit(pa.table(columns).cast(schema))
+                output.write(pa.table(columns).cast(schema))
 
 
 def resume(folder: Path) -> None:
@@ -61,13 +64,14 @@ def resume(folder: Path) -> None:
     began = time.perf_counter()
     manifest = open_manifest(str(folder / "manifest"))
     output = Output(str(folder / "scores"), manifest, {})
-    units = list(plan_units(manifest, output.committed.rows))
-    first = next(read_unit(manifest.folder, units[0], (), manifest.image_id_type, 32))
+    units = list(plan_slices(manifest, output.committed().rows))
+    first = next(read_slice(manifest.folder, units[0], (), manifest.image_id_type, 32))
     seconds = time.perf_counter() - began
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    left = manifest.rows - len(output.committed.rows)
+    left = manifest.rows - len(output.committed().rows)
+    committed = output.committed()
     print(
-        f"{len(output.committed.rows):,} rows in {len(output.committed.parts)} part files, {left:,} left; "
+        f"{len(committed.rows):,} rows in {len(committed.parts)} part files, {left:,} left; "
         f"first row {first.column('manifest_row')[0]} after {seconds:.1f} s; {megabytes:.0f} MB at most"
     )
 

@@ -7,8 +7,8 @@ from urllib.parse import unquote
 
 __all__ = ["one_line", "redact", "shown"]
 
-# Passwords in URIs, queries that sign or authorise a request, and what of one is left behind a space
-# or a quotation mark. Each matches in linear time: the text may be a hostile manifest's.
+# Passwords in URIs, queries that sign or authorise a request, and what is left of such a query behind a
+# space or a quotation mark. Each matches in linear time: the text may be a hostile manifest's.
 _USER_INFO = re.compile(r"(?<=\w://)[^/?#\s]*@")
 _QUERY = re.compile(r"\?[^\s'\"]*")
 _PARAMETER = re.compile(r"(?<=[?&;])[^=&;\s]{1,100}=[^&\s'\"]*")
@@ -33,7 +33,7 @@ def redact(text: str) -> str:
 
 
 def _is_secret(query: str) -> bool:
-    """Return whether one of a query's parameters is named as secrets are, or one in its values."""
+    """Return whether one of a query's parameters is named as secrets are, or is within a value."""
     for text in unquote(query).split("=")[:-1]:
         place = max(text.rfind("&"), text.rfind(";"))
         place = place if place >= 0 else text.find("?")

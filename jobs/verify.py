@@ -11,18 +11,11 @@ from dataclasses import asdict, dataclass
 
 from iqa_core.errors import InputError, Status
 from iqa_core.storage.folder import Folder
+from iqa_core.tables.audit import audit, describe_lost, read_committed
 from iqa_core.tables.manifest import open_manifest
-from iqa_core.tables.output import (
-    FINGERPRINT,
-    PARTS,
-    PLAN,
-    audit,
-    check_plan,
-    describe_lost,
-    digest,
-    read_committed,
-    read_damaged,
-)
+from iqa_core.tables.output import FINGERPRINT, digest
+from iqa_core.tables.parts import PARTS, PartFiles
+from iqa_core.tables.plan import PLAN, check_plan, read_damaged
 
 from .options import option
 
@@ -42,16 +35,17 @@ def run(config: Config) -> int:
     """Read every part file and compare its rows with the manifest."""
     manifest = open_manifest(config.manifest)
     folder = Folder.of(config.scores)
-    if not folder.list(PARTS):
+    parts = PartFiles(folder)
+    if not parts.names():
         raise InputError(
             f"--scores {config.scores} holds no {PARTS}: give the output of `iqa score`"
         )
     if folder.exists(PLAN):
         plan = folder.read_json(PLAN)
         check_plan(config.scores, plan, manifest, read_damaged(folder))
-    committed = read_committed(folder, everything=True)
+    committed = read_committed(parts, whole=True)
     result = audit(manifest, committed.rows)
-    # Part files of versions that did not state one have none, which is no contradiction.
+    # Part files of versions that did not write a fingerprint have none, which is no contradiction.
     own = set(sorted(committed.fingerprints)[:1])
     if folder.exists(FINGERPRINT):
         own = {digest(folder.read_json(FINGERPRINT))}

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import functools
 import os
-import random
 import re
 import threading
-import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,6 +35,7 @@ from iqa_core.fetch.policy import (
 from iqa_core.fetch.uri import check_text, is_http, trimmed, why_no_uri
 from iqa_core.redaction import redact, shown
 from iqa_core.storage.folder import has_scheme
+from iqa_core.storage.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -157,15 +156,19 @@ class Fetcher:
             ImageError: With the status that says why not.
         """
         target = self.resolve(uri)
-        for attempt in range(self.retries + 1):
+
+        def read() -> bytes:
             try:
                 return self._read(target)
             except Exception as error:  # filesystems raise whatever they like
                 failure = as_image_error(error)
-            if not may_pass(failure) or attempt == self.retries:
-                raise _with_hint(failure, target)
-            time.sleep(random.uniform(0.5, 1.0) * min(8.0, 0.25 * 2**attempt))  # noqa: S311 - jitter
-        raise RuntimeError("the last attempt returns or raises")
+                raise failure from failure.__cause__
+
+        policy = RetryPolicy(self.retries + 1, first_wait=0.25, longest_wait=8.0)
+        try:
+            return policy.call(read, lambda failure: may_pass(as_image_error(failure)))
+        except ImageError as failure:
+            raise _with_hint(failure, target) from failure.__cause__
 
     def stream(self, uris: Sequence[str | None]) -> Iterator[bytes | ImageError | None]:
         """Fetch many, some of them ahead, and yield them in order.

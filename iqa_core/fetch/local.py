@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 import unicodedata
 from typing import BinaryIO
 from urllib.parse import unquote_to_bytes
@@ -12,10 +11,11 @@ from urllib.parse import unquote_to_bytes
 from iqa_core.errors import ImageError, Status
 from iqa_core.fetch.failures import local_error, passes_locally
 from iqa_core.redaction import shown
+from iqa_core.storage.retry import RetryPolicy
 
 __all__ = ["decoded_path", "open_regular", "why_not_found"]
 
-_ATTEMPTS = 3
+_RETRIES = RetryPolicy(attempts=3, first_wait=0.1, jitter=0.0)
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -50,21 +50,21 @@ def open_regular(path: str) -> BinaryIO:
 
 
 def _open(path: str) -> BinaryIO:
-    for attempt in range(_ATTEMPTS):
-        try:
-            _check_regular(path, os.stat(path).st_mode)
-            file = open(path, "rb", opener=_open_without_blocking)  # noqa: SIM115 - for the caller
-            try:
-                _check_regular(path, os.fstat(file.fileno()).st_mode)
-            except ImageError:
-                file.close()
-                raise
-            return file
-        except OSError as error:
-            if attempt == _ATTEMPTS - 1 or not passes_locally(error):
-                raise
-            time.sleep(0.1 * 2**attempt)
-    raise RuntimeError("the last attempt returns or raises")
+    return _RETRIES.call(
+        lambda: _open_once(path),
+        lambda error: isinstance(error, OSError) and passes_locally(error),
+    )
+
+
+def _open_once(path: str) -> BinaryIO:
+    _check_regular(path, os.stat(path).st_mode)
+    file = open(path, "rb", opener=_open_without_blocking)  # noqa: SIM115 - for the caller
+    try:
+        _check_regular(path, os.fstat(file.fileno()).st_mode)
+    except ImageError:
+        file.close()
+        raise
+    return file
 
 
 def _open_without_blocking(path: str, flags: int) -> int:

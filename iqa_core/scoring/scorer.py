@@ -22,10 +22,10 @@ from PIL import Image
 
 from iqa_core.clip.load import TINY, Precision, Resolution, Towers, load_towers
 from iqa_core.clip.weight_checks import MAX_LOGIT_SCALE
+from iqa_core.columns import NO_FINITE_SCORE
 from iqa_core.errors import ImageError, InputError, Status
 from iqa_core.images.decode import DEFAULT_MAX_PIXELS, decode_image, prepare_image
 from iqa_core.prompts.pairs import DEFAULT_PAIRS, PromptPair, load_pairs
-from iqa_core.tables.unscored import NO_FINITE_SCORE
 
 if TYPE_CHECKING:
     import os

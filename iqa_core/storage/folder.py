@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import time
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,16 +14,15 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from iqa_core.errors import ImageError, InputError
+from iqa_core.storage.retry import retried
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-__all__ = ["Folder", "has_scheme", "open_filesystem", "retried"]
+__all__ = ["Folder", "has_scheme", "open_filesystem"]
 
 T = TypeVar("T")
-
-_ATTEMPTS = 5
 
 
 def has_scheme(uri: str) -> bool:
@@ -67,24 +64,6 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def retried(action: Callable[[], T]) -> T:
-    """Do something with a remote filesystem, again if it fails in a way that may pass.
-
-    Raises:
-        OSError: The last failure, whatever the filesystem's library raised.
-    """
-    for attempt in range(_ATTEMPTS):
-        try:
-            return action()
-        except (FileNotFoundError, PermissionError, NotADirectoryError, FileExistsError):
-            raise
-        except Exception as error:  # libraries of stores raise whatever they like
-            if attempt == _ATTEMPTS - 1:
-                raise OSError(f"{type(error).__name__}: {error}") from error
-        time.sleep(random.uniform(0.5, 1.0) * 0.3 * 2**attempt)  # noqa: S311 - jitter
-    raise RuntimeError("the last attempt returns or raises")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """One driver at a time on one output: a lease with heartbeats, on any filesystem.
 
-Each driver writes a file of its own, then looks for others. Of two drivers that come at once, each
-sees the other, because each writes before it looks: so at most one goes on. Ages are differences
+Each driver writes a file of its own, then lists the others' files. Of two drivers that start at once,
+each sees the other, because each writes before it lists: so at most one continues. Ages are differences
 of the store's own times, so clocks of machines need not agree.
 """
 
@@ -24,7 +24,7 @@ from iqa_core.errors import InputError
 if TYPE_CHECKING:
     from iqa_core.storage.folder import Folder
 
-__all__ = ["LeaseLostError", "OutputLease"]
+__all__ = ["Clock", "LeaseLostError", "OutputLease"]
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +33,11 @@ _ATTEMPTS = 4
 
 
 class LeaseLostError(InputError):
-    """Another driver has taken the output over, because this one's heartbeats did not get through."""
+    """Another driver may have taken over, because this driver's heartbeats did not get through."""
 
 
 def _this_place() -> str:
-    """Return what tells machines and containers apart within which a process id means something."""
+    """Return an id of this PID namespace (host, boot id, container)."""
     parts = [platform.node()]
     with suppress(OSError):  # Linux has both
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -55,10 +55,21 @@ def _runs(process: int) -> bool:
     return True
 
 
-def _now() -> float:
-    """Return seconds on a clock that also runs while the machine is suspended, where there is one."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if clock is None else time.clock_gettime(clock)
+class Clock:
+    """The time of this machine, and waiting for it to pass."""
+
+    def now(self) -> float:
+        """Return seconds on a clock that also runs while the machine is suspended, if there is one."""
+        clock = getattr(time, "CLOCK_BOOTTIME", None)
+        return time.monotonic() if clock is None else time.clock_gettime(clock)
+
+    def sleep(self, seconds: float) -> None:
+        """Return after some seconds."""
+        time.sleep(seconds)
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Return True once an event is set, False if it is not set after some seconds."""
+        return event.wait(seconds)
 
 
 class OutputLease:
@@ -66,22 +77,26 @@ class OutputLease:
 
     Args:
         folder: The output.
-        seconds: A lease without a heartbeat for so long is void; also the time that a takeover after
-            a crash waits at most.
+        seconds: A lease without a heartbeat for this long is void; a takeover after a crash waits no
+            longer.
+        clock: The time that passes.
 
     Raises:
         InputError: On entering, if another driver is alive, or the folder can't be written.
     """
 
-    def __init__(self, folder: Folder, seconds: float = 30.0) -> None:
+    def __init__(
+        self, folder: Folder, seconds: float = 30.0, *, clock: Clock | None = None
+    ) -> None:
         self._folder = folder
         self._seconds = seconds
         self._id = uuid.uuid4().hex
         self._name = f"_run/lease-{self._id}.json"
+        self._clock = clock or Clock()
         self._stopped = threading.Event()
         self._beaten = 0.0
         self._lost = False
-        self._thread = threading.Thread(target=self._beat_on, daemon=True)
+        self._thread = threading.Thread(target=self._keep_beating, daemon=True)
 
     def __enter__(self) -> OutputLease:
         other: dict[str, Any] = {}
@@ -95,7 +110,8 @@ class OutputLease:
             self._folder.remove(self._name)
             if not other.get("candidate") or attempt == _ATTEMPTS - 1:
                 break
-            time.sleep(random.uniform(0.2, 1.5))  # noqa: S311 - two that came at once part again
+            # Two that started at once try again at different times.
+            self._clock.sleep(random.uniform(0.2, 1.5))  # noqa: S311
         raise InputError(
             f"--output {self._folder.uri} is being written by process {other.get('process')} on "
             f"{other.get('host')} since {other.get('since')}: wait for it, or stop it; if it is gone, "
@@ -123,12 +139,12 @@ class OutputLease:
             )
 
     def _holds(self) -> bool:
-        if _now() - self._beaten > self._seconds:
+        if self._clock.now() - self._beaten > self._seconds:
             self._lost = True  # for good: another may have taken over since, and be done
         return not self._lost and self._folder.exists(self._name)
 
     def _beat(self, *, candidate: bool = True) -> None:
-        began = _now()
+        began = self._clock.now()
         document = {
             "host": platform.node(),
             "place": _this_place(),
@@ -145,17 +161,17 @@ class OutputLease:
             ) from error
         self._beaten = began
 
-    def _beat_on(self) -> None:
+    def _keep_beating(self) -> None:
         wait = 0.0
-        while not self._stopped.wait(wait):
+        while not self._clock.wait(self._stopped, wait):
             wait = self._seconds / 4
-            # A hiccup of the store may pass; `check` notices if it lasts.
+            # A failure of the store may pass; `check` notices if it lasts.
             with suppress(InputError, OSError):
                 if self._holds():  # else another run has voided it
                     self._beat(candidate=False)
 
     def _alive(self) -> dict[str, Any] | None:
-        """Return another driver's lease that holds, after removing those that don't."""
+        """Return another driver's lease that holds, after removing those that do not."""
         for name in self._folder.list(_PATTERN):
             if name != self._name and (lease := self._wait_for(name)) is not None:
                 return lease
@@ -178,9 +194,11 @@ class OutputLease:
                 return lease
             if lease is first:
                 log.warning(
-                    "waiting to see whether %s on %s lives", lease["process"], lease["host"]
+                    "waiting to see whether process %s on %s is alive",
+                    lease["process"],
+                    lease["host"],
                 )
-            time.sleep(min(1.0, self._seconds / 8))
+            self._clock.sleep(min(1.0, self._seconds / 8))
             lease = self._read(name)
         self._folder.remove(name)
         return None

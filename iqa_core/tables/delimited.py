@@ -1,7 +1,8 @@
-"""Delimited text as spreadsheets, databases and scripts write it: the one reader for lists and labels.
+"""Delimited text as spreadsheets, databases and scripts write it: one reader for lists and labels.
 
 Every column is read as text, so that nothing is lost before it is known what a column means:
-``00012`` is an id, not the number twelve. :func:`plain_types` turns into numbers what plainly is.
+``00012`` is an id, not the number twelve. :func:`iqa_core.tables.text_types.plain_types` turns columns
+into numbers where nothing is lost by it.
 """
 
 from __future__ import annotations
@@ -22,17 +23,13 @@ import pyarrow.compute as pc
 from iqa_core.errors import InputError
 from iqa_core.redaction import redact
 from iqa_core.storage.encodings import find_encoding, printable
-from iqa_core.storage.folder import has_scheme, retried
+from iqa_core.storage.folder import has_scheme
+from iqa_core.storage.retry import retried
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-__all__ = ["MISSING", "DelimitedTable", "parse_delimited", "plain_types", "read_delimited"]
-
-#: What stands for "no value" among numbers. In columns of text it stays: NA is Namibia, too.
-MISSING = frozenset(
-    {"NA", "N/A", "n/a", "#N/A", "NaN", "nan", "null", "NULL", "None", "-", "\u2013", "\u2014"}
-)
+__all__ = ["DelimitedTable", "parse_delimited", "read_delimited"]
 
 #: On a tie the first is taken: commas are the most frequent inside the names of columns.
 _DELIMITERS = ("\t", ";", "|", ",")
@@ -52,11 +49,6 @@ _OTHER_KINDS = (
     (b"{", "JSON", _SAVE),
     (b"[", "JSON", _SAVE),
 )
-
-_INTEGER = r"^(0|-?[1-9][0-9]*)$"
-# Without a sign in the exponent, 12e4 is rather an id; a longer integer part would be rounded.
-_FLOAT = r"^-?(0|[1-9][0-9]{0,14})(\.[0-9]+)?([eE][+-][0-9]{1,3})?$"
-_BOOLEANS = ({"true", "false"}, {"True", "False"}, {"TRUE", "FALSE"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +206,7 @@ class _Records:
                 "remove all but one"
             )
         if not any(names):
-            raise InputError(f"{self.shown} has no line of column names: add one at its head")
+            raise InputError(f"{self.shown} has no line of column names: add it at the top")
         return names
 
 
@@ -226,7 +218,7 @@ def _recognise_delimiter(head: str, rest: str) -> str:
         rest: What follows, whose first line decides between equally frequent ones.
     """
     bare, second = ("".join(text.split('"')[::2]) for text in (head, rest.lstrip().split("\n")[0]))
-    best = max(_DELIMITERS, key=lambda one: (bare.count(one), min(second.count(one), 1)))
+    best = max(_DELIMITERS, key=lambda sign: (bare.count(sign), min(second.count(sign), 1)))
     return best if best in bare else ","
 
 
@@ -284,7 +276,7 @@ def _batch(rows: list[list[str]], schema: pa.Schema) -> pa.RecordBatch:
 
 
 def _name_columns(table: pa.Table, names: Sequence[str]) -> tuple[pa.Table, list[str]]:
-    """Name the columns; one without a name is dropped if it is empty, else named by its number."""
+    """Name the columns; a column without a name is dropped if empty, else named by its number."""
     notes = []
     chosen: list[str] = []
     for number, name in enumerate(names, start=1):
@@ -313,49 +305,3 @@ def _notes(encoding: str, delimiter: str, empty: int, shown: str) -> list[str]:
     if empty:
         notes.append(f"{empty:,} empty {'row' if empty == 1 else 'rows'} left out")
     return notes
-
-
-def plain_types(table: pa.Table, keep_text: Collection[str] = ()) -> pa.Table:
-    """Turn columns of text into numbers and booleans where nothing is lost by it.
-
-    A column becomes int64 if every value is written as an integer of that range, float64 if every
-    value is a number with a decimal point or a signed exponent or an integer of at most 15 digits,
-    and bool if every value is true or false; :data:`MISSING` values become null there. Leading
-    zeros, plus signs, ``12e4``, decimal commas, infinities and larger integers stay text, and so
-    does the whole column.
-
-    Args:
-        table: Columns of type string; others stay as they are.
-        keep_text: Names of columns that stay text whatever is in them.
-
-    Returns:
-        A table of the same rows and columns.
-    """
-    for number, name in enumerate(table.column_names):
-        column = table.column(number)
-        if name not in keep_text and pa.types.is_string(column.type):
-            table = table.set_column(number, name, _plain_type(column))
-    return table
-
-
-def _plain_type(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    bare = pc.utf8_trim_whitespace(column)
-    missing = pc.is_in(bare, value_set=pa.array(sorted(MISSING)))
-    values = pc.if_else(missing, pa.scalar(None, pa.string()), bare)
-    if values.null_count == len(values):
-        return column
-    for pattern, kind in ((_INTEGER, pa.int64()), (_FLOAT, pa.float64())):
-        if pc.all(pc.match_substring_regex(values, pattern)).as_py():
-            try:
-                return values.cast(kind)
-            except pa.ArrowInvalid:  # above int64
-                return column
-    found = set(values.unique().drop_null().to_pylist()) if _has_few(values) else set()
-    if any(found and found <= pair for pair in _BOOLEANS):
-        return pc.equal(pc.utf8_lower(values), "true")
-    return column
-
-
-def _has_few(values: pa.ChunkedArray) -> bool:
-    """Return whether the first values are booleans, before all of them are counted."""
-    return set(values.slice(0, 100).unique().drop_null().to_pylist()) <= set().union(*_BOOLEANS)

@@ -10,39 +10,35 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from iqa_core.columns import IMAGE_ID, MANIFEST_FILE, MANIFEST_ROW, URI
+from iqa_core.columns import (
+    EMBEDDING,
+    MANIFEST_FILE,
+    MANIFEST_ROW,
+    OWN_NAMES,
+    VIEW_LEVELS,
+    VIEWS,
+)
 from iqa_core.errors import InputError
-from iqa_core.scoring.scorer import score_features
 from iqa_core.storage.folder import Folder
 from iqa_core.tables.manifest import Manifest, ManifestFile
-from iqa_core.tables.output import FINGERPRINT, PARTS, PLAN
+from iqa_core.tables.output import FINGERPRINT
+from iqa_core.tables.parts import PartFiles
+from iqa_core.tables.plan import PLAN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from iqa_core.scoring.scorer import PromptFeatures
     from iqa_core.tables.rows import RowSet
 
 __all__ = [
-    "EMBEDDING",
-    "VIEWS",
-    "VIEW_LEVELS",
     "FeatureCache",
     "feature_column",
     "features_of",
-    "score_columns",
     "views_of",
 ]
 
-EMBEDDING = "embedding"
-#: Features of degraded copies (V x D, flat), and how strongly each was degraded (V).
-VIEWS = "views"
-VIEW_LEVELS = "view_levels"
-_OWN = {MANIFEST_FILE, MANIFEST_ROW, IMAGE_ID, URI, "status", "error", "score", "scores"}
-_OWN |= {"margins", "width", "height", EMBEDDING, VIEWS, VIEW_LEVELS}
-#: Towers of one cache and of what is done with it must agree in these parts of the fingerprint.
+#: What the fingerprint of a cache and of whatever is made from it have in common.
 _TOWER = ("model", "weights", "quick_gelu", "preprocess", "resolution", "decode", "precision")
 
 
@@ -79,28 +75,6 @@ def views_of(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     return flat, levels
 
 
-def score_columns(features: np.ndarray, prompts: PromptFeatures) -> dict[str, pa.Array]:
-    """Score features by prompts.
-
-    Args:
-        features: (N, D), not finite where an image failed.
-        prompts: P pairs of width D.
-
-    Returns:
-        The columns ``score``, ``scores`` and ``margins`` of the output, null where an image failed
-        or its features or scores are not finite (:func:`iqa_core.scoring.scorer.score_features`).
-    """
-    margin, scores, score = score_features(features, prompts)
-    missing = np.isnan(score)
-    columns = {"score": pa.array(score, pa.float32(), mask=missing)}
-    for column, values in (("scores", scores), ("margins", margin)):
-        each = [pa.array(values[:, place]) for place in range(len(prompts.names))]
-        columns[column] = pa.StructArray.from_arrays(
-            each, names=list(prompts.names), mask=pa.array(missing)
-        )
-    return columns
-
-
 class FeatureCache:
     """The features of a manifest's images, opened for reading.
 
@@ -114,19 +88,21 @@ class FeatureCache:
         parts: The part files' names.
 
     Raises:
-        InputError: If the folder holds no features.
+        InputError: If the folder holds no features, or can't be read.
     """
 
     def __init__(self, uri: str) -> None:
         self.folder = Folder.of(uri)
-        self.parts = self.folder.list(PARTS)
+        self._parts = PartFiles(
+            self.folder, f"--features {uri}", "restore it, or run `iqa embed` again"
+        )
+        self.parts = self._parts.names()
         if not self.parts or not self.folder.exists(FINGERPRINT) or not self.folder.exists(PLAN):
             raise InputError(
                 f"--features {uri} holds no features: give the output folder of `iqa embed`"
             )
         self.fingerprint: dict[str, Any] = self.folder.read_json(FINGERPRINT)
-        with self.folder.fs.open(self.folder.path(self.parts[0]), "rb") as file:
-            self.schema: pa.Schema = pq.read_schema(file).remove_metadata()
+        self.schema: pa.Schema = self._parts.schema(self.parts[0])
         if EMBEDDING not in self.schema.names:
             raise InputError(
                 f"--features {uri} has no column {EMBEDDING}: make it with `iqa embed`, or with "
@@ -148,7 +124,7 @@ class FeatureCache:
     @property
     def kept(self) -> list[str]:
         """The manifest's columns that were carried along."""
-        return [name for name in self.schema.names if name not in _OWN]
+        return [name for name in self.schema.names if name not in OWN_NAMES]
 
     @property
     def tower(self) -> dict[str, Any]:
@@ -175,11 +151,10 @@ class FeatureCache:
 
         Yields:
             Tables with the identity columns and the wanted ones.
+
+        Raises:
+            InputError: If a part file can't be read.
         """
         wanted = None if columns is None else [MANIFEST_FILE, MANIFEST_ROW, *columns]
-        for name in self.parts:
-            with self.folder.fs.open(self.folder.path(name), "rb") as handle:
-                file = pq.ParquetFile(handle)
-                for group in range(file.num_row_groups):
-                    table = file.read_row_group(group, columns=wanted)
-                    yield table if done is None else table.filter(done.missing(table))
+        for table in self._parts.tables(wanted, self.parts):
+            yield table if done is None else table.filter(done.missing(table))

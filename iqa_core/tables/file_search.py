@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,9 @@ from fsspec.implementations.local import LocalFileSystem
 from iqa_core.errors import InputError
 from iqa_core.redaction import redact
 from iqa_core.storage.encodings import printable
-from iqa_core.storage.folder import has_scheme, retried
+from iqa_core.storage.folder import has_scheme
+from iqa_core.storage.retry import retried
+from iqa_core.storage.walk import EntryKind, walk
 from iqa_core.tables.listing_report import ListingReport, Reason
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def is_pattern(path: str) -> bool:
 
 
 def find_files(source: str, report: ListingReport) -> tuple[list[str], list[str]]:
-    """Find the files of a folder to any depth, of a glob pattern, or the one file that is named.
+    """Find the files of a folder to any depth, of a glob pattern, or the file that is named.
 
     A folder that a pattern matches is searched to any depth, as if the shell had expanded the pattern.
 
@@ -83,7 +84,7 @@ def find_files(source: str, report: ListingReport) -> tuple[list[str], list[str]
 
 
 def _absolute(source: str) -> str:
-    """Return an absolute path, with its accents composed or apart as it is there."""
+    """Return an absolute path, with its accents composed or decomposed as the file has them."""
     path = str(Path(source).absolute())
     forms = [path, *(unicodedata.normalize(form, path) for form in ("NFC", "NFD"))]
     return next(filter(os.path.lexists, forms), path)
@@ -101,10 +102,10 @@ def _find_local(path: str, report: ListingReport) -> tuple[list[str], list[str]]
         os.stat(path)  # says why it can't be read
         if not os.path.isdir(path):
             return [path], [os.path.basename(path)]
-        names = sorted(_Walk(path, (), report).files())
+        names = _walk(path, (), report)
         return [os.path.join(path, name) for name in names], names
     root, pattern = _split_pattern(path)
-    names = sorted(_Walk(root, pattern, report).files())
+    names = _walk(root, pattern, report)
     return _relative_to_common([os.path.join(root, name) for name in names])
 
 
@@ -124,83 +125,47 @@ def _relative_to_common(files: list[str]) -> tuple[list[str], list[str]]:
     return files, [file[len(root) :].lstrip("/") for file in files]
 
 
-class _Walk:
-    """A search of a folder, depth first; folders behind links come last, so that none is met twice.
+def _walk(root: str, pattern: Sequence[str], report: ListingReport) -> list[str]:
+    """Find files below a folder, through symbolic links, each linked folder once.
 
     Args:
         root: The folder.
         pattern: The parts of a glob pattern relative to it; none for all files.
         report: What is left out is added to it.
+
+    Returns:
+        The files, relative to the root, sorted.
     """
+    start = len(root.rstrip("/")) + 1
 
-    def __init__(self, root: str, pattern: Sequence[str], report: ListingReport) -> None:
-        self._root = root
-        self._pattern = pattern
-        self._report = report
-        self._seen: set[tuple[int, int]] = set()
-        self._links: list[str] = []
-        self._files: list[str] = []
+    def accept(path: str, is_folder: bool) -> bool:
+        below = path[start:]
+        name = below.rpartition("/")[2]
+        if not fits(pattern, below.split("/"), as_folder=is_folder):
+            return False
+        if is_hidden(name) and not _is_named(name, pattern):
+            report.add(Reason.HIDDEN, f"{below}/" if is_folder else below)
+            return False
+        return True
 
-    def files(self) -> list[str]:
-        """Return the paths of all files, relative to the root."""
-        self._search("", behind_link=False)
-        while self._links:
-            links, self._links = sorted(self._links), []
-            for link in links:
-                self._search(link, behind_link=True)
-        return self._files
-
-    def _search(self, start: str, *, behind_link: bool) -> None:
-        pending = [start]
-        while pending:
-            folder = pending.pop()
-            try:
-                if self._is_new(folder, behind_link=behind_link):
-                    with os.scandir(os.path.join(self._root, folder)) as entries:
-                        pending += [one for entry in entries if (one := self._look(folder, entry))]
-                else:
-                    self._report.add(Reason.LISTED_ALREADY, folder)
-            except OSError as error:
-                self._report.add(Reason.UNREADABLE, f"{folder or self._root}: {error.strerror}")
-
-    def _is_new(self, folder: str, *, behind_link: bool) -> bool:
-        """Return whether a folder was not met before; only links lead to one twice."""
-        found = os.stat(os.path.join(self._root, folder))
-        key = (found.st_dev, found.st_ino)
-        new = key not in self._seen or not behind_link or not found.st_ino
-        self._seen.add(key)
-        return new
-
-    def _look(self, folder: str, entry: os.DirEntry[str]) -> str | None:
-        """Note a file, and return a folder that is to be searched."""
-        path = os.path.join(folder, entry.name)
-        parts = path.split("/")
-        is_folder = _is_folder(entry)
-        if not fits(self._pattern, parts, as_folder=is_folder):
-            return None
-        if is_hidden(entry.name) and not _is_named(entry.name, self._pattern):
-            self._report.add(Reason.HIDDEN, f"{path}/" if is_folder else path)
-        elif is_folder and entry.is_symlink():
-            self._links.append(path)
-        elif is_folder:
-            return path
-        elif _is_file(entry):
-            self._files.append(path)
-        else:
-            self._report.add(Reason.BROKEN_LINK if entry.is_symlink() else Reason.NOT_REGULAR, path)
-        return None
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    with suppress(OSError):  # a link that leads to itself
-        return entry.is_dir()
-    return False
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    with suppress(OSError):
-        return entry.is_file()
-    return False
+    files = []
+    try:
+        for entry in walk(root, accept, follow_above=True, links_by_name=True):
+            below = entry.path[start:]
+            match entry.kind:
+                case EntryKind.FILE:
+                    files.append(below)
+                case EntryKind.BROKEN_LINK:
+                    report.add(Reason.BROKEN_LINK, below)
+                case EntryKind.SEARCHED_BEFORE | EntryKind.ABOVE:
+                    report.add(Reason.LISTED_ALREADY, below)
+                case EntryKind.NOT_REGULAR:
+                    report.add(Reason.NOT_REGULAR, below)
+                case EntryKind.UNREADABLE:
+                    report.add(Reason.UNREADABLE, f"{below}: {entry.detail}")
+    except OSError as error:  # of the root
+        report.add(Reason.UNREADABLE, f"{root}: {error.strerror}")
+    return sorted(files)
 
 
 def fits(pattern: Sequence[str], parts: Sequence[str], *, as_folder: bool = False) -> bool:
@@ -222,7 +187,7 @@ def fits(pattern: Sequence[str], parts: Sequence[str], *, as_folder: bool = Fals
 
 
 def _is_named(name: str, pattern: Iterable[str]) -> bool:
-    """Return whether a part of the pattern that is itself a hidden name matches a hidden one."""
+    """Return whether a hidden name matches a part of the pattern that is itself a hidden name."""
     return any(is_hidden(part) and fnmatchcase(name, part) for part in pattern)
 
 
@@ -236,7 +201,7 @@ def _find_remote(
     kept = []
     for file in sorted(set(files)):
         below = file[len(root) :].strip("/").split("/") if file.startswith(root) else []
-        if file != path and any(is_hidden(one) and not _is_named(one, pattern) for one in below):
+        if file != path and any(is_hidden(name) and not _is_named(name, pattern) for name in below):
             report.add(Reason.HIDDEN, redact(file))
         else:
             kept.append(file)

@@ -17,7 +17,6 @@ from iqa_core.columns import IMAGE_ID, URI
 from iqa_core.errors import InputError
 from iqa_core.storage.encodings import printable
 from iqa_core.storage.folder import Folder, has_scheme
-from iqa_core.tables.delimited import plain_types
 from iqa_core.tables.file_search import find_files, is_pattern
 from iqa_core.tables.listing_report import ListingReport, Reason
 from iqa_core.tables.path_lists import (
@@ -28,6 +27,7 @@ from iqa_core.tables.path_lists import (
     suffix_of,
 )
 from iqa_core.tables.shards import list_members
+from iqa_core.tables.text_types import plain_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

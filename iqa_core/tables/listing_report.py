@@ -116,7 +116,7 @@ class Reason(Enum):
     COMPOSITION = (
         "composition",
         Group.CORRECTED,
-        "paths read with their accents composed, or apart, as the file's name has them",
+        "paths read with their accents composed, or decomposed, as the file's name has them",
     )
 
     NO_PATH = ("no_path", Group.DOUBTFUL, "rows have no path: their status will be invalid_row")
@@ -162,14 +162,14 @@ class ListingReport:
     def total(self) -> int:
         """How much was left out, for whatever reason."""
         return sum(
-            one.count for reason, one in self.tallies.items() if reason.group is Group.LEFT_OUT
+            tally.count for reason, tally in self.tallies.items() if reason.group is Group.LEFT_OUT
         )
 
     def lines(self, *groups: Group) -> list[str]:
         """Return a line for each reason of these groups, of all by default."""
         return [
             f"{tally.count:,} {reason.line} ({tally.example})"
-            for reason, tally in sorted(self.tallies.items(), key=lambda one: _ORDER[one[0]])
+            for reason, tally in sorted(self.tallies.items(), key=lambda item: _ORDER[item[0]])
             if not groups or reason.group in groups
         ]
 

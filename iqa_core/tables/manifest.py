@@ -13,36 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyroaring import BitMap
 
 from iqa_core.columns import IMAGE, IMAGE_ID, URI
 from iqa_core.errors import InputError
 from iqa_core.redaction import redact
 from iqa_core.storage.folder import Folder, has_scheme
-from iqa_core.tables.listing import find_images
+from iqa_core.tables.column_sizes import column_bytes
 from iqa_core.tables.manifest_columns import check_columns, partitions, unified_type
 from iqa_core.tables.manifest_files import content_digest, file_info, file_stamp, find_files
-from iqa_core.tables.manifest_reading import DATA, column_bytes, read_unit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from iqa_core.tables.rows import RowSet
+__all__ = ["Manifest", "ManifestFile", "open_manifest"]
 
-__all__ = [
-    "DATA",
-    "Manifest",
-    "ManifestFile",
-    "Unit",
-    "find_images",
-    "open_manifest",
-    "plan_units",
-    "read_unit",
-]
-
-_ROWS_PER_UNIT = 50_000
-#: Uncompressed bytes of the columns that are read; several row groups make a unit up to this.
-_BYTES_PER_UNIT = 256 * 1024 * 1024
 _MAX_ROWS = 2**32 - 1  # what a bitmap holds
 
 
@@ -103,7 +87,7 @@ class Manifest:
         return self.schema.field(IMAGE_ID).type if IMAGE_ID in names else pa.string()
 
     def rows_within(self, size: int) -> int:
-        """Return the number of rows, 1 at least, whose data have about so many bytes."""
+        """Return the number of rows, at least 1, whose data have about ``size`` bytes."""
         total = sum(sum(file.group_bytes) for file in self.files)
         return max(1, size * self.rows // max(1, total))
 
@@ -120,29 +104,6 @@ class Manifest:
             for file in self.files
         ]
         return {"manifest": redact(self.uri), "rows": self.rows, "files": files}
-
-
-@dataclass(frozen=True)
-class Unit:
-    """Rows of adjacent row groups of one file that one task reads.
-
-    Attributes:
-        file: Name of the manifest file.
-        group: First row group.
-        stop_group: The row group after the last.
-        first: Row number, in the file, of the first group's first row.
-        wanted: Serialised bitmap of the row numbers to read.
-        digest: Of the file when the work was planned.
-        stamp: Of the file when the work was planned.
-    """
-
-    file: str
-    group: int
-    stop_group: int
-    first: int
-    wanted: bytes
-    digest: str | None = None
-    stamp: str = ""
 
 
 def open_manifest(uri: str, keep: Sequence[str] = ()) -> Manifest:
@@ -198,47 +159,10 @@ def _open_file(folder: Folder, name: str, keep: Sequence[str]) -> tuple[Manifest
     groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
     if sum(groups) > _MAX_ROWS or min(groups, default=0) < 0:
         raise InputError(
-            f"{shown} states {sum(groups):,} rows, but a file may have {_MAX_ROWS:,} at most: split it"
+            f"{shown} claims {sum(groups):,} rows, but a file may have {_MAX_ROWS:,} at most: split it"
         )
     schema = metadata.schema.to_arrow_schema()
     check_columns(f"{folder.uri}/{name}", name, schema, keep)
     sizes = column_bytes(metadata, (URI, IMAGE, IMAGE_ID, *keep))
     size = int(info["size"] or 0)
     return ManifestFile(name, size, groups, digest, sizes, file_stamp(folder, info)), schema
-
-
-def plan_units(manifest: Manifest, done: RowSet) -> Iterator[Unit]:
-    """Yield what is still to read: every row of the manifest that is not done, once."""
-    for file in manifest.files:
-        remaining = BitMap(range(file.rows)) - done.rows(file.name)
-        for group, stop_group, first, start, stop in _slices(file):
-            wanted = remaining & BitMap(range(start, stop))
-            if wanted:
-                serialised = wanted.serialize()
-                yield Unit(file.name, group, stop_group, first, serialised, file.digest, file.stamp)
-
-
-def _slices(file: ManifestFile) -> Iterator[tuple[int, int, int, int, int]]:
-    """Yield (first group, stop group, its first row, start row, stop row) that cover a file.
-
-    Small row groups are taken together, and large ones split, so that neither their number nor their
-    size makes tasks that are too short or too long.
-    """
-    sizes = file.group_bytes or (0,) * len(file.row_groups)
-    begun = start = row = size = 0  # the slice so far: groups from `begun`, rows from `start`
-    for group, (rows, more) in enumerate(zip(file.row_groups, sizes, strict=True)):
-        too_large = row + rows - start > _ROWS_PER_UNIT or size + more > _BYTES_PER_UNIT
-        if too_large and row > start:
-            yield begun, group, start, start, row
-            begun, start, size = group, row, 0
-        for place in range(row, row + rows - _ROWS_PER_UNIT, _ROWS_PER_UNIT):
-            yield group, group + 1, row, place, place + _ROWS_PER_UNIT
-        if rows > _ROWS_PER_UNIT:
-            last = row + (rows - 1) // _ROWS_PER_UNIT * _ROWS_PER_UNIT
-            yield group, group + 1, row, last, row + rows
-            begun, start = group + 1, row + rows
-        else:
-            size += more
-        row += rows
-    if row > start:
-        yield begun, len(file.row_groups), start, start, row

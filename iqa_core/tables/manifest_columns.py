@@ -197,12 +197,12 @@ def unified_type(column: str, kinds: Mapping[str, pa.DataType]) -> pa.DataType:
     return unified
 
 
-def _merged(column: str, one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+def _merged(column: str, first: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     """Return a type that holds the values of two, None if there is none."""
-    if pa.types.is_null(one) or pa.types.is_null(other):
-        return one if pa.types.is_null(other) else other
-    one, other = _values(one), _values(other)
-    for kind, wider in ((one, other), (other, one)):
+    if pa.types.is_null(first) or pa.types.is_null(other):
+        return first if pa.types.is_null(other) else other
+    first, other = _values(first), _values(other)
+    for kind, wider in ((first, other), (other, first)):
         if is_binary(kind) and is_text(wider):
             return None if pa.types.is_fixed_size_binary(kind) else wider
         if pa.types.is_date(kind) and pa.types.is_timestamp(wider) and wider.tz is None:
@@ -211,7 +211,7 @@ def _merged(column: str, one: pa.DataType, other: pa.DataType) -> pa.DataType | 
             return pa.int64()  # pandas writes whole numbers with gaps as floating-point ones
         if pa.types.is_decimal(kind) and pa.types.is_floating(wider):
             return None
-    schemas = [pa.schema([(column, kind)]) for kind in (one, other)]
+    schemas = [pa.schema([(column, kind)]) for kind in (first, other)]
     try:
         return pa.unify_schemas(schemas, promote_options="permissive").field(column).type
     except pa.ArrowException:

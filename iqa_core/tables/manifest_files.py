@@ -1,4 +1,4 @@
-"""Finds the Parquet files of a manifest, and tells one content of a file from another."""
+"""Finds the Parquet files of a manifest, and identifies the content of each."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import io
 import os
 import re
 import sys
-from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import fsspec
@@ -19,6 +18,7 @@ from fsspec.utils import glob_translate
 from iqa_core.errors import InputError
 from iqa_core.redaction import redact
 from iqa_core.storage.folder import Folder, has_scheme, open_filesystem
+from iqa_core.storage.walk import EntryKind, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -177,46 +177,29 @@ def _walk(root: str, enter: Callable[[str], bool] | None = None) -> tuple[list[s
     Returns:
         The paths of the files, and a sentence on each folder and link that was left out.
     """
+
+    def accept(path: str, is_folder: bool) -> bool:
+        hidden = _is_hidden(path.rpartition("/")[2])
+        return not hidden and (not is_folder or enter is None or enter(path))
+
     files: list[str] = []
     notes: list[str] = []
-    above = {_identity(parent) for parent in Path(root or "/").resolve().parents}
-    seen: dict[tuple[int, int], str] = {}
-    folders, links = deque([root]), deque[str]()
-    while folders or links:
-        # Links last: a folder has its own name where a link leads to it as well.
-        place = folders.popleft() if folders else links.popleft()
-        try:
-            identity = _identity(place or "/")
-            entries = sorted(os.scandir(place or "/"), key=lambda entry: entry.name)
-        except OSError as error:
-            if place == root:
-                raise
-            notes.append(f"{place} is left out: it can't be listed ({error.strerror})")
-            continue
-        if identity in above:
-            notes.append(f"{place} is not followed: it links to a folder that holds {root}")
-            continue
-        if identity in seen:
-            notes.append(f"{place} is not followed: it is {seen[identity]}, which is read already")
-            continue
-        seen[identity] = place
-        for entry in entries:
-            path = f"{place}/{entry.name}"
-            if _is_hidden(entry.name):
-                continue
-            if os.path.isdir(path):  # unlike the entry's own method, no error for a link to itself
-                if enter is None or enter(path):
-                    (links if entry.is_symlink() else folders).append(path)
-            elif os.path.isfile(path) or entry.name.endswith(_SUFFIX):
-                files.append(path)
-            elif entry.is_symlink():
+    for entry in walk(root, accept):
+        path = entry.path
+        match entry.kind:
+            case EntryKind.UNREADABLE:
+                notes.append(f"{path} is left out: it can't be listed ({entry.detail})")
+            case EntryKind.ABOVE:
+                notes.append(f"{path} is not followed: it links to a folder that holds {root}")
+            case EntryKind.SEARCHED_BEFORE:
+                notes.append(f"{path} is not followed: it is {entry.detail}, which is read already")
+            case EntryKind.BROKEN_LINK if not path.endswith(_SUFFIX):
                 notes.append(f"{path} is left out: it links to {os.readlink(path)}, which is gone")
+            case EntryKind.NOT_REGULAR if not path.endswith(_SUFFIX):
+                pass
+            case _:
+                files.append(path)
     return files, notes
-
-
-def _identity(path: str | Path) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
 
 
 def file_info(folder: Folder, handle: Any, path: str) -> dict[str, Any]:  # noqa: ANN401
@@ -240,7 +223,7 @@ def content_digest(
     info: dict[str, Any],
     metadata: pq.FileMetaData,
 ) -> str:
-    """Return what tells one content of a file from another of the same size.
+    """Return a digest that differs for another content of the same size.
 
     The store's own checksum where it has one; else of the file itself if it is local and not large,
     or of the footer, which has the sizes and extreme values of all columns.

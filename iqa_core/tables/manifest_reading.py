@@ -16,6 +16,7 @@ from pyroaring import BitMap
 
 from iqa_core.columns import IMAGE, IMAGE_ID, MANIFEST_FILE, MANIFEST_ROW, URI
 from iqa_core.errors import InputError
+from iqa_core.tables.column_sizes import group_bytes, leaves_of
 from iqa_core.tables.manifest_columns import (
     as_text,
     as_type,
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from iqa_core.storage.folder import Folder
-    from iqa_core.tables.manifest import Unit
+    from iqa_core.tables.slices import RowGroupSlice
 
-__all__ = ["DATA", "READ_ERROR", "DamagedManifestError", "column_bytes", "read_unit"]
+__all__ = ["DATA", "READ_ERROR", "DamagedManifestError", "read_slice"]
 
 #: Column of encoded bytes between the reading and the decoding stage.
 DATA = "_data"
@@ -66,26 +67,9 @@ class DamagedManifestError(InputError):
         return type(self), (str(self), self.file)
 
 
-def column_bytes(metadata: pq.FileMetaData, columns: Sequence[str]) -> tuple[int, ...]:
-    """Return, for each row group, the uncompressed bytes of some columns and all that is in them."""
-    leaves = _leaves(metadata, columns)
-    return tuple(_group_bytes(metadata, group, leaves) for group in range(metadata.num_row_groups))
-
-
-def _leaves(metadata: pq.FileMetaData, columns: Sequence[str]) -> list[int]:
-    wanted = tuple(f"{column}." for column in columns)
-    paths = [metadata.schema.column(place).path for place in range(metadata.num_columns)]
-    return [place for place, path in enumerate(paths) if f"{path}.".startswith(wanted)]
-
-
-def _group_bytes(metadata: pq.FileMetaData, group: int, leaves: Sequence[int]) -> int:
-    chunks = metadata.row_group(group)
-    return sum(max(0, chunks.column(leaf).total_uncompressed_size) for leaf in leaves)
-
-
-def read_unit(
+def read_slice(
     folder: Folder,
-    unit: Unit,
+    row_slice: RowGroupSlice,
     keep: Sequence[str],
     image_id_type: pa.DataType,
     batch_rows: int,
@@ -93,16 +77,16 @@ def read_unit(
     schema: pa.Schema | None = None,
     skip_damaged: bool = False,
 ) -> Iterator[pa.Table]:
-    """Read the wanted rows of one unit.
+    """Read the wanted rows of one slice.
 
     Args:
         folder: The manifest's folder.
-        unit: What to read.
+        row_slice: What to read.
         keep: Columns to carry along.
         image_id_type: Type of ``image_id``.
         batch_rows: Rows of one table at most.
         schema: Types of the kept columns in the whole manifest; by default those of this file.
-        skip_damaged: Go on after damaged data; the rows that they cost have a ``_read_error``.
+        skip_damaged: Continue after damaged data; the rows that they cost have a ``_read_error``.
 
     Yields:
         Tables of the identity columns, ``image_id``, ``uri``, ``_data`` (encoded bytes, null where
@@ -114,10 +98,14 @@ def read_unit(
         InputError: If the file is gone, was replaced, can't be read for other reasons, or has a
             value that a column's type in the whole manifest does not hold.
     """
-    with closing(ManifestSource(folder, unit.file, unit.digest, unit.stamp)) as source:
-        reader = _UnitReader(source, unit, keep, image_id_type, batch_rows, schema, skip_damaged)
+    with closing(
+        ManifestSource(folder, row_slice.file, row_slice.digest, row_slice.stamp)
+    ) as source:
+        reader = _SliceReader(
+            source, row_slice, keep, image_id_type, batch_rows, schema, skip_damaged
+        )
         yield from reader.tables()
-        if folder.is_local:  # a store refuses to go on with a file that was replaced
+        if folder.is_local:  # a store refuses to continue with a file that was replaced
             source.check_unchanged()
 
 
@@ -138,13 +126,13 @@ class _Lost:
     reason: str
 
 
-class _UnitReader:
-    """Reads one unit, a few rows at a time. Arguments as of :func:`read_unit`."""
+class _SliceReader:
+    """Reads one slice, a few rows at a time. Arguments as of :func:`read_slice`."""
 
     def __init__(
         self,
         source: ManifestSource,
-        unit: Unit,
+        row_slice: RowGroupSlice,
         keep: Sequence[str],
         image_id_type: pa.DataType,
         batch_rows: int,
@@ -152,7 +140,7 @@ class _UnitReader:
         skip_damaged: bool,
     ) -> None:
         self._source = source
-        self._unit = unit
+        self._slice = row_slice
         self._batch_rows = batch_rows
         self._skip_damaged = skip_damaged
         self._pending: list[_Piece] = []
@@ -162,7 +150,7 @@ class _UnitReader:
         self._has_uri = URI in types and not pa.types.is_null(types[URI])
         self._has_blobs = IMAGE in types or any(is_binary(types[k]) for k in keep if k in types)
         self._columns = _columns(types, keep, self._has_uri)
-        self._leaves = _leaves(self._metadata, self._columns)
+        self._leaves = leaves_of(self._metadata, self._columns)
         self._types = {IMAGE_ID: image_id_type}
         for name in keep:
             kind = types.get(name, pa.string())
@@ -199,16 +187,16 @@ class _UnitReader:
         return pa.concat_tables([self._table([piece]) for piece in pieces])
 
     def _pieces(self) -> Iterator[_Piece | _Lost]:
-        wanted = BitMap.deserialize(self._unit.wanted)
-        first = self._unit.first
-        for group in range(self._unit.group, self._unit.stop_group):
+        wanted = BitMap.deserialize(self._slice.wanted)
+        first = self._slice.first
+        for group in range(self._slice.group, self._slice.stop_group):
             rows = self._metadata.row_group(group).num_rows
             if here := wanted & BitMap(range(first, first + rows)):
                 yield from self._group(group, first, rows, here)
             first += rows
 
     def _group(self, group: int, first: int, rows: int, wanted: BitMap) -> Iterator[_Piece | _Lost]:
-        """Yield the wanted rows of one row group; after a failure it goes on where it was."""
+        """Yield the wanted rows of one row group; after a failure it continues where it was."""
         done, last, failures = first, wanted.max(), 0
         at_once = self._rows_at_once(group, rows)
         while done <= last:
@@ -237,14 +225,14 @@ class _UnitReader:
                     raise DamagedManifestError(
                         f"{self._source.shown}, {what}: {reason}: restore the file, or add "
                         "--skip-damaged to score the rest",
-                        self._unit.file,
+                        self._slice.file,
                     ) from error
                 lost = wanted & BitMap(range(done, first + rows))
                 yield _Lost(list(lost), f"{what} of the manifest file: {reason}")
                 return
 
     def _rows_at_once(self, group: int, rows: int) -> int:
-        size = _group_bytes(self._metadata, group, self._leaves)
+        size = group_bytes(self._metadata, group, self._leaves)
         most = min(self._batch_rows, _READ_BYTES * rows // max(1, size))
         return max(1, min(most, _READ_IMAGES) if self._has_blobs else most)
 
@@ -260,12 +248,12 @@ class _UnitReader:
         if self._has_uri:
             uri = as_text(given[URI])
         columns = {URI: uri, DATA: data, READ_ERROR: pa.nulls(count, pa.string())}
-        stated = partitions(self._unit.file)
+        in_path = partitions(self._slice.file)
         for name, kind in self._types.items():
             values = given.get(name)
             if values is None:
-                values = pa.array([stated.get(name)] * count, pa.string())
-                values = values if name in stated else pa.nulls(count)
+                values = pa.array([in_path.get(name)] * count, pa.string())
+                values = values if name in in_path else pa.nulls(count)
             columns[name] = as_type(values, kind, f"column {name!r} of {self._source.shown}")
         numbers, places, offset = [], [], 0
         for piece in pieces:
@@ -285,7 +273,7 @@ class _UnitReader:
     def _placed(self, table: pa.Table, numbers: list[int]) -> pa.Table:
         """Add the rows' identities, and put the columns in order."""
         places = {
-            MANIFEST_FILE: pa.array([self._unit.file] * len(numbers), pa.string()),
+            MANIFEST_FILE: pa.array([self._slice.file] * len(numbers), pa.string()),
             MANIFEST_ROW: pa.array(numbers, pa.int64()),
         }
         names = (IMAGE_ID, URI, DATA, READ_ERROR, *self._types)

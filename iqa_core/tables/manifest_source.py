@@ -1,4 +1,4 @@
-"""Opens one Parquet file for reading in a worker, and tells why reading it failed.
+"""Opens one Parquet file for reading in a worker, and finds out why reading it failed.
 
 The footer is read once for each process. A file that is gone or was replaced since the work was planned is
 refused; a store that does not answer is asked again; what remains is damage of the data.
@@ -7,7 +7,6 @@ refused; a store that does not answer is asked again; what remains is damage of 
 from __future__ import annotations
 
 import errno
-import random
 import time
 from collections import OrderedDict
 from contextlib import suppress
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 
 from iqa_core.errors import InputError
 from iqa_core.redaction import redact
+from iqa_core.storage.retry import RetryPolicy
 from iqa_core.tables.manifest_files import content_digest, file_info, file_stamp
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ _LOCAL_BUFFER = 1024 * 1024
 _REMOTE_BUFFER = 8 * 1024 * 1024
 #: What a store's file object reads ahead, so that small columns and row groups share requests.
 _READ_AHEAD = 1024 * 1024
-_RETRIES = 5
+#: A store that restarts needs longer than one request may.
+_RETRIES = RetryPolicy(attempts=6, first_wait=1.0)
 #: Footers of the files that were read last.
 _footers: OrderedDict[tuple[str, ...], pq.FileMetaData] = OrderedDict()
 _FOOTERS = 4
@@ -172,8 +173,8 @@ class ManifestSource:
             digest = None  # not even a Parquet file, or one that changes right now
         if digest != self._digest:
             raise InputError(
-                f"{self.shown} was replaced while it was read: put the file back that --output was begun "
-                "with, or give another --output"
+                f"{self.shown} was replaced while it was read: put back the file that --output was "
+                "started with, or give another --output"
             )
 
     def _gone(self) -> InputError:
@@ -203,12 +204,16 @@ class ManifestSource:
         """
         self.close()
         cause = error.__cause__ or error
-        if self._folder.is_local or failures > _RETRIES or isinstance(cause, PermissionError):
+        if (
+            self._folder.is_local
+            or _RETRIES.is_exhausted(failures)
+            or isinstance(cause, PermissionError)
+        ):
             raise InputError(
                 f"{self.shown} can't be read ({one_line(cause)}); what was finished is safe: once the "
-                "file can be read, the same command goes on"
+                "file can be read, the same command continues"
             ) from cause
-        time.sleep(random.uniform(0.5, 1.0) * 2**failures / 2)  # noqa: S311 - jitter
+        time.sleep(_RETRIES.wait_after(failures))
 
 
 def one_line(error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 A path that is a file as it is written is never changed. Where it is not, it is read as what it was
 meant to be if there is such a file: without blanks or quotation marks around it, with ``/`` for
-backslashes, percent-decoded, or with its accents composed or apart.
+backslashes, percent-decoded, or with its accents composed or decomposed.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from iqa_core.errors import InputError
 from iqa_core.redaction import redact
 from iqa_core.storage.encodings import find_encoding, printable
 from iqa_core.storage.folder import has_scheme
-from iqa_core.tables.delimited import MISSING, read_delimited
+from iqa_core.tables.delimited import read_delimited
 from iqa_core.tables.listing_report import ListingReport, Reason
+from iqa_core.tables.text_types import MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,9 +42,9 @@ _URI_COLUMNS = (
     *(URI, "path", "file", "filename", "image", "image_path", "url"),
     *("file_name", "filepath", "file_path", "image_url", "image_name"),
 )
-_SAMPLE = 100  # rows whose files are looked for
+_SAMPLE = 100  # rows whose files are checked
 _BLANKS = " \t\r\n\v\f\xa0\u200b\u200e\u200f\u2028\ufeff"  # of tables, web pages, other scripts
-#: What a path may have that is not as its file's name has it. Others are not looked for, one by one.
+#: What a path may have that is not as its file's name has it. Other variants are not tried.
 _SUSPICIOUS = re.compile(
     r"""^[\s'"]|[\s'"]$|[\\%]|^file:|[^\x00-\x7f]|^[A-Za-z]:/""", re.IGNORECASE
 )
@@ -72,7 +73,7 @@ def read_list(source: str, uri_column: str | None, report: ListingReport) -> pa.
         report: How it was read, what was corrected and what is doubtful is added to it.
 
     Returns:
-        All columns as text, the one of URIs first as ``uri``; relative paths are those below the
+        All columns as text, the column of URIs first, as ``uri``; relative paths are those below the
         list's own folder.
 
     Raises:
@@ -137,10 +138,10 @@ def read_lines(
     except ValueError as error:
         report.add(Reason.NO_LIST, f"{shown} {error}")
         return None
-    lines = [one for one in re.split(r"[\r\n]+", data.decode(encoding)) if one.strip(_BLANKS)]
-    named = sum(has_scheme(one) or is_image(one.strip(_BLANKS + "\"'")) for one in lines)
+    lines = [line for line in re.split(r"[\r\n]+", data.decode(encoding)) if line.strip(_BLANKS)]
+    named = sum(has_scheme(line) or is_image(line.strip(_BLANKS + "\"'")) for line in lines)
     if not lines or named < len(lines) / 2:
-        other = next((one for one in lines if not is_image(one)), "")
+        other = next((line for line in lines if not is_image(line)), "")
         report.add(Reason.NO_LIST, f"{shown} has the line {other[:60]!r}" if other else shown)
         return None
     if not encoding.startswith("utf-8"):
@@ -164,7 +165,7 @@ def _resolve(values: list[str | None], source: str, report: ListingReport) -> li
 
 
 def _resolve_remote(value: str | None, folder: str, report: ListingReport) -> str | None:
-    """Resolve a path beside a list on a remote store, where it would cost a request to look."""
+    """Resolve a path beside a list on a remote store, where each check would cost a request."""
     bare = _bare(value, report)
     if bare is None or has_scheme(bare) or bare.startswith("/"):
         return bare

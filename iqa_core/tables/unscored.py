@@ -5,14 +5,10 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from iqa_core.columns import EMBEDDING, ERROR, MARGINS, NO_FINITE_SCORE, SCORE, SCORES, STATUS
 from iqa_core.errors import Status
 
-__all__ = ["NO_FINITE_SCORE", "unscored_as_errors"]
-
-NO_FINITE_SCORE = (
-    "the model's features for this image are missing, not finite or not of length 1, or their score "
-    "is not finite"
-)
+__all__ = ["unscored_as_errors"]
 
 
 def unscored_as_errors(table: pa.Table) -> pa.Table:
@@ -25,17 +21,17 @@ def unscored_as_errors(table: pa.Table) -> pa.Table:
         The rows; where a score was not finite, all of the row's scores are null.
     """
     wrong = pa.chunked_array([pa.repeat(False, len(table))])
-    if "score" in table.column_names:
-        wrong = pc.invert(pc.fill_null(pc.is_finite(table.column("score")), False))
-    if "embedding" in table.column_names:
-        wrong = pc.or_(wrong, pc.is_null(table.column("embedding")))
-    wrong = pc.and_(wrong, pc.equal(table.column("status"), Status.OK.value))
+    if SCORE in table.column_names:
+        wrong = pc.invert(pc.fill_null(pc.is_finite(table.column(SCORE)), False))
+    if EMBEDDING in table.column_names:
+        wrong = pc.or_(wrong, pc.is_null(table.column(EMBEDDING)))
+    wrong = pc.and_(wrong, pc.equal(table.column(STATUS), Status.OK.value))
     if not pc.any(wrong).as_py():
         return table
     for name, value in (
-        ("status", Status.MODEL_ERROR.value),
-        ("error", NO_FINITE_SCORE),
-        *((name, None) for name in ("score", "scores", "margins") if name in table.column_names),
+        (STATUS, Status.MODEL_ERROR.value),
+        (ERROR, NO_FINITE_SCORE),
+        *((name, None) for name in (SCORE, SCORES, MARGINS) if name in table.column_names),
     ):
         field = table.schema.field(name)
         column = pc.if_else(wrong, pa.scalar(value, field.type), table.column(name))

@@ -20,12 +20,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from iqa_core.columns import IDENTITY
+from iqa_core.columns import EMBEDDING, IDENTITY, VIEW_LEVELS, VIEWS
 from iqa_core.errors import InputError, Status
 from iqa_core.prompts.learner import teacher_scores
 from iqa_core.scoring.scorer import margins
 from iqa_core.storage.folder import Folder
-from iqa_core.tables.feature_cache import EMBEDDING, VIEW_LEVELS, VIEWS, features_of, views_of
+from iqa_core.tables.feature_cache import features_of, views_of
 from iqa_core.training.known_order import known_order_agreement, reliability
 
 if TYPE_CHECKING:

@@ -12,11 +12,12 @@ import pyarrow as pa
 import ray
 import torch
 
-from iqa_core.columns import HEIGHT, IDENTITY, URI, WIDTH
+from iqa_core.columns import EMBEDDING, HEIGHT, IDENTITY, URI, VIEWS, WIDTH
 from iqa_core.errors import Status
 from iqa_core.redaction import redact
+from iqa_core.scoring.columns import score_columns
 from iqa_core.scoring.scorer import encode_images
-from iqa_core.tables.feature_cache import EMBEDDING, VIEWS, feature_column, score_columns
+from iqa_core.tables.feature_cache import feature_column
 from iqa_core.tables.unscored import unscored_as_errors
 
 from ..ray_errors import NodeError, this_node

@@ -20,12 +20,11 @@ import ray
 import ray.data
 from ray.data._internal.logging import SessionFileHandler
 
-from iqa_core.columns import HEIGHT, IDENTITY, URI, WIDTH
+from iqa_core.columns import HEIGHT, IDENTITY, URI, VIEW_LEVELS, WIDTH
 from iqa_core.errors import ImageError, Status
 from iqa_core.images.degrade import degraded_views
-from iqa_core.tables.feature_cache import VIEW_LEVELS
-from iqa_core.tables.manifest import DATA, Unit, read_unit
-from iqa_core.tables.manifest_reading import READ_ERROR
+from iqa_core.tables.manifest_reading import DATA, READ_ERROR, read_slice
+from iqa_core.tables.slices import RowGroupSlice
 
 from ..ray_errors import this_node
 from .actor import TowerActor
@@ -65,9 +64,9 @@ def read_rows(
 ) -> Iterator[pa.Table]:
     """Read the units of work that a table lists (a Ray task)."""
     for row in table.to_pylist():
-        yield from read_unit(
+        yield from read_slice(
             folder,
-            Unit(**row),
+            RowGroupSlice(**row),
             keep,
             image_id_type,
             batch_rows,
@@ -200,7 +199,7 @@ def quiet_ray_data() -> None:
 def dataset(
     manifest: Manifest,
     keep: Sequence[str],
-    units: Sequence[Unit],
+    units: Sequence[RowGroupSlice],
     rows: int,
     workers: Workers,
     *,

@@ -27,8 +27,8 @@ from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from iqa_core.columns import URI
 from iqa_core.errors import InputError, Status
 from iqa_core.storage.folder import has_scheme
-from iqa_core.tables.manifest import plan_units
 from iqa_core.tables.manifest_reading import DamagedManifestError
+from iqa_core.tables.slices import plan_slices
 
 from ..progress import Progress
 from ..ray_errors import NodeError, as_input_error, node_error, this_node
@@ -48,8 +48,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from iqa_core.clip.load import ImageTower
-    from iqa_core.tables.manifest import Manifest, Unit
-    from iqa_core.tables.output import Output
+    from iqa_core.tables.manifest import Manifest
+    from iqa_core.tables.sink import Sink
+    from iqa_core.tables.slices import RowGroupSlice
 
     from .breaker import Breaker
     from .pool import Actors
@@ -103,12 +104,12 @@ class Outcome:
 def run_pipeline(
     manifest: Manifest,
     keep: Sequence[str],
-    units: Sequence[Unit],
+    units: Sequence[RowGroupSlice],
     rows: int,
     tower: ImageTower,
     encoding: Encoding,
     actors: Actors,
-    output: Output,
+    output: Sink,
     commit_seconds: float,
     breaker: Breaker | None = None,
     skip_damaged: bool = False,
@@ -159,7 +160,7 @@ def run_pipeline(
                 left_out.append(found)
                 actors = _without(actors, found)
                 progress.say(f"{found}: that node is left out")
-                units = list(plan_units(manifest, output.committed.rows))
+                units = list(plan_slices(manifest, output.committed().rows))
                 if not units:
                     break
     progress.close()
@@ -261,7 +262,7 @@ class Collected:
 
     def __init__(
         self,
-        output: Output,
+        output: Sink,
         schema: pa.Schema,
         commit_seconds: float,
         breaker: Breaker | None,
@@ -329,7 +330,7 @@ class Collected:
     def commit(self) -> None:
         """Write a part file of what is finished."""
         if any(map(len, self._pending)):
-            self._output.commit(pa.concat_tables(self._pending))
+            self._output.write(pa.concat_tables(self._pending))
         self._pending.clear()
         self._waiting_bytes = 0
         self._last = time.monotonic()

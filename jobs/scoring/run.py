@@ -20,8 +20,12 @@ from iqa_core.errors import Status
 from iqa_core.fetch.fetcher import DEFAULT_SCHEMES, Fetcher
 from iqa_core.images.decode import decode_image
 from iqa_core.redaction import redact
-from iqa_core.tables.manifest import open_manifest, plan_units
-from iqa_core.tables.output import Output, audit, begun_with, describe_lost, output_schema
+from iqa_core.tables.audit import audit, describe_lost, left_to_do
+from iqa_core.tables.manifest import open_manifest
+from iqa_core.tables.output import Output, stored_fingerprint
+from iqa_core.tables.schema import ExtraColumn, output_schema, schema_with
+from iqa_core.tables.sink import Sink, SinkWithColumns
+from iqa_core.tables.slices import plan_slices
 
 from ..cluster import Cluster
 from ..progress import duration
@@ -32,11 +36,11 @@ from .settings import Encoding
 from .visibility import check_visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from iqa_core.clip.load import Precision, Towers
     from iqa_core.scoring.scorer import PromptFeatures
-    from iqa_core.tables.output import Audit
+    from iqa_core.tables.audit import Audit
 
     from ..config import ImageConfig
     from .driver import Outcome
@@ -60,6 +64,7 @@ def run_images(
     prompts_of: Callable[[Towers], PromptFeatures] | None,
     embeddings: bool,
     views: int = 0,
+    extra: Sequence[ExtraColumn] = (),
 ) -> int:
     """Encode the images of a manifest, score them if there are prompts, and commit the rows.
 
@@ -70,6 +75,7 @@ def run_images(
         prompts_of: Gives the prompt features of the loaded towers; None only embeds.
         embeddings: Whether the output holds the image features.
         views: Degraded copies of each image whose features it holds, too.
+        extra: Further columns, computed from the finished rows.
 
     Returns:
         The exit status: 0, 1 if the audit failed, 3 if too many rows failed, 143 if stopped.
@@ -101,11 +107,14 @@ def run_images(
             cluster.possible_gpus,
         )
         precision = _precision(config, actors)
-        fingerprint = _fingerprint(config, kind, towers, prompts, precision, schema)
-        output = Output(config.output, manifest, fingerprint)
-        if not output.left_to_do(config.retry_errors):
+        columns = schema_with(schema, extra)
+        fingerprint = _fingerprint(config, kind, towers, prompts, precision, columns)
+        output: Sink = Output(config.output, manifest, fingerprint, config.lease_seconds)
+        if extra:
+            output = SinkWithColumns(output, extra)
+        if not left_to_do(manifest, output.committed(), config.retry_errors):
             print(f"nothing to do: all {manifest.rows:,} rows are in {redact(config.output)}")
-            result = audit(manifest, output.committed.rows)  # read a moment ago
+            result = audit(manifest, output.committed().rows)  # read a moment ago
             return conclude_unchanged(output, result, config.max_error_rate)
         cluster.start()
         if manifest.folder.is_local:
@@ -136,15 +145,15 @@ def run_images(
             schema=schema,
             views=views,
         )
-        with output.writing(as_json(config), config.lease_seconds):
+        with output.start(as_json(config)):
             output.drop(config.retry_errors)
-            before = len(output.committed.rows)
+            before = len(output.committed().rows)
             rows = manifest.rows - before
             done = f", {before:,} done before" if before else ""
             print(f"{rows:,} rows to do{done}; {towers.name} in {precision}, {actors}", flush=True)
             if about_gpus := _about_gpus(actors, cluster):
                 print(about_gpus, flush=True)
-            units = list(plan_units(manifest, output.committed.rows))
+            units = list(plan_slices(manifest, output.committed().rows))
             breaker = Breaker(manifest.folder.uri) if config.max_error_rate < 1 else None
             outcome = run_pipeline(
                 manifest, config.keep, units, rows, towers.image, encoding, actors, output,
@@ -164,7 +173,7 @@ def _redacted(value: Any) -> Any:  # noqa: ANN401 - any option's
     return redact(value) if isinstance(value, str) else value
 
 
-def conclude(output: Output, outcome: Outcome, actors: Actors | None, max_error_rate: float) -> int:
+def conclude(output: Sink, outcome: Outcome, actors: Actors | None, max_error_rate: float) -> int:
     """Audit an output, write its summary, say what was done, and return the exit status."""
     result = output.audit()
     output.finish(_summary(outcome, output, result, actors))
@@ -192,7 +201,7 @@ def _precision(config: ImageConfig, actors: Actors) -> Precision:
     if config.precision != "auto":
         return config.precision
     # GPUs may have come or gone since; rows of two precisions don't mix.
-    begun: Precision | None = begun_with(config.output).get("precision")
+    begun: Precision | None = stored_fingerprint(config.output).get("precision")
     return begun or ("fp16" if actors.gpus else "fp32")
 
 
@@ -267,15 +276,15 @@ def _describe_outcome(outcome: Outcome) -> str:
 
 
 def _summary(
-    outcome: Outcome, output: Output, result: Audit, actors: Actors | None
+    outcome: Outcome, output: Sink, result: Audit, actors: Actors | None
 ) -> dict[str, Any]:
     return {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "complete": result.passed,
-        "rows": len(output.committed.rows),
-        "statuses": dict(output.committed.statuses),
-        "lost_rows": output.committed.statuses[Status.UNREADABLE],
-        "parts": len(output.committed.parts),
+        "rows": len(output.committed().rows),
+        "statuses": dict(output.committed().statuses),
+        "lost_rows": output.committed().statuses[Status.UNREADABLE],
+        "parts": len(output.committed().parts),
         "audit": asdict(result),
         "last_run": {
             "rows": outcome.rows,
@@ -296,15 +305,15 @@ def _summary(
     }
 
 
-def conclude_unchanged(output: Output, result: Audit, max_error_rate: float) -> int:
+def conclude_unchanged(output: Sink, result: Audit, max_error_rate: float) -> int:
     """Say what an audit found, and return the exit status: 0, 1 or 3."""
     print(result)
     if not result.passed:
         return 1
-    if lost := describe_lost(output.committed.statuses):
+    if lost := describe_lost(output.committed().statuses):
         print(lost)
-    total = sum(output.committed.statuses.values())
-    failed = total - output.committed.statuses["ok"]
+    total = sum(output.committed().statuses.values())
+    failed = total - output.committed().statuses["ok"]
     if total and failed / total > max_error_rate:
         print(
             f"{failed:,} of {total:,} rows could not be scored ({failed / total:.1%}), more than "

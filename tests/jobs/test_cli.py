@@ -103,7 +103,7 @@ def test_an_output_of_another_fingerprint(tmp_path, manifest):
         (
             ["score", "--keep", "height"],
             1,
-            "--keep 'height' is the name of a column that the output",
+            "--keep height must be a column whose name the output does not use itself",
         ),
         (
             ["score", "--resolution", "native", "--model", "ViT-B-32@x.pt"],

@@ -10,9 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iqa_core.clip.load import load_towers
+from iqa_core.columns import EMBEDDING
 from iqa_core.prompts.pairs import load_pairs
+from iqa_core.scoring.columns import score_columns
 from iqa_core.scoring.scorer import encode_prompts
-from iqa_core.tables.feature_cache import EMBEDDING, features_of, score_columns
+from iqa_core.tables.feature_cache import features_of
 from jobs.cli import main
 
 

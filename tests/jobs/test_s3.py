@@ -17,7 +17,8 @@ from PIL import Image
 
 from iqa_core.errors import InputError
 from iqa_core.tables.manifest import open_manifest
-from iqa_core.tables.output import Output, output_schema
+from iqa_core.tables.output import Output
+from iqa_core.tables.schema import output_schema
 from tests.s3 import BUCKET, FAULTS, s3_server
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -95,10 +96,10 @@ def test_an_output_whose_bucket_goes_away_ends_in_one_line(store, photos, tmp_pa
     output = Output("s3://short-lived/scores", manifest, {})
     row = {"manifest_file": "m.parquet", "manifest_row": 0, "status": "ok"}
     table = pa.Table.from_pylist([row], schema=output_schema(manifest, ()))
-    with output.writing({}, 30):
-        output.commit(table)
+    with output.start({}):
+        output.write(table)
         fs.rm("short-lived", recursive=True)
         with pytest.raises(InputError, match=r"--output s3://short-lived/scores .* command again$"):
-            output.commit(table)
+            output.write(table)
         with pytest.raises(InputError, match="can't be written"):
             output.finish({})

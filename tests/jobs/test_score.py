@@ -191,7 +191,7 @@ def test_files_that_come_later_are_scored_by_the_next_run(
     assert main(["score", *options]) == 1
     error = capsys.readouterr().err
     assert "manifest file b.parquet of" in error
-    assert "its rows was 12 when" in error
+    assert "rows changed from 12 to" in error
 
 
 @pytest.mark.timeout(900)

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from iqa_core.tables.manifest import open_manifest
-from iqa_core.tables.output import Output, output_schema
+from iqa_core.tables.output import Output
+from iqa_core.tables.schema import output_schema
 from jobs.cli import main
 
 
@@ -21,13 +22,13 @@ def scored(tmp_path):
     manifest = open_manifest(str(path))
     output = Output(str(tmp_path / "o"), manifest, {"model": "tiny"})
     schema = output_schema(manifest, (), pairs=["p"])
-    with output.writing({}, 30):
+    with output.start({}):
         for numbers in ([0, 1, 2], [3, 4, 5]):
             rows = [
                 {"manifest_file": "m.parquet", "manifest_row": number, "status": "ok", "score": 0.5}
                 for number in numbers
             ]
-            output.commit(pa.Table.from_pylist(rows, schema=schema))
+            output.write(pa.Table.from_pylist(rows, schema=schema))
     return ["verify", "--scores", str(tmp_path / "o"), "--manifest", str(path)]
 
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from iqa_core.columns import IMAGE_ID, URI
 from iqa_core.errors import InputError
 from iqa_core.evaluation.labels.numbers import parse_numbers
-from iqa_core.tables.delimited import plain_types
+from iqa_core.tables.text_types import plain_types
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,13 +16,28 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from iqa_core.columns import IDENTITY, IMAGE_ID, MANIFEST_FILE
+from iqa_core.columns import (
+    ERROR,
+    IDENTITY,
+    IMAGE_ID,
+    MANIFEST_FILE,
+    MARGINS,
+    SCORE,
+    SCORES,
+    STATUS,
+    URI,
+    Kind,
+    Reader,
+    names_of,
+    required_by,
+)
 from iqa_core.errors import InputError
 from iqa_core.evaluation.labels.columns import find_column
 from iqa_core.redaction import redact
 from iqa_core.storage.folder import Folder, has_scheme
 from iqa_core.tables.delimited import parse_delimited, read_delimited
-from iqa_core.tables.output import PARTS, PLAN
+from iqa_core.tables.parts import PARTS, PartFiles
+from iqa_core.tables.plan import PLAN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +65,8 @@ _NOT_READ = {
 }
 #: A binary column of longer values on average holds images, not ids.
 _MOST_BYTES = 1024
-_NO_LABELS = {"uri", "error", "scores", "margins", "embedding", "views", "view_levels"}
+#: Columns of the output that are neither numbers nor names to match by.
+_NO_LABELS = {URI, ERROR, SCORES, MARGINS, *names_of(Kind.FEATURE, Kind.VIEW)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,29 +117,25 @@ def read_scores(uri: str, columns: Sequence[str]) -> ScoreSet:
         InputError: If it is none, or can't be read.
     """
     folder = Folder.given(uri, "scores")
-    parts = folder.list(PARTS)
-    if not parts:
+    parts = PartFiles(folder, f"--scores {uri}", "restore it, or score again")
+    names = parts.names()
+    if not names:
         raise InputError(f"--scores {uri} holds no {PARTS}: give the output of `iqa score`")
+    required = required_by(Reader.EVALUATION)
     tables = []
-    for part in parts:
-        try:
-            with folder.fs.open(folder.path(part), "rb") as handle:
-                file = pq.ParquetFile(handle)
-                have = file.schema_arrow.names
-                _check_names(have, f"--scores {uri}: {part}")
-                kept = [find_column(have, column)[0] for column in columns]
-                wanted = dict.fromkeys([*IDENTITY, IMAGE_ID, "status", "score", *kept])
-                tables.append(_plain_table(file.read([name for name in wanted if name in have])))
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(
-                f"--scores {uri}: {part} can't be read ({error}): restore it, or score again"
-            ) from error
-        missing = {*IDENTITY, "status", "score"} - set(have)
-        if missing:
-            raise InputError(
-                f"--scores {uri}: {part} has no column {min(missing)!r}: give the output of "
-                "`iqa score`"
-            )
+    for name in names:
+        with parts.open(name) as part:
+            have = part.schema().names
+            _check_names(have, f"--scores {uri}: {name}")
+            missing = [column for column in required if column not in have]
+            if missing:
+                raise InputError(
+                    f"--scores {uri}: {name} has no column {min(missing)!r}: give the output of "
+                    "`iqa score`"
+                )
+            kept = [find_column(have, column)[0] for column in columns]
+            wanted = dict.fromkeys([*IDENTITY, IMAGE_ID, STATUS, SCORE, *kept])
+            tables.append(_plain_table(part.read([name for name in wanted if name in have])))
     table = pa.concat_tables(tables, promote_options="default")
     try:
         files = [(file["name"], file["size"]) for file in folder.read_json(PLAN)["files"]]

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqa_core.errors import InputError
-from iqa_core.tables.delimited import MISSING
+from iqa_core.tables.text_types import MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

@@ -17,7 +17,7 @@ from iqa_core.evaluation.labels.columns import ID_COLUMNS, find_column, find_id_
 from iqa_core.evaluation.labels.files import PLACE, SIZE, read_scores
 from iqa_core.evaluation.labels.id_matching import IdMatch, match_ids, why_unmatched
 from iqa_core.redaction import redact
-from iqa_core.tables.delimited import plain_types
+from iqa_core.tables.text_types import plain_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

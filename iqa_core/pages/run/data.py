@@ -12,11 +12,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from iqa_core.columns import HEIGHT, IDENTITY, IMAGE_ID, MANIFEST_FILE, MANIFEST_ROW, URI, WIDTH
+from iqa_core.columns import (
+    HEIGHT,
+    IMAGE_ID,
+    MANIFEST_FILE,
+    MANIFEST_ROW,
+    OWN_NAMES,
+    URI,
+    WIDTH,
+    Reader,
+    required_by,
+)
 from iqa_core.errors import InputError, Status
 from iqa_core.pages.drift import RunDispute, compare_runs
 from iqa_core.storage.folder import Folder
-from iqa_core.tables.output import PARTS
+from iqa_core.tables.parts import PartFiles
 
 __all__ = [
     "DEFAULT_SAMPLE",
@@ -30,12 +40,7 @@ __all__ = [
     "take",
 ]
 
-_OWN_COLUMNS = frozenset(
-    {*IDENTITY, IMAGE_ID, URI, WIDTH, HEIGHT}
-    | {"status", "error", "score", "scores", "margins", "embedding"}
-)
-_REQUIRED = (MANIFEST_FILE, MANIFEST_ROW, URI, "status", "error", "score", "scores")
-
+_REQUIRED = required_by(Reader.REPORT)
 
 #: Rows above which statistics are made from a sample.
 DEFAULT_SAMPLE = 1_000_000
@@ -237,20 +242,17 @@ def _manifest_files(plan: Mapping[str, Any]) -> list[tuple[str, int]]:
 
 def _open_parts(folder: Folder, option: str) -> Any:  # noqa: ANN401
     scores = folder.uri
+    parts = PartFiles(folder, f"--{option} {scores}", "score again, or restore it")
     try:
-        parts = folder.list(PARTS)
+        names = parts.names()
     except OSError as error:
         raise _unreadable(scores, error, option) from error
-    if not parts:
+    if not names:
         raise InputError(
             f"--{option} {scores} holds no part-*.parquet: give the --output directory of a scoring "
             "run"
         )
-    try:
-        paths = [folder.path(name) for name in parts]
-        dataset = ds.dataset(paths, filesystem=folder.fs, format="parquet")
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(scores, error, option) from error
+    dataset = parts.dataset(names)
     absent = [name for name in _REQUIRED if name not in dataset.schema.names]
     if absent or not pa.types.is_struct(dataset.schema.field("scores").type):
         raise InputError(
@@ -290,7 +292,7 @@ def is_text(kind: Any) -> bool:  # noqa: ANN401
 
 
 def _is_described(field: Any) -> bool:  # noqa: ANN401
-    return field.name not in _OWN_COLUMNS and (is_number(field.type) or is_text(field.type))
+    return field.name not in OWN_NAMES and (is_number(field.type) or is_text(field.type))
 
 
 def floats(column: Any) -> np.ndarray:  # noqa: ANN401

@@ -17,8 +17,10 @@ import pytest
 
 from iqa_core.errors import ImageError, InputError, Status
 from iqa_core.fetch.fetcher import Fetcher
-from iqa_core.tables.manifest import open_manifest, plan_units, read_unit
+from iqa_core.tables.manifest import open_manifest
+from iqa_core.tables.manifest_reading import read_slice
 from iqa_core.tables.rows import RowSet
+from iqa_core.tables.slices import plan_slices
 from tests.s3 import BUCKET, s3_server
 
 KEY = b"known to the server"
@@ -262,8 +264,8 @@ def test_signed_manifests_are_read_as_they_are_written(store, tmp_path):
         Store.locations = {"/latest?of=m": url}
         for uri in (url, f"{store}/latest?of=m"):
             manifest = open_manifest(uri)
-            (unit,) = plan_units(manifest, RowSet())
-            (rows,) = read_unit(manifest.folder, unit, (), pa.string(), 10)
+            (unit,) = plan_slices(manifest, RowSet())
+            (rows,) = read_slice(manifest.folder, unit, (), pa.string(), 10)
             assert rows.column("uri").to_pylist() == ["a.jpg", "b.jpg"]
 
 

@@ -1,4 +1,4 @@
-"""Tests of iqa_core/tables/manifest.py, rows.py and output.py on real Parquet files."""
+"""Tests of iqa_core/tables/manifest.py on real Parquet files."""
 
 from __future__ import annotations
 
@@ -15,19 +15,10 @@ from pyroaring import BitMap
 
 from iqa_core.errors import InputError
 from iqa_core.fetch.fetcher import Fetcher
-from iqa_core.tables.manifest import open_manifest, plan_units, read_unit
-from iqa_core.tables.output import (
-    Output,
-    audit,
-    begun_with,
-    describe_lost,
-    output_schema,
-    read_committed,
-    read_damaged,
-)
+from iqa_core.tables.manifest import open_manifest
+from iqa_core.tables.manifest_reading import read_slice
 from iqa_core.tables.rows import RowSet
-
-FINGERPRINT = {"model": "tiny", "sizes": (1, 2)}
+from iqa_core.tables.slices import plan_slices
 
 
 def write(path, /, **columns):
@@ -44,8 +35,8 @@ def rows_of(file, numbers):
 def read_all(manifest, done=None, keep=(), batch_rows=3):
     tables = [
         table
-        for unit in plan_units(manifest, done or RowSet())
-        for table in read_unit(manifest.folder, unit, keep, manifest.image_id_type, batch_rows)
+        for unit in plan_slices(manifest, done or RowSet())
+        for table in read_slice(manifest.folder, unit, keep, manifest.image_id_type, batch_rows)
     ]
     return pa.concat_tables(tables).to_pylist()
 
@@ -119,7 +110,7 @@ class TestReading:
         done.add(rows_of("a.parquet", [0, 1, 2, 3, 5, 9]))
         manifest = open_manifest(str(tmp_path))
         assert [row["uri"] for row in read_all(manifest, done)] == ["4", "6", "7", "8"]
-        (unit,) = plan_units(
+        (unit,) = plan_slices(
             manifest, done
         )  # of several row groups, whose done rows are not wanted
         assert (unit.group, unit.stop_group) == (0, 3)
@@ -146,280 +137,6 @@ class TestReading:
             (None, "two.jpg"),
             (None, None),
         ]
-
-
-class TestRowSet:
-    def test_counts_rows_and_duplicates(self):
-        rows = RowSet()
-        rows.add(rows_of("a", [3, 1, 3]))
-        rows.add(pa.concat_tables([rows_of("a", [1, 2]), rows_of("b", [1])]))
-        assert len(rows) == 4
-        assert rows.duplicates == 2
-        assert list(rows.rows("a")) == [1, 2, 3]
-        assert rows.files() == {"a", "b"}
-
-
-class TestAudit:
-    @pytest.fixture
-    def manifest(self, tmp_path):
-        write(tmp_path / "a.parquet", uri=[str(n) for n in range(6)])
-        write(tmp_path / "b.parquet", uri=["x", "y"])
-        return open_manifest(str(tmp_path))
-
-    def test_passes_if_each_row_is_there_once(self, manifest):
-        rows = RowSet()
-        rows.add(rows_of("a.parquet", range(6)))
-        rows.add(rows_of("b.parquet", [1, 0]))
-        result = audit(manifest, rows)
-        assert result.passed
-        assert str(result) == "8 rows in, 8 rows out: none missing, none twice"
-
-    def test_names_what_is_wrong(self, manifest):
-        rows = RowSet()
-        rows.add(rows_of("a.parquet", [0, 1, 2, 5, 5, 6, 9]))
-        rows.add(rows_of("c.parquet", [0]))
-        result = audit(manifest, rows)
-        assert not result.passed
-        assert (result.found, result.missing, result.twice, result.unknown) == (4, 4, 1, 3)
-        assert result.examples == ("a.parquet:3", "a.parquet:4", "b.parquet:0", "b.parquet:1")
-
-
-class TestOutput:
-    @pytest.fixture
-    def manifest(self, tmp_path):
-        write(tmp_path / "m/a.parquet", uri=[str(n) for n in range(6)], mos=[1] * 6)
-        return open_manifest(str(tmp_path / "m"))
-
-    def table(self, manifest, numbers, statuses=None):
-        schema = output_schema(manifest, ["mos"], pairs=["p"])
-        rows = [
-            {
-                "manifest_file": "a.parquet",
-                "manifest_row": n,
-                "status": status,
-                "score": 0.5 if status == "ok" else None,
-            }
-            for n, status in zip(numbers, statuses or ["ok"] * len(numbers), strict=True)
-        ]
-        return pa.Table.from_pylist(rows, schema=schema)
-
-    def begin(self, manifest, tmp_path):
-        """Return an output with one row."""
-        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
-        with output.writing({}, 30):
-            output.commit(self.table(manifest, [0]))
-        return output
-
-    def test_commits_are_read_back(self, manifest, tmp_path):
-        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
-        assert not (tmp_path / "o").exists()
-        with output.writing({"model": "tiny"}, 30):
-            output.commit(self.table(manifest, [0, 3], ["ok", "empty"]))
-            output.commit(self.table(manifest, [1]))
-        again = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
-        assert list(again.committed.rows.rows("a.parquet")) == [0, 1, 3]
-        assert again.committed.statuses == {"ok": 2, "empty": 1}
-        assert len(again.committed.parts) == 2
-        assert again.audit().missing == 3
-        assert again.left_to_do()
-
-    def test_a_run_without_rows_binds_nobody(self, manifest, tmp_path):
-        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
-        with output.writing({}, 30):
-            assert (tmp_path / "o/_run/fingerprint.json").exists()
-        assert list((tmp_path / "o").rglob("*.json")) == []
-        # Nor does one that was killed, and could not tidy up.
-        with output.writing({}, 30):
-            left = (tmp_path / "o/_run/fingerprint.json").read_bytes()
-        (tmp_path / "o/_run/fingerprint.json").write_bytes(left)
-        assert begun_with(str(tmp_path / "o")) == {}
-        other = Output(str(tmp_path / "o"), manifest, {"model": "another"})
-        with other.writing({}, 30):
-            other.commit(self.table(manifest, [0]))
-        assert begun_with(str(tmp_path / "o")) == {"model": "another"}
-        with pytest.raises(InputError, match="holds another run's rows"):
-            Output(str(tmp_path / "o"), manifest, FINGERPRINT)
-
-    def test_rows_to_retry_are_taken_out(self, manifest, tmp_path):
-        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
-        with output.writing({}, 30):
-            output.commit(self.table(manifest, [0, 1, 2], ["ok", "timeout", "network"]))
-            output.commit(self.table(manifest, [3], ["timeout"]))
-            output.commit(self.table(manifest, [4, 5], ["ok", "empty"]))
-            assert not output.left_to_do()
-            assert output.left_to_do(["timeout"])
-            assert output.drop(["timeout", "forbidden"]) == 2
-        again = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
-        assert list(again.committed.rows.rows("a.parquet")) == [0, 2, 4, 5]
-        assert again.committed.statuses == {"ok": 2, "network": 1, "empty": 1}
-        assert len(again.committed.parts) == 2
-
-    def test_rows_that_two_drivers_wrote_are_reconciled(self, manifest, tmp_path):
-        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
-        with output.writing({}, 30):
-            for numbers in ([0, 1, 2], [2, 3, 3], [1, 2], [4, 5]):
-                output.commit(self.table(manifest, numbers))
-        again = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
-        assert again.audit().twice == 4
-        assert again.left_to_do()
-        with again.writing({}, 30):
-            pass
-        assert again.audit().passed
-        assert not again.left_to_do()
-
-    def test_another_fingerprint_is_refused(self, manifest, tmp_path):
-        self.begin(manifest, tmp_path)
-        with pytest.raises(InputError, match="with model 'tiny' where this run has 'big'"):
-            Output(str(tmp_path / "o"), manifest, FINGERPRINT | {"model": "big"})
-        with pytest.raises(InputError, match=r"with sizes .* where this run has None"):
-            Output(str(tmp_path / "o"), manifest, {"model": "tiny"})
-
-    def test_a_changed_manifest_is_refused(self, manifest, tmp_path):
-        self.begin(manifest, tmp_path)
-        write(tmp_path / "m/b.parquet", uri=["new"], mos=[1])
-        Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
-        write(tmp_path / "m/a.parquet", uri=["1"], mos=[1])
-        with pytest.raises(InputError, match=r"a\.parquet .* its rows was 6 .* is 1"):
-            Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
-        (tmp_path / "m/a.parquet").unlink()
-        with pytest.raises(InputError, match=r"manifest file a\.parquet is gone"):
-            Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
-
-    def test_a_manifest_file_of_the_same_size_is_noticed(self, manifest, tmp_path):
-        self.begin(manifest, tmp_path)
-        before = (tmp_path / "m/a.parquet").stat().st_size
-        # The same rows in another order: rows, size, and all that the footer says stay equal.
-        write(tmp_path / "m/a.parquet", uri=list("024135"), mos=[1] * 6)
-        assert (tmp_path / "m/a.parquet").stat().st_size == before
-        with pytest.raises(
-            InputError, match=r"manifest file a\.parquet .* has changed: its digest"
-        ):
-            Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
-        write(tmp_path / "m/a.parquet", uri=[str(n) for n in range(6)], mos=[1] * 6)  # put back
-        Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
-
-    def test_a_damaged_manifest_file_may_be_restored(self, manifest, tmp_path):
-        path = tmp_path / "m/a.parquet"
-        sound = path.read_bytes()
-        path.write_bytes(sound[:5] + bytes([sound[5] ^ 1]) + sound[6:])
-        damaged = open_manifest(str(tmp_path / "m"))
-        output = Output(str(tmp_path / "o"), damaged, FINGERPRINT)
-        with output.writing({}, 30):
-            output.commit(self.table(manifest, [0]))
-            output.note_damaged(["a.parquet"])
-        Output(str(tmp_path / "o"), damaged, FINGERPRINT)
-        path.write_bytes(sound)
-        restored = open_manifest(str(tmp_path / "m"))
-        with Output(str(tmp_path / "o"), restored, FINGERPRINT).writing({}, 30):
-            pass
-        # It is a file like any other from now on, and no other content is taken for a restored one.
-        path.write_bytes(sound[:5] + bytes([sound[5] ^ 2]) + sound[6:])
-        with pytest.raises(
-            InputError, match=r"manifest file a\.parquet .* has changed: its digest"
-        ):
-            Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
-
-    def test_a_damaged_file_may_not_become_another_one(self, manifest, tmp_path):
-        path = tmp_path / "m/a.parquet"
-        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
-        with output.writing({}, 30):
-            output.commit(self.table(manifest, [0]))
-            output.note_damaged(["a.parquet"])
-        size = path.stat().st_size
-        write(path, uri=[str(n) for n in range(5, -1, -1)], mos=[2] * 6)
-        assert path.stat().st_size == size
-        with pytest.raises(
-            InputError, match=r"manifest file a\.parquet .* has changed: its digest"
-        ):
-            Output(str(tmp_path / "o"), open_manifest(str(tmp_path / "m")), FINGERPRINT)
-
-    def test_lost_rows_note_their_file(self, manifest, tmp_path):
-        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
-        with output.writing({}, 30):
-            output.commit(self.table(manifest, [0, 1], ["ok", "empty"]))
-            assert read_damaged(output.folder) == {}
-            output.commit(self.table(manifest, [2, 3], ["unreadable", "ok"]))
-        assert list(read_damaged(output.folder)) == ["a.parquet"]
-        assert describe_lost(output.committed.statuses).startswith("1 rows are lost: their data")
-        assert describe_lost({"ok": 3}) == ""
-
-    def test_outputs_of_versions_without_digests_go_on(self, manifest, tmp_path):
-        output = self.begin(manifest, tmp_path)
-        plan = output.folder.read_json("_run/plan.json")
-        for file in plan["files"]:
-            del file["digest"]
-        output.folder.write_json("_run/plan.json", plan)
-        Output(str(tmp_path / "o"), manifest, FINGERPRINT)
-
-    def test_rows_that_another_driver_took_out_are_seen(self, manifest, tmp_path):
-        first = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
-        with first.writing({}, 30):
-            first.commit(self.table(manifest, range(6), ["ok", "timeout", *["ok"] * 4]))
-            first.commit(self.table(manifest, [], []))
-        late = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
-        with first.writing({}, 30):
-            first.drop(["timeout"])  # and a crash
-        with late.writing({}, 30):
-            assert list(late.committed.rows.rows("a.parquet")) == [0, 2, 3, 4, 5]
-
-    def test_the_audit_of_a_run_reconciles_what_a_zombie_wrote(self, manifest, tmp_path):
-        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
-        zombie = Output(str(tmp_path / "z"), manifest, FINGERPRINT)
-        with zombie.writing({}, 30), output.writing({}, 30):
-            output.commit(self.table(manifest, range(6)))
-            zombie.commit(self.table(manifest, [1, 2, 3]))
-            (part,) = (tmp_path / "z").glob("part-*.parquet")
-            part.rename(tmp_path / "o" / part.name)
-            assert output.audit().passed
-        assert len(read_committed(output.folder).rows) == 6
-        assert read_committed(output.folder).rows.duplicates == 0
-
-    def test_what_a_crash_left_half_written_goes_away(self, manifest, tmp_path):
-        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
-        (tmp_path / "o").mkdir()
-        (tmp_path / "o/.part-1-00000.parquet.abc.tmp").write_bytes(b"half")
-        (tmp_path / "o/.mine").write_bytes(b"x")
-        with output.writing({}, 30):
-            pass
-        assert [path.name for path in (tmp_path / "o").iterdir() if path.is_file()] == [".mine"]
-
-    def test_a_full_disk_is_one_line_whatever_is_written(self, manifest, tmp_path, monkeypatch):
-        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
-        with output.writing({}, 30):
-
-            def full(*_):
-                raise OSError(28, "No space left on device")
-
-            with monkeypatch.context() as patch:
-                patch.setattr("os.fsync", full)
-                for action in (lambda: output.commit(self.table(manifest, [0])), output.finish):
-                    arguments = [{}] if action == output.finish else []
-                    with pytest.raises(InputError, match=r"No space left .* before is safe"):
-                        action(*arguments)
-            output.commit(self.table(manifest, [0]))
-
-    def test_places_that_do_not_fit(self, manifest, tmp_path):
-        with pytest.raises(InputError, match="lies in the manifest's folder"):
-            Output(str(tmp_path / "m/scores"), manifest, FINGERPRINT)
-        (tmp_path / "file").write_text("x")
-        with pytest.raises(InputError, match="is a file, but must be a folder"):
-            Output(str(tmp_path / "file"), manifest, FINGERPRINT)
-        write(tmp_path / "strange/x.parquet", uri=["a"])
-        with pytest.raises(InputError, match=r"holds Parquet files, but no _run/fingerprint\.json"):
-            Output(str(tmp_path / "strange"), manifest, FINGERPRINT)
-
-    def test_damaged_part_files_are_named(self, manifest, tmp_path):
-        output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
-        with output.writing({}, 30):
-            output.commit(self.table(manifest, [0]))
-        (part,) = (tmp_path / "o").glob("part-*.parquet")
-        part.write_bytes(part.read_bytes()[:-9])
-        with pytest.raises(InputError, match=rf"part file {part.name} of .* can't be read"):
-            read_committed(output.folder)
-
-    def test_kept_columns_may_not_hide_the_outputs_own(self, manifest):
-        with pytest.raises(InputError, match="--keep 'uri' is the name of a column"):
-            output_schema(manifest, ["uri"])
 
 
 class _Server(SimpleHTTPRequestHandler):
@@ -466,8 +183,8 @@ class TestOverHttp:
         write(tmp_path / "m/a.parquet", uri=["x.jpg", "y.jpg"])
         _Server.wanted = "?X-Amz-Signature=to/ps*cret"
         manifest = open_manifest(f"{web}/m/a.parquet{_Server.wanted}")
-        (unit,) = plan_units(manifest, RowSet())
-        (table,) = read_unit(manifest.folder, unit, (), pa.string(), 10)
+        (unit,) = plan_slices(manifest, RowSet())
+        (table,) = read_slice(manifest.folder, unit, (), pa.string(), 10)
         assert table.column("uri").to_pylist() == ["x.jpg", "y.jpg"]
         assert table.column("manifest_file").to_pylist() == ["a.parquet"] * 2
         assert "ps*cret" not in f"{json.dumps(manifest.plan())} {manifest.folder}"
@@ -487,14 +204,14 @@ class TestHostileManifests:
         )
         write(tmp_path / "m.parquet", uri=uris)
         manifest = open_manifest(str(tmp_path / "m.parquet"))
-        (unit,) = plan_units(manifest, RowSet())
-        (table,) = read_unit(manifest.folder, unit, (), pa.string(), 10)
+        (unit,) = plan_slices(manifest, RowSet())
+        (table,) = read_slice(manifest.folder, unit, (), pa.string(), 10)
         assert table.column("uri").to_pylist() == ["\ufffd\ufffd", "a.jpg"]
 
     def test_more_rows_than_any_file_has(self, tmp_path, monkeypatch):
         write(tmp_path / "m.parquet", uri=["a", "b", "c"])
         monkeypatch.setattr("iqa_core.tables.manifest._MAX_ROWS", 2)
-        with pytest.raises(InputError, match="states 3 rows, but a file may have 2 at most"):
+        with pytest.raises(InputError, match="claims 3 rows, but a file may have 2 at most"):
             open_manifest(str(tmp_path / "m.parquet"))
 
 

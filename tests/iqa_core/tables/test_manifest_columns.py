@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from iqa_core.errors import InputError
-from iqa_core.tables.manifest import open_manifest, plan_units, read_unit
+from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.manifest_columns import column_type, unified_type
-from iqa_core.tables.output import output_schema
+from iqa_core.tables.manifest_reading import read_slice
 from iqa_core.tables.rows import RowSet
+from iqa_core.tables.schema import output_schema
+from iqa_core.tables.slices import plan_slices
 
 TEXTS = ["a b.jpg", "straße/é.png", None, ""]
 TEXT_TYPES = [
@@ -58,8 +60,8 @@ def read(uri, keep=()):
     manifest = open_manifest(uri, keep)
     tables = [
         table
-        for unit in plan_units(manifest, RowSet())
-        for table in read_unit(
+        for unit in plan_slices(manifest, RowSet())
+        for table in read_slice(
             manifest.folder, unit, keep, manifest.image_id_type, 3, schema=manifest.schema
         )
     ]

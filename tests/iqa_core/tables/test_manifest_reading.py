@@ -19,16 +19,17 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pyroaring import BitMap
 
 from iqa_core.errors import InputError
-from iqa_core.tables.manifest import open_manifest, plan_units, read_unit
-from iqa_core.tables.manifest_reading import DamagedManifestError
+from iqa_core.tables.manifest import open_manifest
+from iqa_core.tables.manifest_reading import DamagedManifestError, read_slice
 from iqa_core.tables.rows import RowSet
+from iqa_core.tables.slices import plan_slices
 
 ROOT = Path(__file__).parents[3]
 
 
 def tables_of(manifest, keep=(), batch_rows=64, **options):
-    for unit in plan_units(manifest, RowSet()):
-        yield from read_unit(
+    for unit in plan_slices(manifest, RowSet()):
+        yield from read_slice(
             manifest.folder, unit, keep, manifest.image_id_type, batch_rows, **options
         )
 
@@ -47,14 +48,14 @@ class TestPlanning:
     def test_small_row_groups_are_taken_together(self, tmp_path):
         path = tmp_path / "m.parquet"
         pq.write_table(pa.table({"uri": ["a"] * 3000}), path, row_group_size=7)
-        (unit,) = plan_units(open_manifest(str(path)), RowSet())
+        (unit,) = plan_slices(open_manifest(str(path)), RowSet())
         assert (unit.group, unit.stop_group, unit.first) == (0, 429, 0)
 
     @pytest.mark.parametrize("group", [1_000, 49_999, 50_000, 50_001, 120_000, 200_000])
     def test_units_have_50_000_rows_at_most(self, group, tmp_path):
         path = tmp_path / "m.parquet"
         pq.write_table(pa.table({"uri": pa.nulls(170_003)}), path, row_group_size=group)
-        units = list(plan_units(open_manifest(str(path)), RowSet()))
+        units = list(plan_slices(open_manifest(str(path)), RowSet()))
         assert covered(units) == BitMap(range(170_003))
         assert max(len(BitMap.deserialize(unit.wanted)) for unit in units) <= 50_000
         assert len(units) <= 8
@@ -68,7 +69,7 @@ class TestPlanning:
         image = pa.array([bytes(3_000_000)] * 240)
         pq.write_table(pa.table({"image": image}), path, row_group_size=20, use_dictionary=False,
                        compression="zstd")  # fmt: skip
-        units = list(plan_units(open_manifest(str(path)), RowSet()))
+        units = list(plan_slices(open_manifest(str(path)), RowSet()))
         assert [(unit.group, unit.stop_group) for unit in units] == [(0, 4), (4, 8), (8, 12)]
 
 
@@ -98,12 +99,12 @@ def test_a_footer_is_read_once_however_many_row_groups_there_are(tmp_path, monke
     pq.write_table(pa.table(columns), path, row_group_size=1)
     manifest = open_manifest(str(path))
     folder = replace(manifest.folder, fs=CountingFileSystem(skip_instance_cache=True))
-    monkeypatch.setattr("iqa_core.tables.manifest._ROWS_PER_UNIT", 500)
-    units = list(plan_units(manifest, RowSet()))
+    monkeypatch.setattr("iqa_core.tables.slices._ROWS_PER_SLICE", 500)
+    units = list(plan_slices(manifest, RowSet()))
     assert len(units) == 6
     monkeypatch.setattr(CountingFileSystem, "opened", 0)
     monkeypatch.setattr(CountingFileSystem, "read", 0)
-    rows = [row for unit in units for table in read_unit(folder, unit, (), pa.string(), 64)
+    rows = [row for unit in units for table in read_slice(folder, unit, (), pa.string(), 64)
             for row in table.column("uri").to_pylist()]  # fmt: skip
     assert rows == columns["uri"]
     assert CountingFileSystem.opened == len(units)
@@ -119,8 +120,8 @@ def test_rows_that_are_done_are_left_out_of_groups_of_all_kinds(tmp_path):
     done = RowSet()
     numbers = [n for n in range(1000) if n not in left]
     done.add(pa.table({"manifest_file": ["m.parquet"] * len(numbers), "manifest_row": numbers}))
-    (unit,) = plan_units(manifest, done)
-    tables = list(read_unit(manifest.folder, unit, (), pa.string(), 50))
+    (unit,) = plan_slices(manifest, done)
+    tables = list(read_slice(manifest.folder, unit, (), pa.string(), 50))
     assert max(map(len, tables)) <= 50
     table = pa.concat_tables(tables)
     assert table.column("manifest_row").to_pylist() == left
@@ -159,13 +160,15 @@ class TestBytes:
     def test_memory_does_not_grow_with_the_row_group(self, tmp_path):
         code = """
 import resource, sys
-from iqa_core.tables.manifest import open_manifest, plan_units, read_unit
+from iqa_core.tables.manifest import open_manifest
+from iqa_core.tables.manifest_reading import read_slice
+from iqa_core.tables.slices import plan_slices
 from iqa_core.tables.rows import RowSet
 manifest = open_manifest(sys.argv[1])
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 before = peak()
-for unit in plan_units(manifest, RowSet()):
-    for table in read_unit(manifest.folder, unit, (), manifest.image_id_type, 256):
+for unit in plan_slices(manifest, RowSet()):
+    for table in read_slice(manifest.folder, unit, (), manifest.image_id_type, 256):
         pass
 print(peak() - before)
 """
@@ -266,8 +269,8 @@ class TestDamage:
         manifest = open_manifest(str(path), ["kind"])
         done = RowSet()
         done.add(pa.table({"manifest_file": ["m.parquet"] * 390, "manifest_row": range(390)}))
-        (unit,) = plan_units(manifest, done)
-        (lost, rest) = read_unit(
+        (unit,) = plan_slices(manifest, done)
+        (lost, rest) = read_slice(
             manifest.folder, unit, ["kind"], pa.string(), 100, skip_damaged=True
         )
         assert lost.column("manifest_row").to_pylist() == list(range(390, 400))
@@ -311,11 +314,11 @@ class TestChanges:
         """A manifest that has been opened and planned for."""
         pq.write_table(pa.table({"uri": list("abcdef")}), tmp_path / "m.parquet")
         manifest = open_manifest(str(tmp_path / "m.parquet"))
-        return manifest, list(plan_units(manifest, RowSet()))
+        return manifest, list(plan_slices(manifest, RowSet()))
 
     def read(self, opened):
         manifest, units = opened
-        return [t for unit in units for t in read_unit(manifest.folder, unit, (), pa.string(), 2)]
+        return [t for unit in units for t in read_slice(manifest.folder, unit, (), pa.string(), 2)]
 
     def test_a_file_that_went_away(self, opened, tmp_path):
         (tmp_path / "m.parquet").unlink()
@@ -340,7 +343,7 @@ class TestChanges:
 
     def test_a_file_that_is_replaced_meanwhile(self, opened, tmp_path):
         manifest, (unit,) = opened
-        tables = read_unit(manifest.folder, unit, (), pa.string(), 2)
+        tables = read_slice(manifest.folder, unit, (), pa.string(), 2)
         next(tables)
         time.sleep(0.01)
         pq.write_table(pa.table({"uri": list("uvwxyz")}), tmp_path / "m.parquet")
@@ -382,13 +385,13 @@ class TestStores:
         fs.pipe_file("/unsteady/m", (tmp_path / "m").read_bytes())
         fsspec.filesystem("memory").pipe_file("/unsteady/m", (tmp_path / "m").read_bytes())
         manifest = open_manifest("memory://unsteady/m")
-        (unit,) = plan_units(manifest, RowSet())
+        (unit,) = plan_slices(manifest, RowSet())
         monkeypatch.setattr("iqa_core.tables.manifest_source.time.sleep", lambda _: None)
         yield replace(manifest.folder, fs=fs), unit
         UnsteadyFileSystem.failing = 0
 
     def test_failures_that_pass_cost_no_row(self, opened):
-        tables = read_unit(*opened, (), pa.string(), 50)
+        tables = read_slice(*opened, (), pa.string(), 50)
         uris = []
         for table in tables:
             uris += table.column("uri").to_pylist()
@@ -397,7 +400,7 @@ class TestStores:
 
     @pytest.mark.parametrize("skip", [False, True])
     def test_failures_that_stay_are_no_damage(self, skip, opened):
-        tables = read_unit(*opened, (), pa.string(), 50, skip_damaged=skip)
+        tables = read_slice(*opened, (), pa.string(), 50, skip_damaged=skip)
         next(tables)
         UnsteadyFileSystem.failing = 10**6
         with pytest.raises(

@@ -10,9 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from iqa_core.errors import InputError
-from iqa_core.tables.manifest import open_manifest, plan_units, read_unit
-from iqa_core.tables.manifest_reading import DamagedManifestError
+from iqa_core.tables.manifest import open_manifest
+from iqa_core.tables.manifest_reading import DamagedManifestError, read_slice
 from iqa_core.tables.rows import RowSet
+from iqa_core.tables.slices import plan_slices
 from tests.s3 import BUCKET, FAULTS, s3_server
 
 pytestmark = pytest.mark.slow
@@ -31,8 +32,8 @@ def store(monkeypatch):
 
 
 def uris(manifest, units=None):
-    units = units or plan_units(manifest, RowSet())
-    tables = [t for u in units for t in read_unit(manifest.folder, u, (), pa.string(), 64)]
+    units = units or plan_slices(manifest, RowSet())
+    tables = [t for u in units for t in read_slice(manifest.folder, u, (), pa.string(), 64)]
     return pa.concat_tables(tables).column("uri").to_pylist()
 
 
@@ -43,7 +44,7 @@ def test_many_row_groups_cost_few_requests(store, tmp_path):
     pq.write_table(pa.table(columns), tmp_path / "x", row_group_size=1)
     fs.put_file(str(tmp_path / "x"), f"{BUCKET}/m/part-0000")
     manifest = open_manifest(f"s3://{BUCKET}/m/part-0000")
-    units = list(plan_units(manifest, RowSet()))
+    units = list(plan_slices(manifest, RowSet()))
     proxy.seen.clear()
     assert uris(manifest, units) == names
     assert proxy.seen.total() < 12
@@ -74,7 +75,7 @@ def test_damage_and_replacement_are_told_apart(store, tmp_path):
     data[chunk.dictionary_page_offset + chunk.total_compressed_size - 5] ^= 0x11
     fs.pipe_file(f"{BUCKET}/m/a.parquet", bytes(data))
     manifest = open_manifest(f"s3://{BUCKET}/m")
-    units = list(plan_units(manifest, RowSet()))
+    units = list(plan_slices(manifest, RowSet()))
     with pytest.raises(DamagedManifestError, match=r"a\.parquet, row group 1 \(rows 30 to 59\)"):
         uris(manifest, units)
     fs.pipe_file(f"{BUCKET}/m/a.parquet", sound)

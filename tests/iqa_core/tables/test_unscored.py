@@ -9,10 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from iqa_core.columns import EMBEDDING
+from iqa_core.scoring.columns import score_columns
 from iqa_core.scoring.scorer import PromptFeatures
-from iqa_core.tables.feature_cache import EMBEDDING, feature_column, score_columns
+from iqa_core.tables.feature_cache import feature_column
 from iqa_core.tables.manifest import open_manifest
-from iqa_core.tables.output import Output, output_schema
+from iqa_core.tables.output import Output
+from iqa_core.tables.schema import output_schema
 from iqa_core.tables.unscored import unscored_as_errors
 
 PROMPTS = PromptFeatures(("a", "b"), np.eye(4, dtype=np.float32).reshape(2, 2, 4), 100.0, "")
@@ -101,8 +104,8 @@ def test_what_is_committed_is_checked(tmp_path):
         schema,
     )  # fmt: skip
     output = Output(str(tmp_path / "o"), manifest, {})
-    with output.writing({}, 30):
-        output.commit(table)
-    assert output.committed.statuses == {"ok": 1, "model_error": 1}
+    with output.start({}):
+        output.write(table)
+    assert output.committed().statuses == {"ok": 1, "model_error": 1}
     [part] = (tmp_path / "o").glob("part-*.parquet")
     assert pq.read_table(part).column("score").to_pylist() == [None, 0.5]

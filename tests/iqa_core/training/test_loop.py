@@ -18,6 +18,7 @@ import torch
 
 from iqa_core import Scorer
 from iqa_core.clip.load import load_towers
+from iqa_core.columns import EMBEDDING, VIEW_LEVELS, VIEWS
 from iqa_core.errors import InputError
 from iqa_core.images.degrade import degraded_views
 from iqa_core.losses.ranking import make_loss
@@ -26,15 +27,7 @@ from iqa_core.prompts.learner import PromptLearner, pair_margins, teacher_scores
 from iqa_core.prompts.pairs import NAMED_PAIRS, PromptPair
 from iqa_core.scoring.scorer import encode_prompts
 from iqa_core.scoring.scorer import margins as scoring_margins
-from iqa_core.tables.feature_cache import (
-    EMBEDDING,
-    VIEW_LEVELS,
-    VIEWS,
-    FeatureCache,
-    feature_column,
-    features_of,
-    views_of,
-)
+from iqa_core.tables.feature_cache import FeatureCache, feature_column, features_of, views_of
 from iqa_core.training.data import DATA, TrainingData, plan_training_data, write_training_data
 from iqa_core.training.known_order import known_order_agreement
 from iqa_core.training.loop import (

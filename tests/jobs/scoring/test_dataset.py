@@ -28,9 +28,12 @@ from iqa_core.fetch.fetcher import Fetcher
 from iqa_core.images.decode import decode_image
 from iqa_core.preprocess import Preprocess
 from iqa_core.scoring.scorer import PromptFeatures
-from iqa_core.tables.manifest import DATA, open_manifest, plan_units
-from iqa_core.tables.output import Output, output_schema
+from iqa_core.tables.manifest import open_manifest
+from iqa_core.tables.manifest_reading import DATA
+from iqa_core.tables.output import Output
 from iqa_core.tables.rows import RowSet
+from iqa_core.tables.schema import output_schema
+from iqa_core.tables.slices import plan_slices
 from jobs.scoring.dataset import decode_rows
 from jobs.scoring.driver import run_pipeline
 from jobs.scoring.isolation import Isolated
@@ -88,8 +91,8 @@ def run(ray_cluster, tmp_path):
             decode_seconds=5.0,
         )
         output = Output(str(tmp_path / "o"), manifest, {})
-        with output.writing({}, 30):
-            units = list(plan_units(manifest, RowSet()))
+        with output.start({}):
+            units = list(plan_slices(manifest, RowSet()))
             actors = Actors(most=1, cpus=0.5, gpus=0)
             outcome = run_pipeline(
                 manifest, (), units, len(uris), tower, encoding, actors, output, commit_seconds=30

@@ -412,7 +412,10 @@ def test_errors_of_the_scores(tmp_path, manifest):
     pq.write_table(pa.table({"a": [1]}), folder / "part-0.parquet")
     fails("has no column 'manifest_file': give the output of", [str(folder)])
     (folder / "part-0.parquet").write_bytes(b"no Parquet")
-    fails(r"part-0\.parquet can't be read .*: restore it, or score again", [str(folder)])
+    fails(
+        r"part-0\.parquet of --scores .* can't be read .*: restore it, or score again",
+        [str(folder)],
+    )
     run = write_run(tmp_path / "run", scores=[0.1, 0.2], rows=[4, 4], manifest=manifest)
     fails(
         "has manifest_file 'm.parquet row 4' more than once: `iqa verify` tells more",

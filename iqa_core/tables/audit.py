@@ -1,0 +1,170 @@
+"""What an output holds, and the proof that it holds every row of its manifest exactly once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from iqa_core.errors import Status
+from iqa_core.tables.rows import RowSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from iqa_core.tables.manifest import Manifest
+    from iqa_core.tables.parts import PartContent, PartFiles
+
+__all__ = [
+    "Audit",
+    "Committed",
+    "audit",
+    "describe_lost",
+    "left_to_do",
+    "read_committed",
+]
+
+_READERS = 16
+_EXAMPLES = 5
+
+
+@dataclass(eq=False)
+class Committed:
+    """The rows that an output holds.
+
+    Attributes:
+        rows: The rows, as bitmaps.
+        statuses: Rows by status.
+        parts: Names of the part files, each with a text that changes when it is replaced.
+        fingerprints: Digests of the fingerprints in the part files' metadata.
+    """
+
+    rows: RowSet = field(default_factory=RowSet)
+    statuses: Counter[str] = field(default_factory=Counter)
+    parts: dict[str, str | None] = field(default_factory=dict)
+    fingerprints: set[str] = field(default_factory=set)
+
+    def add(self, part: PartContent, stamp: str | None = None) -> None:
+        """Add a part file."""
+        self.rows.add(part.identities)
+        self.statuses.update(part.statuses)
+        self.parts[part.name] = stamp
+        if part.fingerprint is not None:
+            self.fingerprints.add(part.fingerprint)
+
+
+def read_committed(
+    parts: PartFiles, known: Committed | None = None, *, whole: bool = False
+) -> Committed:
+    """Read the identities and statuses of all part files.
+
+    Args:
+        parts: The part files.
+        known: What was read before; only newer part files are read then, unless some were replaced.
+        whole: Read all columns to their end, to see that the files are undamaged.
+
+    Raises:
+        InputError: If a part file can't be read.
+    """
+    committed = known or Committed()
+    stamps = parts.stamps()
+    if any(stamps.get(name) != stamp for name, stamp in committed.parts.items()):
+        committed = Committed()  # another driver has removed rows from these
+    names = [name for name in stamps if name not in committed.parts]
+    with ThreadPoolExecutor(_READERS) as pool:
+        # In slices, so that no more than that many tables wait to be added.
+        for start in range(0, len(names), 4 * _READERS):
+            read = partial(parts.content, whole=whole)
+            for part in pool.map(read, names[start : start + 4 * _READERS]):
+                committed.add(part, stamps[part.name])
+    return committed
+
+
+def left_to_do(manifest: Manifest, committed: Committed, retry: Sequence[str] = ()) -> bool:
+    """Return whether rows are missing, there twice, or to be done again.
+
+    Args:
+        manifest: What is scored.
+        committed: The rows that are finished.
+        retry: Statuses of rows to do again.
+    """
+    again = sum(committed.statuses[status] for status in retry)
+    missing = len(committed.rows) < manifest.rows
+    return bool(missing or again or committed.rows.duplicates)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Whether an output holds every row of its manifest exactly once.
+
+    Attributes:
+        rows: Rows of the manifest.
+        found: Distinct rows of the output that the manifest has.
+        twice: Rows that were there before when they came again.
+        missing: Rows of the manifest that the output lacks.
+        unknown: Rows of the output that the manifest does not have.
+        examples: Some missing rows, as ``file:row``.
+    """
+
+    rows: int
+    found: int
+    twice: int
+    missing: int
+    unknown: int
+    examples: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether rows out are exactly rows in."""
+        return self.twice == self.missing == self.unknown == 0
+
+    def __str__(self) -> str:
+        """Return it as one line."""
+        if self.passed:
+            return f"{self.rows:,} rows in, {self.found:,} rows out: none missing, none twice"
+        missing = f" (such as {', '.join(self.examples)})" if self.examples else ""
+        return (
+            f"{self.rows:,} rows in, {self.found:,} rows out: {self.missing:,} missing{missing}, "
+            f"{self.twice:,} twice, {self.unknown:,} that the manifest does not have"
+        )
+
+
+def audit(manifest: Manifest, rows: RowSet) -> Audit:
+    """Compare an output's rows with its manifest."""
+    found = 0
+    examples: list[str] = []
+    for file in manifest.files:
+        there = rows.rows(file.name)
+        within = there.range_cardinality(0, file.rows)
+        found += within
+        if within < file.rows and len(examples) < _EXAMPLES:
+            examples += [f"{file.name}:{row}" for row in _first_gaps(there, file.rows)]
+    return Audit(
+        rows=manifest.rows,
+        found=found,
+        twice=rows.duplicates,
+        missing=manifest.rows - found,
+        unknown=len(rows) - found,
+        examples=tuple(examples[:_EXAMPLES]),
+    )
+
+
+def _first_gaps(there: Any, stop: int) -> Iterator[int]:  # noqa: ANN401 - pyroaring is untyped
+    gaps = there.flip(0, stop)
+    for count, row in enumerate(gaps):
+        if count == _EXAMPLES or row >= stop:
+            return
+        yield row
+
+
+def describe_lost(statuses: Mapping[str, int]) -> str:
+    """Return a line on rows that damage of the manifest has cost, nothing if there are none."""
+    lost = statuses.get(Status.UNREADABLE, 0)
+    if not lost:
+        return ""
+    return (
+        f"{lost:,} rows are lost: their data in the manifest are damaged (status {Status.UNREADABLE}); "
+        f"once its files are restored, --retry-errors {Status.UNREADABLE} scores them"
+    )

@@ -1,0 +1,275 @@
+"""The one reader of part files: an output's rows on disk, each with its identity.
+
+Part files are Parquet; their metadata has a JSON document with the rows by status and a digest of the
+run's fingerprint. Outputs of versions that wrote less of it are read, too.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from iqa_core.columns import IDENTITY, MANIFEST_FILE, STATUS
+from iqa_core.errors import InputError
+from iqa_core.redaction import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from iqa_core.storage.folder import Folder
+
+__all__ = [
+    "PARTS",
+    "PartContent",
+    "PartFile",
+    "PartFiles",
+    "count_statuses",
+    "part_metadata",
+]
+
+T = TypeVar("T")
+
+PARTS = "part-*.parquet"
+_METADATA_KEY = b"iqa"
+_RESTORE = "it was not written by this program or was damaged since; move it away and run again"
+
+
+@dataclass(frozen=True)
+class PartContent:
+    """What an audit needs to know of a part file.
+
+    Attributes:
+        name: The file's name.
+        identities: The identity columns of its rows.
+        statuses: Rows by status.
+        fingerprint: Digest of the fingerprint that it was written under; None if it has none.
+    """
+
+    name: str
+    identities: pa.Table
+    statuses: Mapping[str, int]
+    fingerprint: str | None
+
+
+def count_statuses(table: pa.Table) -> dict[str, int]:
+    """Return the number of rows with each status."""
+    counts = pc.value_counts(table.column(STATUS)).to_pylist()
+    return {count["values"]: count["counts"] for count in counts}
+
+
+def part_metadata(statuses: Mapping[str, int], fingerprint: str) -> dict[bytes, bytes]:
+    """Return the schema metadata that a part file carries.
+
+    Args:
+        statuses: Its rows by status.
+        fingerprint: Digest of the run's fingerprint.
+    """
+    document = {"statuses": dict(statuses), "fingerprint": fingerprint}
+    return {_METADATA_KEY: json.dumps(document).encode()}
+
+
+@dataclass(frozen=True)
+class PartFiles:
+    """The part files of an output folder.
+
+    Reading asks a remote store again after failures that may pass. What can't be read is an
+    :class:`InputError` that names the file.
+
+    Attributes:
+        folder: The output.
+        shown: The folder in messages, such as ``--scores O``.
+        fix: What a user can do about a file that can't be read.
+    """
+
+    folder: Folder
+    shown: str = ""
+    fix: str = field(default=_RESTORE, repr=False)
+
+    def names(self) -> list[str]:
+        """Return the files' names, sorted."""
+        return self.folder.list(PARTS)
+
+    def stamps(self) -> dict[str, str]:
+        """Return the files' names, sorted, each with a text that changes when the file is replaced."""
+        return self.folder.stamps(PARTS)
+
+    def open(self, name: str) -> PartFile:
+        """Return a part file to read from within a ``with`` statement."""
+        return PartFile(self, name)
+
+    def schema(self, name: str) -> pa.Schema:
+        """Return the columns of a part file, without metadata.
+
+        Raises:
+            InputError: If it can't be read.
+        """
+        with PartFile(self, name) as part:
+            return part.schema()
+
+    def read(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read a part file.
+
+        Args:
+            name: The file.
+            columns: What to read; None reads everything.
+
+        Raises:
+            InputError: If it can't be read.
+        """
+        with PartFile(self, name) as part:
+            return part.read(columns)
+
+    def tables(
+        self, columns: Sequence[str] | None = None, names: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """Read the rows, one row group at a time.
+
+        Args:
+            columns: What to read; None reads everything.
+            names: Part files to read; None reads all.
+
+        Raises:
+            InputError: If a file can't be read.
+        """
+        for name in self.names() if names is None else names:
+            with PartFile(self, name) as part:
+                for group in range(part.row_groups()):
+                    yield part.read_group(group, columns)
+
+    def content(self, name: str, *, whole: bool = False) -> PartContent:
+        """Read the identities and statuses of a part file.
+
+        Args:
+            name: The file.
+            whole: Read all columns to their end, to see that the file is undamaged.
+
+        Raises:
+            InputError: If it can't be read.
+        """
+        with PartFile(self, name, for_audit=True, checksums=whole) as part:
+            return part.content(whole=whole)
+
+    def dataset(self, names: Sequence[str]) -> ds.Dataset:
+        """Return part files as one dataset, for filters and projections over all of them.
+
+        Raises:
+            InputError: If the first can't be read.
+        """
+        paths = [self.folder.path(name) for name in names]
+        try:
+            return ds.dataset(paths, filesystem=self.folder.fs, format="parquet")
+        except (pa.ArrowException, OSError) as error:
+            raise self.unreadable(names[0], error) from error
+
+    def unreadable(self, name: str, error: Exception) -> InputError:
+        """Return the error of a part file that can't be read."""
+        shown = self.shown or self.folder.uri
+        if isinstance(error, FileNotFoundError):
+            return InputError(
+                f"part file {name} of {shown} was removed while it was read: another run is at work "
+                "on this output; wait for it"
+            )
+        reason = redact(" ".join(str(error).split()))[:300]
+        return InputError(f"part file {name} of {shown} can't be read ({reason}): {self.fix}")
+
+
+class PartFile:
+    """One part file, opened when it is first needed, and again after a failure of the store.
+
+    What can't be read is an :class:`InputError` that names the file.
+
+    Args:
+        parts: The part files that it belongs to.
+        name: The file.
+        for_audit: Read file names as a dictionary, which a set of rows takes faster.
+        checksums: Check each page's checksum.
+    """
+
+    def __init__(
+        self, parts: PartFiles, name: str, *, for_audit: bool = False, checksums: bool = False
+    ) -> None:
+        self._parts = parts
+        self._name = name
+        self._dictionary = [MANIFEST_FILE] if for_audit else None
+        self._checksums = checksums
+        self._handle: Any = None
+        self._file: pq.ParquetFile | None = None
+
+    def __enter__(self) -> PartFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        handle, self._handle, self._file = self._handle, None, None
+        if handle is not None:
+            with suppress(Exception):
+                handle.close()
+
+    def _open(self) -> pq.ParquetFile:
+        if self._file is None:
+            folder = self._parts.folder
+            self._handle = folder.fs.open(folder.path(self._name), "rb")
+            self._file = pq.ParquetFile(
+                self._handle,
+                read_dictionary=self._dictionary,
+                page_checksum_verification=self._checksums,
+            )
+        return self._file
+
+    def _read(self, action: Callable[[pq.ParquetFile], T]) -> T:
+        def attempt() -> T:
+            try:
+                return action(self._open())
+            except Exception:
+                self._close()
+                raise
+
+        try:
+            return self._parts.folder.retried(attempt)
+        except MemoryError:  # Arrow's too, and no damage
+            raise
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+            raise self._parts.unreadable(self._name, error) from error
+
+    def schema(self) -> pa.Schema:
+        """Return its columns, without metadata."""
+        schema: pa.Schema = self._read(lambda file: file.schema_arrow)
+        return schema.remove_metadata()
+
+    def row_groups(self) -> int:
+        """Return the number of its row groups."""
+        return self._read(lambda file: int(file.num_row_groups))
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read some columns; None reads all."""
+        names = None if columns is None else list(columns)
+        return self._read(lambda file: file.read(names))
+
+    def read_group(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read some columns of one row group; None reads all."""
+        names = None if columns is None else list(columns)
+        return self._read(lambda file: file.read_row_group(group, columns=names))
+
+    def content(self, *, whole: bool) -> PartContent:
+        """Read identities and statuses; with ``whole`` all columns, to see that it is undamaged."""
+        return self._read(lambda file: _content_of(self._name, file, whole=whole))
+
+
+def _content_of(name: str, file: pq.ParquetFile, *, whole: bool) -> PartContent:
+    metadata = json.loads((file.schema_arrow.metadata or {}).get(_METADATA_KEY, b"{}"))
+    statuses = metadata.get("statuses", {})
+    if whole or sum(statuses.values()) != file.metadata.num_rows:
+        table = file.read() if whole else file.read([*IDENTITY, STATUS])
+        statuses = count_statuses(table)
+    else:
+        table = file.read([*IDENTITY])
+    return PartContent(name, table.select(list(IDENTITY)), statuses, metadata.get("fingerprint"))

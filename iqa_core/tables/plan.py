@@ -1,0 +1,115 @@
+"""What an output remembers of its manifest: the plan, and which files were found damaged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from iqa_core.errors import InputError
+from iqa_core.tables.manifest_files import footer_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from iqa_core.storage.folder import Folder
+    from iqa_core.tables.manifest import Manifest
+
+__all__ = [
+    "DAMAGED",
+    "PLAN",
+    "check_plan",
+    "read_damaged",
+    "with_damaged",
+]
+
+PLAN = "_run/plan.json"
+DAMAGED = "_run/damaged.json"
+
+
+def read_damaged(folder: Folder) -> dict[str, dict[str, str | None]]:
+    """Return the manifest files that were found damaged: their digests, and those of their footers."""
+    if not folder.exists(DAMAGED):
+        return {}
+    damaged: dict[str, dict[str, str | None]] = folder.read_json(DAMAGED)
+    return damaged
+
+
+def with_damaged(
+    damaged: Mapping[str, Mapping[str, str | None]], manifest: Manifest, names: Sequence[str]
+) -> dict[str, Mapping[str, str | None]]:
+    """Return what is known of damaged manifest files, with further ones.
+
+    Args:
+        damaged: Of :func:`read_damaged`.
+        manifest: The manifest.
+        names: Its files whose data were found damaged.
+    """
+    files = {file.name: file for file in manifest.files}
+    after = dict(damaged)
+    for name in names:
+        if damaged.get(name, {}).get("digest") != files[name].digest:
+            after[name] = {
+                "digest": files[name].digest,
+                "footer": _footer_digest(manifest, name),
+            }
+    return after
+
+
+def _footer_digest(manifest: Manifest, name: str) -> str | None:
+    """Return a digest of the footer that a manifest file has now, None if it can't be read."""
+    folder = manifest.folder
+    try:
+        with folder.fs.open(folder.path(name), "rb") as file:
+            return footer_digest(pq.read_metadata(file))
+    except (OSError, pa.ArrowException):
+        return None
+
+
+def _is_restored(
+    manifest: Manifest, before: Mapping[str, Any], damaged: Mapping[str, str | None]
+) -> bool:
+    """Return whether a file whose size is as before was damaged then, and only differs in its data."""
+    if damaged.get("digest") != before["digest"] or not damaged.get("footer"):
+        return False
+    return _footer_digest(manifest, before["name"]) == damaged["footer"]
+
+
+def check_plan(
+    uri: str,
+    plan: Mapping[str, Any],
+    manifest: Manifest,
+    damaged: Mapping[str, Mapping[str, str | None]] | None = None,
+) -> None:
+    """Compare a manifest with what an output's plan remembers of it.
+
+    Args:
+        uri: The output, for messages.
+        plan: The plan.
+        manifest: The manifest as it is now.
+        damaged: Of :func:`read_damaged`. Such a file may be restored: then its content differs, but
+            its size and its footer are the same.
+
+    Raises:
+        InputError: If a file is gone or has changed; new ones are none of that.
+    """
+    now = {file["name"]: file for file in manifest.plan()["files"]}
+    for before in plan["files"]:
+        name = before["name"]
+        if name not in now:
+            raise InputError(
+                f"manifest file {name} is gone from {manifest.uri}, but --output {uri} has rows of it: "
+                "put it back, or give another --output"
+            )
+        for key in ("rows", "size", "digest"):
+            # Older outputs have no digest.
+            if before.get(key) is not None and now[name][key] not in (before[key], None):
+                noted = (damaged or {}).get(name, {})
+                if key == "digest" and noted and _is_restored(manifest, before, noted):
+                    continue
+                raise InputError(
+                    f"manifest file {name} of {manifest.uri}: {key} changed from {before[key]} to "
+                    f"{now[name][key]} since --output {uri} was started: put the file back, or give "
+                    "another --output"
+                )

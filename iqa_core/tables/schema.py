@@ -1,0 +1,132 @@
+"""The explicit schema of an output's rows: its own columns, kept columns, and extra columns of a user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from iqa_core.columns import OWN_NAMES, Contents, fields
+from iqa_core.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from iqa_core.tables.manifest import Manifest
+
+__all__ = ["ExtraColumn", "output_schema", "schema_with", "table_with"]
+
+
+@dataclass(frozen=True)
+class ExtraColumn:
+    """A further column of an output, computed from the finished rows.
+
+    It is part of the fingerprint, so rows with and without it never mix. The report shows it like a
+    kept column.
+
+    >>> import pyarrow.compute as pc
+    >>> aspect = ExtraColumn(
+    ...     "aspect",
+    ...     pa.float32(),
+    ...     "width divided by height",
+    ...     lambda rows: pc.divide(rows["width"].cast("float32"), rows["height"]),
+    ... )
+    >>> rows = pa.table({"width": [300, None], "height": [200, None]})
+    >>> table_with(rows, [aspect])["aspect"].to_pylist()
+    [1.5, None]
+
+    Attributes:
+        name: Its name, which no other column of the output has.
+        type: Its Arrow type.
+        doc: What it holds, in one line.
+        compute: Takes finished rows (N), with every other column of the output, and returns N values;
+            rows that failed have null in the score columns.
+    """
+
+    name: str
+    type: pa.DataType
+    doc: str
+    compute: Callable[[pa.Table], pa.Array | pa.ChunkedArray]
+
+    @property
+    def field(self) -> pa.Field:
+        """Its Arrow field, whose metadata have the documentation."""
+        return pa.field(self.name, self.type, metadata={"doc": self.doc})
+
+
+def output_schema(
+    manifest: Manifest,
+    keep: Sequence[str],
+    *,
+    pairs: Sequence[str] = (),
+    embedding: int | None = None,
+    views: int = 0,
+) -> pa.Schema:
+    """Return the explicit schema of a run's part files.
+
+    Args:
+        manifest: Gives the types of ``image_id`` and of the kept columns.
+        keep: Columns of the manifest to carry along.
+        pairs: Names of the prompt pairs; none leaves out the score columns.
+        embedding: Width of the image features, or None to leave them out.
+        views: Degraded copies of each image whose features are stored beside its own.
+
+    Raises:
+        InputError: If a kept column would have the name of one of the output's own.
+    """
+    own = fields(Contents(manifest.image_id_type, tuple(pairs), embedding, views))
+    names = {field.name for field in own}
+    for name in keep:
+        if name in names:
+            raise InputError(
+                argument="keep",
+                value=name,
+                limit="a column whose name the output does not use itself",
+                fix="leave it out, or rename the manifest's column",
+            )
+    kept = [manifest.schema.field(name).with_nullable(True).remove_metadata() for name in keep]
+    return pa.schema([*own, *kept])
+
+
+def schema_with(schema: pa.Schema, extra: Sequence[ExtraColumn]) -> pa.Schema:
+    """Return a schema with further columns at its end.
+
+    Raises:
+        InputError: If a name is there already, or is one that outputs use themselves.
+    """
+    for column in extra:
+        if column.name in OWN_NAMES or column.name in schema.names:
+            raise InputError(
+                f"the extra column {column.name!r} has the name of another column of the output: give "
+                "it another name"
+            )
+        schema = schema.append(column.field)
+    return schema
+
+
+def table_with(table: pa.Table, extra: Sequence[ExtraColumn]) -> pa.Table:
+    """Compute further columns of finished rows.
+
+    Args:
+        table: N rows.
+        extra: The columns; each may use those before it.
+
+    Returns:
+        The N rows, with these columns at the end.
+
+    Raises:
+        InputError: If a column has not N values, or values that its type does not hold.
+    """
+    for column in extra:
+        values = column.compute(table)
+        try:
+            values = values.cast(column.type)
+            table = table.append_column(column.field, values)
+        except (pa.ArrowException, AttributeError) as error:
+            raise InputError(
+                f"the extra column {column.name!r} can't be computed "
+                f"({' '.join(str(error).split())}): its function must return {len(table):,} values of "
+                f"type {column.type} as an Arrow array"
+            ) from error
+    return table

@@ -1,0 +1,82 @@
+"""The work of a run: slices of manifest files, each a task's, with the rows that are not done yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pyroaring import BitMap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from iqa_core.tables.manifest import Manifest, ManifestFile
+    from iqa_core.tables.rows import RowSet
+
+__all__ = ["RowGroupSlice", "plan_slices"]
+
+_ROWS_PER_SLICE = 50_000
+#: Uncompressed bytes of the columns that are read; several row groups make a slice up to this.
+_BYTES_PER_SLICE = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class RowGroupSlice:
+    """Rows of adjacent row groups of one manifest file, which one task reads.
+
+    Attributes:
+        file: Name of the manifest file.
+        group: First row group.
+        stop_group: The row group after the last.
+        first: Row number, in the file, of the first group's first row.
+        wanted: Serialised bitmap of the row numbers to read.
+        digest: Of the file when the work was planned.
+        stamp: Of the file when the work was planned.
+    """
+
+    file: str
+    group: int
+    stop_group: int
+    first: int
+    wanted: bytes
+    digest: str | None = None
+    stamp: str = ""
+
+
+def plan_slices(manifest: Manifest, done: RowSet) -> Iterator[RowGroupSlice]:
+    """Yield what is still to read: every row of the manifest that is not done, once."""
+    for file in manifest.files:
+        remaining = BitMap(range(file.rows)) - done.rows(file.name)
+        for group, stop_group, first, start, stop in _slices(file):
+            wanted = remaining & BitMap(range(start, stop))
+            if wanted:
+                serialised = wanted.serialize()
+                yield RowGroupSlice(
+                    file.name, group, stop_group, first, serialised, file.digest, file.stamp
+                )
+
+
+def _slices(file: ManifestFile) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield (first group, stop group, its first row, start row, stop row) that cover a file.
+
+    Small row groups are taken together, and large ones split, so that neither their number nor their
+    size makes tasks that are too short or too long.
+    """
+    sizes = file.group_bytes or (0,) * len(file.row_groups)
+    first_group = start = row = size = 0  # the slice so far
+    for group, (rows, more) in enumerate(zip(file.row_groups, sizes, strict=True)):
+        too_large = row + rows - start > _ROWS_PER_SLICE or size + more > _BYTES_PER_SLICE
+        if too_large and row > start:
+            yield first_group, group, start, start, row
+            first_group, start, size = group, row, 0
+        for place in range(row, row + rows - _ROWS_PER_SLICE, _ROWS_PER_SLICE):
+            yield group, group + 1, row, place, place + _ROWS_PER_SLICE
+        if rows > _ROWS_PER_SLICE:
+            last = row + (rows - 1) // _ROWS_PER_SLICE * _ROWS_PER_SLICE
+            yield group, group + 1, row, last, row + rows
+            first_group, start = group + 1, row + rows
+        else:
+            size += more
+        row += rows
+    if row > start:
+        yield first_group, len(file.row_groups), start, start, row
