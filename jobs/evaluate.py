@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from iqa_core.errors import InputError
-from iqa_core.evaluation.evaluate import describe, evaluate
+from iqa_core.evaluation.describe import describe
+from iqa_core.evaluation.evaluate import evaluate
 from iqa_core.evaluation.labels.join import join_labels
 from iqa_core.pages.scatter import draw_scatter
 from iqa_core.storage.folder import Folder

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from iqa_core.evaluation.evaluate import METRICS
+from iqa_core.evaluation.results import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from iqa_core.evaluation.evaluate import Evaluation
+    from iqa_core.evaluation.results import Evaluation
 
 __all__ = ["draw_scatter"]
 

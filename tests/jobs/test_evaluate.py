@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from iqa_core.evaluation.evaluate import METRICS
+from iqa_core.evaluation.results import METRICS
 from jobs.cli import main
 
 COUNT = 60
