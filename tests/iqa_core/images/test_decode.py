@@ -19,8 +19,9 @@ from PIL import Image, ImageCms, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from iqa_core.errors import ImageError, Status
-from iqa_core.images import decode as images
-from iqa_core.images.decode import DEFAULT_MAX_PIXELS, decode_image, orient_rgb, prepare_image
+from iqa_core.images import formats, resize
+from iqa_core.images.colour import orient_rgb
+from iqa_core.images.decode import DEFAULT_MAX_PIXELS, decode_image, prepare_image
 from iqa_core.images.sniff import sniff
 from iqa_core.preprocess import Preprocess
 
@@ -660,7 +661,7 @@ def test_bounded_way_is_as_good_as_exact(monkeypatch, tower, size):
     pixels = np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
     expected = prepare_image(image, tower, mode="exact").pixels
-    monkeypatch.setattr(images, "_MAX_INTERMEDIATE", 0)
+    monkeypatch.setattr(resize, "_MAX_INTERMEDIATE", 0)
     off = difference(prepare_image(image, tower, mode="exact").pixels, expected)
     assert off.max() <= 2
     assert (off > 0).mean() < 0.01
@@ -797,7 +798,7 @@ def test_icon_is_judged_before_pillow_decodes_it(monkeypatch):
     payload = png(30_000, 8, 2, b"", height=30_000)
     icon = b"\0\0\1\0\1\0" + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(payload), 22)
     opened = []
-    monkeypatch.setitem(images._PLUGINS, "ICO", opened.append)
+    monkeypatch.setitem(formats.PLUGINS, "ICO", opened.append)
     error = failure(icon + payload)
     assert (error.status, opened) == (Status.TOO_LARGE, [])
     assert "30000 x 30000" in error.message
