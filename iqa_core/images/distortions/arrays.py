@@ -39,12 +39,13 @@ def to_unit(image: ImageArray) -> FloatArray:
 
 def to_uint8(unit: NDArray[Any]) -> ImageArray:
     """Return values of [0, 1], clipped to it, as uint8."""
-    return (np.clip(unit, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    pixels: ImageArray = (np.clip(unit, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    return pixels
 
 
 def pixel_scale(image: ImageArray) -> float:
     """Return what a size in pixels is multiplied by, so that it looks alike at every image size."""
-    return max(0.5, min(image.shape[:2]) / _REFERENCE_SIDE)
+    return float(max(0.5, min(image.shape[:2]) / _REFERENCE_SIDE))
 
 
 def interpolate(low: float, high: float, severity: float) -> float:

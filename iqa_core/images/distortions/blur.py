@@ -59,4 +59,5 @@ def jitter(image: ImageArray, severity: float, rng: np.random.Generator) -> Imag
     offset = np.rint(rng.normal(0, spread, (2, height, width))).astype(np.int64)
     rows = np.clip(np.arange(height)[:, None] + offset[0], 0, height - 1)
     columns = np.clip(np.arange(width)[None, :] + offset[1], 0, width - 1)
-    return image[rows, columns]
+    moved: ImageArray = image[rows, columns]
+    return moved

@@ -48,7 +48,7 @@ def low_resolution(image: ImageArray, severity: float, _: np.random.Generator) -
 
 def dark(image: ImageArray, severity: float, _: np.random.Generator) -> ImageArray:
     """Multiply all values by 0.75 down to 0.14."""
-    darker: ImageArray = image * (0.75, 0.55, 0.38, 0.25, 0.14)[_step(severity)]
+    darker = image * (0.75, 0.55, 0.38, 0.25, 0.14)[_step(severity)]
     return darker.astype(np.uint8)
 
 
@@ -56,5 +56,5 @@ def low_contrast(image: ImageArray, severity: float, _: np.random.Generator) -> 
     """Leave 75 % down to 14 % of the contrast around the mean."""
     share = (0.75, 0.55, 0.38, 0.25, 0.14)[_step(severity)]
     mean = image.mean()
-    flatter: ImageArray = (mean + (image - mean) * share).round()
+    flatter = np.asarray((mean + (image - mean) * share).round())
     return flatter.astype(np.uint8)

@@ -14,16 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from scipy import stats
 
 from iqa_core.errors import InputError
 from iqa_core.fetch.fetcher import Fetcher
-from iqa_core.pages.run import page as report
-from iqa_core.pages.run import pictures
-from iqa_core.pages.run.cards import largest_gap
+from iqa_core.pages.html import asset
+from iqa_core.pages.run import thumbnails
+from iqa_core.pages.run.layout import choose_images
 from iqa_core.pages.run.page import write_report
-from iqa_core.pages.run.pictures import choose_images
-from iqa_core.pages.run.text import NONE
+from iqa_core.pages.text import NONE
 
 PAIRS = pa.struct([("quality", pa.float32()), ("noise", pa.float32())])
 SCHEMA = pa.schema(
@@ -181,7 +179,7 @@ def test_data_of_strangers_is_text_never_markup(make):
     documents = {"config": {evil: evil}, "summary": {evil: [evil], "stage_seconds": {evil: 1.0}}}
     _, page = make(rows, [("kept", pa.string())], documents, title=evil)
     assert page.find("script") == [{"type": "application/json", "id": "data"}, {}]
-    assert page.scripts[1:] == [report._asset("page.js")]
+    assert page.scripts[1:] == [asset("templates/browse.js")]
     assert set(page.column("Image")) == {evil}
     assert page.find("img") == []
     assert all(not name.startswith("on") for _, attrs in page.tags for name in attrs)
@@ -374,13 +372,18 @@ def test_a_run_against_itself_has_no_disputed_images(make, tmp_path):
     _, page = make(rows, compare=another(tmp_path / "other", rows))
     assert "Rank correlation (SRCC) of the two1.000" in page.text
     assert "Better here than there" not in page.text
+    assert "Largest gap of the two cumulative distributions0.000" in page.text
 
 
-def test_the_gap_of_two_distributions_is_that_of_kolmogorov_and_smirnov():
+def test_the_gap_of_the_two_distributions_is_on_the_page(make, tmp_path):
     rng = np.random.default_rng(0)
-    first, second = rng.normal(size=50).round(1), rng.normal(0.5, 2, size=70).round(1)
-    assert largest_gap(first, second) == pytest.approx(stats.ks_2samp(first, second).statistic)
-    assert largest_gap(first, first) == 0
+    first, second = rng.random(50).round(1), (0.2 + 0.8 * rng.random(70)).round(1)
+    other = another(tmp_path / "other", [ok(i, s, f"{i}.jpg") for i, s in enumerate(second)])
+    _, page = make([ok(i, s, f"{i}.jpg") for i, s in enumerate(first)], compare=other)
+    # the cumulative shares right after each value that there is
+    gap = max(abs((first <= x).mean() - (second <= x).mean()) for x in {*first, *second})
+    assert gap > 0.1
+    assert f"Largest gap of the two cumulative distributions{gap:.3f}" in page.text
 
 
 def test_runs_without_a_common_score(make, tmp_path):
@@ -500,7 +503,7 @@ def test_a_private_network_is_not_reached_for_a_thumbnail(make):
 
 
 def test_a_store_that_hangs_does_not_keep_the_page_from_being_made(make, tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures, "_SECONDS", -1.0)  # all time is used up
+    monkeypatch.setattr(thumbnails, "_SECONDS", -1.0)  # all time is used up
     (tmp_path / "a.jpg").write_bytes(encoded())
     facts, page = make([ok(0, 0.5, "a.jpg")])
     assert (facts.shown, facts.missing) == (1, 1)
