@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -130,7 +130,7 @@ def largest_gap(first: np.ndarray, second: np.ndarray) -> float:
         The largest difference of their cumulative distributions: 0 for equal ones, at most 1.
     """
     # only the p-value depends on the method, and SciPy's asymptotic one divides by zero for 1 and 1
-    method = "asymp" if len(first) + len(second) > 2 else "exact"
+    method: Literal["asymp", "exact"] = "asymp" if len(first) + len(second) > 2 else "exact"
     return float(stats.ks_2samp(first, second, method=method).statistic)
 
 
