@@ -33,7 +33,7 @@ class Config:
     )
     label_column: str = option("mos", help="column of the labels", metavar="COLUMN")
     lower_is_better: bool = option(
-        False, help="a low label is a good image, as DMOS has it: correlations are turned round"
+        False, help="a low label is a good image, as DMOS has it: correlations are inverted"
     )
     by: str | None = option(
         None, help="also evaluate each value of this column, such as distortion", metavar="COLUMN"
@@ -71,7 +71,12 @@ class Config:
 def run(config: Config) -> int:
     """Join, evaluate, draw, print."""
     if config.figure and not config.figure.endswith(".svg"):
-        raise InputError(f"--figure {config.figure} must be an .svg file, which browsers open")
+        raise InputError(
+            argument="figure",
+            value=config.figure,
+            limit="an .svg file",
+            fix="let its name end in .svg",
+        )
     joined = join_labels(
         config.scores,
         config.labels,
@@ -105,9 +110,9 @@ def run(config: Config) -> int:
             name: {"rows": rows, "used": evaluation.count, "left_out": joined.left_out[name]}
             for name, rows in joined.rows.items()
         }
-        told = {"join": joined.join, "label": config.label_column, "scores": rows}
-        told["notes"] = list(joined.notes)
-        print(json.dumps(told | evaluation.as_dict(), indent=2))
+        document = {"join": joined.join, "label": config.label_column, "scores": rows}
+        document["notes"] = list(joined.notes)
+        print(json.dumps(document | evaluation.as_dict(), indent=2))
     else:
         print(
             "\n".join([*joined.describe(), f"joined by {joined.join}", "", *describe(evaluation)])

@@ -19,7 +19,13 @@ from iqa_core.evaluation.results import METRICS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["CURVE_POINTS", "ScoreSet", "bootstrap_p_value", "draw_resamples", "percentile_interval"]
+__all__ = [
+    "CURVE_POINTS",
+    "Resampler",
+    "bootstrap_p_value",
+    "draw_resamples",
+    "percentile_interval",
+]
 
 #: Points of a fitted curve.
 CURVE_POINTS = 101
@@ -69,8 +75,8 @@ def bootstrap_p_value(differences: np.ndarray) -> float:
     return min(1.0, 2 * (1 + beyond) / (1 + len(finite)))
 
 
-class ScoreSet:
-    """A score set with its metrics; those of resamples cost a fraction of it.
+class Resampler:
+    """The metrics of a score set, and of resamples of it at a fraction of the cost.
 
     Args:
         x: (N,) scores.

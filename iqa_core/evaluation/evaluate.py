@@ -16,7 +16,7 @@ import numpy as np
 
 from iqa_core.evaluation.bootstrap import (
     CURVE_POINTS,
-    ScoreSet,
+    Resampler,
     bootstrap_p_value,
     draw_resamples,
     percentile_interval,
@@ -87,9 +87,9 @@ def evaluate(
                 f"scores of {name} {values.shape} and labels {y.shape} must both be (N,), one value "
                 "for each image"
             )
-    score_sets = {name: ScoreSet(values, y, lower_is_better) for name, values in sets.items()}
+    resamplers = {name: Resampler(values, y, lower_is_better) for name, values in sets.items()}
     drawn = draw_resamples(len(y), cluster, resamples, seed)
-    each = [[scored.resample(rows) for scored in score_sets.values()] for rows in drawn]
+    each = [[resampler.resample(rows) for resampler in resamplers.values()] for rows in drawn]
     boot = np.array([[m for m, _ in row] for row in each]).reshape(-1, len(sets), len(METRICS))
     curves = np.array([[c for _, c in row] for row in each]).reshape(-1, len(sets), CURVE_POINTS)
     tails = ((1 - confidence) / 2, (1 + confidence) / 2)
@@ -102,18 +102,18 @@ def evaluate(
         metrics={
             name: {
                 key: Estimate(value, *percentile_interval(boot[:, i, k], tails))
-                for k, (key, value) in enumerate(scored.metrics.items())
+                for k, (key, value) in enumerate(resampler.metrics.items())
             }
-            for i, (name, scored) in enumerate(score_sets.items())
+            for i, (name, resampler) in enumerate(resamplers.items())
         },
-        fits={name: scored.fits for name, scored in score_sets.items()},
+        fits={name: resampler.fits for name, resampler in resamplers.items()},
         curves={
-            name: scored.curve(
+            name: resampler.curve(
                 [percentile_interval(curves[:, i, g], tails) for g in range(CURVE_POINTS)]
             )
-            for i, (name, scored) in enumerate(score_sets.items())
+            for i, (name, resampler) in enumerate(resamplers.items())
         },
-        comparisons=_compare(score_sets, boot, tails),
+        comparisons=_compare(resamplers, boot, tails),
     )
     if groups is not None:
         group_of = np.asarray(groups)
@@ -136,7 +136,7 @@ def evaluate(
 
 
 def _compare(
-    score_sets: Mapping[str, ScoreSet], boot: np.ndarray, tails: tuple[float, float]
+    resamplers: Mapping[str, Resampler], boot: np.ndarray, tails: tuple[float, float]
 ) -> list[Comparison]:
     comparisons = []
     for metric in COMPARED_METRICS:
@@ -144,7 +144,7 @@ def _compare(
         name, test, correlate = _TESTS.get(metric, ("", None, None))
         rows: list[tuple[str, str, Estimate, float, float]] = []
         for (i, (a, first)), (j, (b, second)) in itertools.combinations(
-            enumerate(score_sets.items()), 2
+            enumerate(resamplers.items()), 2
         ):
             differences = boot[:, i, k] - boot[:, j, k]
             difference = Estimate(

@@ -147,13 +147,16 @@ def _check_output(output: str) -> tuple[Folder, str]:
                 "or give a path in a folder that exists"
             )
         if target.is_dir():
-            raise InputError(
-                f"--output {output} is a folder: give the name of a file, as report.html"
-            )
+            raise _no_file(output)
         parent, name = str(target.parent), target.name
     if not name:
-        raise InputError(f"--output {output} is a folder: give the name of a file, as report.html")
+        raise _no_file(output)
     return Folder.given(parent, "output"), name
+
+
+def _no_file(output: str) -> InputError:
+    fix = "it is a folder; give the name of a file, such as report.html"
+    return InputError(argument="output", value=output, limit="a file", fix=fix)
 
 
 def _load_cards(
