@@ -33,7 +33,7 @@ class Config:
     )
     label_column: str = option("mos", help="column of the labels", metavar="COLUMN")
     lower_is_better: bool = option(
-        False, help="a low label is a good image, as DMOS has it: correlations are inverted"
+        False, help="a low label is a good image, as in DMOS: invert the correlations"
     )
     by: str | None = option(
         None, help="also evaluate each value of this column, such as distortion", metavar="COLUMN"
@@ -43,7 +43,7 @@ class Config:
     )
     join: Literal["auto", "identity", "image_id"] = option(
         "auto",
-        help="join by the rows' place in the manifest or by image_id; auto takes the place where the "
+        help="join by position in the manifest (identity) or by image_id; auto joins by position if the "
         "labels are the manifest that was scored",
     )
     resamples: int = option(
@@ -51,12 +51,13 @@ class Config:
     )
     resample_by: str | None = option(
         None,
-        help="draw all images with the same value together, such as reference (default: draw images)",
+        help="bootstrap over groups of images with the same value, such as reference (default: over "
+        "single images)",
         metavar="COLUMN",
     )
     confidence: float = option(
         0.95,
-        help="share of the resamples that an interval holds",
+        help="confidence level of the intervals",
         metavar="X",
         above=0,
         maximum=0.999,

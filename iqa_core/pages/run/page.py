@@ -45,7 +45,7 @@ class ReportFacts:
         listed: Rows in the table.
         shown: Distinct images of scored rows in the sections and the table.
         missing: Those of them that have a placeholder, because no thumbnail could be made.
-        reason: Why not, of one of them.
+        reason: Why there is none, of the first of them.
         size: Size of the HTML file in bytes.
     """
 
@@ -88,7 +88,7 @@ def write_report(
         thumbnails: Most images in the contact sheet; the best and the worst images, and the most
             disputed ones, are up to a fifth as many, each. 0 opens no image.
         rows: Most rows in the table that can be sorted and filtered.
-        sample: Rows above which distributions and tables are made from so many, drawn at random.
+        sample: A run of more rows is described by this many of them, drawn at random.
         title: Heading of the page.
         schemes: See :class:`iqa_core.fetch.fetcher.Fetcher`.
         prefixes: Likewise.

@@ -11,13 +11,7 @@ from scipy import stats
 from iqa_core.evaluation.bootstrap import bootstrap_p_value, draw_resamples, percentile_interval
 from iqa_core.evaluation.evaluate import evaluate
 from iqa_core.evaluation.logistic import fit_logistic
-
-
-def opinions(count=300, noise=4.0, seed=0):
-    """Scores in [0, 1] and MOS of 0 to 100 that bends with them."""
-    rng = np.random.default_rng(seed)
-    x = rng.uniform(size=count)
-    return x, 20 + 60 / (1 + np.exp(-(x - 0.45) / 0.09)) + 8 * x + noise * rng.normal(size=count)
+from tests.iqa_core.evaluation.opinions import opinions
 
 
 def test_bootstrap_values_are_those_of_the_resampled_rows():

@@ -7,6 +7,7 @@ import pytest
 from scipy import optimize, stats
 
 from iqa_core.evaluation.logistic import LogisticFit, fit_logistic
+from tests.iqa_core.evaluation.opinions import opinions
 
 
 def four(x, b1, b2, b3, b4):
@@ -15,13 +16,6 @@ def four(x, b1, b2, b3, b4):
 
 def five(x, b1, b2, b3, b4, b5):
     return b1 * (0.5 - 1 / (1 + np.exp(b2 * (x - b3)))) + b4 * x + b5
-
-
-def opinions(count=300, noise=4.0, seed=0):
-    """Scores in [0, 1] and MOS of 0 to 100 that bends with them."""
-    rng = np.random.default_rng(seed)
-    x = rng.uniform(size=count)
-    return x, 20 + 60 / (1 + np.exp(-(x - 0.45) / 0.09)) + 8 * x + noise * rng.normal(size=count)
 
 
 def independent(curve, x, y, start):
