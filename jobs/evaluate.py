@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from iqa_core.errors import InputError
-from iqa_core.evaluation.evaluate import describe, evaluate
+from iqa_core.evaluation.describe import describe
+from iqa_core.evaluation.evaluate import evaluate
 from iqa_core.evaluation.labels.join import join_labels
 from iqa_core.pages.scatter import draw_scatter
 from iqa_core.storage.folder import Folder
@@ -32,7 +33,7 @@ class Config:
     )
     label_column: str = option("mos", help="column of the labels", metavar="COLUMN")
     lower_is_better: bool = option(
-        False, help="a low label is a good image, as DMOS has it: correlations are turned round"
+        False, help="a low label is a good image, as in DMOS: invert the correlations"
     )
     by: str | None = option(
         None, help="also evaluate each value of this column, such as distortion", metavar="COLUMN"
@@ -42,7 +43,7 @@ class Config:
     )
     join: Literal["auto", "identity", "image_id"] = option(
         "auto",
-        help="join by the rows' place in the manifest or by image_id; auto takes the place where the "
+        help="join by position in the manifest (identity) or by image_id; auto joins by position if the "
         "labels are the manifest that was scored",
     )
     resamples: int = option(
@@ -50,12 +51,13 @@ class Config:
     )
     resample_by: str | None = option(
         None,
-        help="draw all images with the same value together, such as reference (default: draw images)",
+        help="bootstrap over groups of images with the same value, such as reference (default: over "
+        "single images)",
         metavar="COLUMN",
     )
     confidence: float = option(
         0.95,
-        help="share of the resamples that an interval holds",
+        help="confidence level of the intervals",
         metavar="X",
         above=0,
         maximum=0.999,
@@ -70,7 +72,12 @@ class Config:
 def run(config: Config) -> int:
     """Join, evaluate, draw, print."""
     if config.figure and not config.figure.endswith(".svg"):
-        raise InputError(f"--figure {config.figure} must be an .svg file, which browsers open")
+        raise InputError(
+            argument="figure",
+            value=config.figure,
+            limit="an .svg file",
+            fix="let its name end in .svg",
+        )
     joined = join_labels(
         config.scores,
         config.labels,
@@ -104,9 +111,9 @@ def run(config: Config) -> int:
             name: {"rows": rows, "used": evaluation.count, "left_out": joined.left_out[name]}
             for name, rows in joined.rows.items()
         }
-        told = {"join": joined.join, "label": config.label_column, "scores": rows}
-        told["notes"] = list(joined.notes)
-        print(json.dumps(told | evaluation.as_dict(), indent=2))
+        document = {"join": joined.join, "label": config.label_column, "scores": rows}
+        document["notes"] = list(joined.notes)
+        print(json.dumps(document | evaluation.as_dict(), indent=2))
     else:
         print(
             "\n".join([*joined.describe(), f"joined by {joined.join}", "", *describe(evaluation)])

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from iqa_core.errors import InputError
 from iqa_core.redaction import redact
-from iqa_core.releases.read import RELEASES, read_release, recognise_release
+from iqa_core.releases.read import read_release, recognise_release
+from iqa_core.releases.table import RELEASES
 from iqa_core.storage.encodings import printable
 from iqa_core.storage.folder import Folder
 from iqa_core.tables.listing import find_images, write_manifest

@@ -26,29 +26,29 @@ class Config:
     )
     compare: str | None = option(
         None,
-        help="another output, such as an earlier one: shows the drift and the images that the two "
+        help="another output, such as an earlier run's: shows the drift and the images that the two runs "
         "disagree about",
         metavar="O",
     )
     thumbnails: int = option(
-        60, help="images in the contact sheet; 0 opens no image at all", metavar="N", minimum=0
+        60, help="images in the contact sheet; 0 opens no image", metavar="N", minimum=0
     )
     rows: int = option(
         500, help="rows in the table that can be sorted and filtered", metavar="N", minimum=0
     )
     sample: int = option(
         DEFAULT_SAMPLE,
-        help="rows, drawn at random, of which distributions are made where the run has more",
+        help="in a larger run, distributions are of this many rows drawn at random",
         metavar="N",
         minimum=1,
     )
     title: str | None = option(None, help="heading of the page", metavar="TEXT")
     allow_scheme: tuple[str, ...] = option(
-        (), help="as for the run: further URI schemes that images may have", metavar="S"
+        (), help="as for the run: further URI schemes allowed for images", metavar="S"
     )
     allow_prefix: tuple[str, ...] = option(
         (),
-        help="as for the run: read images only if they begin with one of these or lie beside the "
+        help="as for the run: read only images whose URI begins with this, or that lie beside the "
         "manifest",
         metavar="URI",
     )

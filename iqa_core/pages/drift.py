@@ -1,4 +1,4 @@
-"""Two runs side by side, and the images that they, or a run's own pairs, disagree about.
+"""Two runs compared, and the images that they, or a run's own pairs, disagree about.
 
 Scores of other prompts or weights are on other scales, so that only ranks compare: an image's place
 among the images that both scored, from 0 (the worst) to 1 (the best).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-__all__ = ["PairDispute", "RunDispute", "compare_pairs", "compare_runs"]
+__all__ = ["PairDispute", "RunDispute", "compare_pairs", "compare_runs", "largest_gap"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class RunDispute:
     Attributes:
         joined_by: ``place`` in the manifest, or ``uri``.
         rows: This run's rows that the other has too.
-        only_here: Rows that only this run has, or that can't be told apart by their URI.
+        only_here: Rows that only this run has, or whose URI is not unique.
         only_there: Likewise of the other run.
         score: (N,) the other's scores of this run's rows, NaN where there is none.
         here: (N,) rank of this run's score among the images scored in both, NaN elsewhere.
@@ -53,7 +53,7 @@ class RunDispute:
 
     @property
     def difference(self) -> np.ndarray:
-        """Rank here minus rank there, (N,): positive where this run thinks more of an image."""
+        """Rank here minus rank there, (N,): positive where this run ranks an image higher."""
         return np.asarray(self.here - self.there)
 
 
@@ -121,6 +121,17 @@ def compare_pairs(pairs: Mapping[str, np.ndarray]) -> PairDispute:
     some = np.where(np.isnan(ranks), 0.5, ranks)
     spread = np.where(np.isnan(ranks).any(axis=0), np.nan, np.ptp(some, axis=0))
     return PairDispute(spread, some.argmax(axis=0), some.argmin(axis=0), ranks)
+
+
+def largest_gap(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the Kolmogorov-Smirnov statistic of two samples, (N,) and (M,), at least one value each.
+
+    Returns:
+        The largest difference of their cumulative distributions: 0 for equal ones, at most 1.
+    """
+    # only the p-value depends on the method, and SciPy's asymptotic one divides by zero for 1 and 1
+    method: Literal["asymp", "exact"] = "asymp" if len(first) + len(second) > 2 else "exact"
+    return float(stats.ks_2samp(first, second, method=method).statistic)
 
 
 def _frame(table: pa.Table, keys: list[str]) -> pd.DataFrame:

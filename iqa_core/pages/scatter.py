@@ -1,4 +1,4 @@
-"""A scatter plot of scores and labels with the fitted logistic curve, as SVG written by hand.
+"""A scatter plot of scores and labels with the fitted logistic curve, as an SVG file.
 
 It asks for nothing: no script, no font, no style sheet from elsewhere; it opens in every browser and
 in LaTeX's converters. Points are capped, so that a figure of a million images can still be opened.
@@ -6,29 +6,30 @@ in LaTeX's converters. Points are capped, so that a figure of a million images c
 
 from __future__ import annotations
 
-import html
 import math
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
+from markupsafe import Markup
 
-from iqa_core.evaluation.evaluate import METRICS
+from iqa_core.evaluation.results import METRICS
+from iqa_core.pages.html import asset
+from iqa_core.pages.svg import Plane, element, ticks_of
+from iqa_core.pages.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from iqa_core.evaluation.evaluate import Evaluation
+    from iqa_core.evaluation.results import Evaluation
 
 __all__ = ["draw_scatter"]
 
 _POINTS = 4000
 _WIDTH, _HEIGHT = 360, 300  # of one plot's area
 _LEFT, _TOP, _RIGHT, _BOTTOM = 62, 56, 18, 52
-_STYLE = (
-    "text{font:13px system-ui,sans-serif;fill:#222}.small{font-size:11px;fill:#555}"
-    ".axis{stroke:#999}.grid{stroke:#e8e8e8}.band{fill:#d95f02;fill-opacity:.22}"
-    ".curve{fill:none;stroke:#b34700;stroke-width:2}.point{fill:#2b6cb0;fill-opacity:.35}"
-)
+_PLOTS = re.compile(r"/\* Plots.*?\*/(.*?)/\* End of plots \*/", re.DOTALL)
+_COLOURS = re.compile(r":root\{(.*?)\}", re.DOTALL)
 
 
 def draw_scatter(
@@ -55,18 +56,40 @@ def draw_scatter(
     if len(shown) > _POINTS:
         shown = np.sort(np.random.default_rng(seed).choice(shown, _POINTS, replace=False))
     step = _LEFT + _WIDTH + _RIGHT
-    plots = "".join(
-        f'<g transform="translate({i * step} 0)">'
-        f"{_plot(evaluation, name, values, labels, shown, label_name)}</g>"
+    plots = [
+        element(
+            "g",
+            _plot(evaluation, name, values, labels, shown, label_name),
+            transform=f"translate({i * step + _LEFT} {_TOP})",
+        )
         for i, (name, values) in enumerate(scores.items())
-    )
+    ]
     width, height = step * len(scores), _TOP + _HEIGHT + _BOTTOM
-    told = f"Scores and {label_name} of {len(labels):,} images: {', '.join(scores)}"
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" role="img"><title>{html.escape(told)}</title><style>{_STYLE}</style>'
-        f'<rect width="100%" height="100%" fill="#fff"/>{plots}</svg>\n'
+    title = f"Scores and {label_name} of {len(labels):,} images: {', '.join(scores)}"
+    document = element(
+        "svg",
+        element("title", title),
+        element("style", Markup(_style())),  # noqa: S704
+        element("rect", class_="background", width=width, height=height),
+        *plots,
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {width} {height}",
+        width=width,
+        height=height,
+        role="img",
     )
+    return f"{document}\n"
+
+
+def _style() -> str:
+    """Return the theme's rules for plots in its light colours, as converters know no variables."""
+    theme = asset("theme.css")
+    found = _PLOTS.search(theme), _COLOURS.search(theme)
+    if found[0] is None or found[1] is None:
+        raise RuntimeError("theme.css has no rules between its comments 'Plots' and 'End of plots'")
+    pairs = (line.strip().split(":") for line in found[1][1].split(";") if line.strip())
+    colours = {f"var({name})": colour for name, colour in pairs}
+    return re.sub(r"var\(--\w+\)", lambda use: colours[use[0]], found[0][1].strip())
 
 
 def _plot(
@@ -76,78 +99,36 @@ def _plot(
     labels: np.ndarray,
     shown: np.ndarray,
     label_name: str,
-) -> str:
-    x_ticks, y_ticks = _ticks(values), _ticks(labels)
-    x_low, x_high, y_low, y_high = x_ticks[0], x_ticks[-1], y_ticks[0], y_ticks[-1]
-
-    def across(x: np.ndarray) -> np.ndarray:
-        return np.asarray(_LEFT + _WIDTH * (x - x_low) / (x_high - x_low))
-
-    def down(y: np.ndarray) -> np.ndarray:
-        inside = np.clip(y, y_low, y_high)
-        return np.asarray(_TOP + _HEIGHT * (y_high - inside) / (y_high - y_low))
-
-    bottom = _TOP + _HEIGHT
-    parts = [f'<text x="{_LEFT}" y="22">{html.escape(_shorten(name))}</text>']
-    told = [
+) -> Markup:
+    plane = Plane(
+        ticks_of(float(values.min()), float(values.max())),
+        ticks_of(float(labels.min()), float(labels.max())),
+        _WIDTH,
+        _HEIGHT,
+    )
+    agreement = ", ".join(
         f"{METRICS[key]} {_number(evaluation.metrics[name][key].value)}"
         for key in ("srcc", "plcc_logistic4")
-    ]
-    parts.append(f'<text class="small" x="{_LEFT}" y="42">{", ".join(told)}</text>')
-    for tick, at in zip(x_ticks, across(x_ticks), strict=True):
-        parts.append(f'<path class="grid" d="M{at:.1f} {_TOP}V{bottom}"/>')
-        parts.append(
-            f'<text class="small" x="{at:.1f}" y="{bottom + 17}" text-anchor="middle">{tick:g}</text>'
-        )
-    for tick, at in zip(y_ticks, down(y_ticks), strict=True):
-        parts.append(f'<path class="grid" d="M{_LEFT} {at:.1f}h{_WIDTH}"/>')
-        parts.append(
-            f'<text class="small" x="{_LEFT - 7}" y="{at + 4:.1f}" text-anchor="end">{tick:g}</text>'
-        )
-    # one path of dots for all points: a tenth of the size of as many circles
-    dots = "".join(
-        f"M{x:.1f} {y:.1f}m-2 0a2 2 0 1 0 4 0a2 2 0 1 0-4 0"
-        for x, y in zip(across(values[shown]), down(labels[shown]), strict=True)
     )
-    parts.append(f'<path class="point" d="{dots}"/>')
+    parts = [
+        element("text", _end_of(name), class_="heading", x=0, y=22 - _TOP),
+        element("text", agreement, x=0, y=42 - _TOP),
+        plane.grid(),
+        plane.dots(values[shown], labels[shown]),
+    ]
     curve = evaluation.curves[name]
     if len(curve):
-        x = across(curve[:, 0])
         if np.isfinite(curve).all():
-            around = _line(x, down(curve[:, 3])) + _line(x[::-1], down(curve[::-1, 2]), "L") + "Z"
-            parts.append(f'<path class="band" d="{around}"/>')
-        parts.append(f'<path class="curve" d="{_line(x, down(curve[:, 1]))}"/>')
-    parts.append(f'<path class="axis" fill="none" d="M{_LEFT} {_TOP}V{bottom}h{_WIDTH}"/>')
-    count = f"{len(labels):,} images" + (
-        f", {len(shown):,} drawn" if len(shown) < len(labels) else ""
-    )
-    middle = _TOP + _HEIGHT / 2
-    parts.append(
-        f'<text class="small" x="{_LEFT + _WIDTH / 2}" y="{bottom + 40}" text-anchor="middle">'
-        f"score ({count})</text>"
-        f'<text class="small" transform="translate(16 {middle}) rotate(-90)" text-anchor="middle">'
-        f"{html.escape(_shorten(label_name))}</text>"
-    )
-    return "".join(parts)
+            parts.append(plane.band(curve[:, 0], curve[:, 2], curve[:, 3]))
+        parts.append(plane.curve(curve[:, 0], curve[:, 1]))
+    drawn = f", {len(shown):,} drawn" if len(shown) < len(labels) else ""
+    parts.append(plane.names(f"score ({len(labels):,} images{drawn})", _end_of(label_name)))
+    return Markup("").join(parts)
 
 
-def _line(x: np.ndarray, y: np.ndarray, start: str = "M") -> str:
-    return start + "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True))
-
-
-def _ticks(values: np.ndarray) -> np.ndarray:
-    """Return 3 to 8 round numbers, the first at most the least value, the last at least the most."""
-    low, high = float(values.min()), float(values.max())
-    if high == low:
-        low, high = low - 0.5, high + 0.5
-    raw = (high - low) / 5
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * m for m in (1, 2, 5, 10) if power * m >= raw)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return np.round(np.arange(first, last + 1) * step, 12)
-
-
-def _shorten(text: str) -> str:
+def _end_of(text: str) -> str:
+    """Return the end of a text that is too long, such as a path."""
+    text = clean(text)
     return text if len(text) <= 52 else f"…{text[-51:]}"
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from iqa_core.evaluation.evaluate import METRICS
+from iqa_core.evaluation.results import METRICS
 from jobs.cli import main
 
 COUNT = 60
@@ -113,7 +113,7 @@ def test_figure(study, capsys):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--figure", "plot.png"], "--figure plot.png must be an .svg file, which browsers open"),
+        (["--figure", "plot.png"], "--figure plot.png must be an .svg file: let its name"),
         (
             ["--label-column", "dmos"],
             "has no column 'dmos', but image_id, mos, distortion, reference",

@@ -103,7 +103,9 @@ def join_labels(
     """
     kept, _, value = (where or "").partition("=")
     if where is not None and (not kept or "=" not in where):
-        raise InputError(f"--where {where} must be COLUMN=VALUE, such as split=test")
+        raise InputError(
+            argument="where", value=where, limit="COLUMN=VALUE", fix="give one, such as split=test"
+        )
     repeated = [one for i, one in enumerate(scores) if one in scores[:i]]
     if repeated:
         raise InputError(f"--scores {repeated[0]} is given twice: name each output once")

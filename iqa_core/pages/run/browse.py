@@ -12,46 +12,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from markupsafe import Markup
 
 from iqa_core.columns import HEIGHT, IMAGE_ID, WIDTH
+from iqa_core.pages.html import render
 from iqa_core.pages.run.data import floats, is_number
-from iqa_core.pages.run.text import clean, middle, name_of, plural, text
+from iqa_core.pages.text import clean, middle, name_of, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from iqa_core.pages.run.data import Other, Run
-    from iqa_core.pages.run.pictures import Card, Layout
+    from iqa_core.pages.run.layout import Layout
+    from iqa_core.pages.run.thumbnails import Card
 
 __all__ = ["browse"]
 
 _MOST_CHOICES = 30  # values of a text column that can be chosen from; others are searched
 
-# Escapes that JSON knows and HTML does not end on: no value can close the script element.
+# JSON escapes of the characters that could end the script element.
 _ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
-_TEMPLATE = """
-<p class="note">$told</p>
-<p class="note without-script">Sorting and filtering are done by a script in this page, which this
-browser has not run. The sections below do without.</p>
-<div id="browse-tool" hidden>
-<form id="filters" role="search" aria-label="Filter the rows"></form>
-<p id="count" role="status" aria-live="polite"></p>
-<div class="scroll rows" tabindex="0" role="region" aria-label="Rows">
-<table id="rows"><caption class="hidden">Rows of the run. A button in each column's heading sorts
-by it.</caption><thead></thead><tbody></tbody></table></div>
-<p id="nothing" class="notice" hidden>No row is like that.
-<button type="button" id="clear">Clear the filters</button></p>
-<p><button type="button" id="more" hidden></button></p>
-</div>
-<script type="application/json" id="data">$data</script>
-"""
 
-
-def browse(run: Run, other: Other | None, layout: Layout, cards: Mapping[int, Card]) -> str:
-    """Return the section's HTML; empty if no row is to be shown."""
+def browse(run: Run, other: Other | None, layout: Layout, cards: Mapping[int, Card]) -> Markup:
+    """Return the section; empty if no row is to be shown."""
     if not layout.table:
-        return ""
+        return Markup("")
     columns = _columns(run, other, layout, cards)
     own = set(layout.rows)  # their pictures are in the page already
     document = {
@@ -62,20 +48,20 @@ def browse(run: Run, other: Other | None, layout: Layout, cards: Mapping[int, Ca
     }
     data = json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     if len(layout.table) == run.total:
-        told = f"All {plural(run.total, 'row')} of the run."
+        caption = f"All {plural(run.total, 'row')} of the run."
     else:
-        told = (
+        caption = (
             f"{len(layout.table):,} of the run's {run.total:,} rows: those whose images the other "
             "sections show (best, worst, disputed, contact sheet), failures of each kind, and rows "
             "evenly spaced by rank."
         )
-    return _TEMPLATE.replace("$told", text(told)).replace("$data", data.translate(_ESCAPES))
+    return render("browse.html", caption=caption, data=Markup(data.translate(_ESCAPES)))  # noqa: S704
 
 
 def _picture(index: int, card: Card, shown: bool) -> str | None:
     if card.thumbnail is None:
         return None
-    return f"#{index}" if shown else card.thumbnail[0]
+    return f"#{index}" if shown else str(card.thumbnail.source)
 
 
 def _columns(
@@ -98,13 +84,13 @@ def _columns(
         _text_column("Status", [str(row["status"]) for row in rows]),
     ]
     if layout.spread is not None:
-        told = "how far apart the pairs rank it: 0 all alike, 1 from worst to best"
-        columns.append(_scores("Dispute of the pairs", layout.spread[at], None, told))
+        hint = "range of its ranks over the pairs: 0 all alike, 1 from worst to best"
+        columns.append(_scores("Dispute of the pairs", layout.spread[at], None, hint))
     if other is not None:
-        found = other.found
-        columns.append(_scores("Score there", found.score[at], None, "in the other run"))
-        told = "rank here minus rank there: above 0 where this run thinks more of it"
-        columns.append(_scores("Rank change", found.difference[at], "range", told))
+        dispute = other.dispute
+        columns.append(_scores("Score there", dispute.score[at], None, "in the other run"))
+        hint = "rank here minus rank there: above 0 where this run ranks it higher"
+        columns.append(_scores("Rank change", dispute.difference[at], "range", hint))
     for name, column in run.kept.items():
         label = middle(clean(name), 40)
         held = column.take(pa.array(at))
@@ -124,14 +110,14 @@ def _columns(
 
 
 def _scores(
-    label: str, values: np.ndarray, how: str | None, told: str | None = None
+    label: str, values: np.ndarray, filter_: str | None, hint: str | None = None
 ) -> dict[str, Any]:
     numbers = [round(float(v), 5) if math.isfinite(v) else None for v in values]
     return {
         "label": label,
         "kind": "number",
-        "filter": how,
-        "told": told,
+        "filter": filter_,
+        "hint": hint,
         "digits": 3,
         "values": numbers,
     }
@@ -140,8 +126,8 @@ def _scores(
 def _numbers(
     label: str,
     values: np.ndarray,
-    how: str | None,
-    told: str | None = None,
+    filter_: str | None,
+    hint: str | None = None,
 ) -> dict[str, Any]:
     """Return a column of any numbers, to 5 significant digits."""
     numbers = [float(f"{v:.5g}") if math.isfinite(v) else None for v in map(float, values)]
@@ -150,8 +136,8 @@ def _numbers(
     return {
         "label": label,
         "kind": "number",
-        "filter": how,
-        "told": told,
+        "filter": filter_,
+        "hint": hint,
         "digits": 0 if whole else None,
         "values": shown,
     }
@@ -160,5 +146,5 @@ def _numbers(
 def _text_column(label: str, values: list[str | None], *, choose: bool = True) -> dict[str, Any]:
     shown = [None if value is None else middle(clean(value), 80) for value in values]
     few = choose and len(set(shown)) <= _MOST_CHOICES
-    how = "choice" if few else "search"
-    return {"label": label, "kind": "text", "filter": how, "values": shown}
+    filter_ = "choice" if few else "search"
+    return {"label": label, "kind": "text", "filter": filter_, "values": shown}

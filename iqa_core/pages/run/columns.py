@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from markupsafe import Markup
 
 from iqa_core.evaluation.correlations import srcc
+from iqa_core.pages.html import render, table
 from iqa_core.pages.run.data import floats, is_number
-from iqa_core.pages.run.plots import distribution, range_bar
-from iqa_core.pages.run.text import NONE, number, table_of, text
+from iqa_core.pages.svg import distribution, range_bar
+from iqa_core.pages.text import NONE, number, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,13 +29,13 @@ _DISTORTION = re.compile("distort|degrad|corrupt", re.IGNORECASE)
 _LEVEL = re.compile("level|severity|strength", re.IGNORECASE)
 
 
-def columns(run: Run) -> str:
-    """Return each kept column's distribution and what the score has to do with it."""
+def columns(run: Run) -> Markup:
+    """Return each kept column's distribution and its relation to the score."""
     if not run.kept or not np.isfinite(run.score).any():
-        return ""
+        return Markup("")
     numbers = {n: floats(c) for n, c in run.kept.items() if is_number(c.type)}
     texts = {n: _groups(c) for n, c in run.kept.items() if not is_number(c.type)}
-    parts = [_correlations(run.score, numbers)]
+    parts: list[Markup | str] = [_correlations(run.score, numbers)] if numbers else []
     for name, groups in texts.items():
         level = next((n for n in numbers if _LEVEL.search(n)), None)
         if groups is not None and level is not None and _DISTORTION.search(name):
@@ -44,27 +46,23 @@ def columns(run: Run) -> str:
         else:
             parts.append(_frequent_values(run.score, name, run.kept[name]))
     drawn = {name: values[np.isfinite(values)] for name, values in numbers.items()}
-    plots = "".join(distribution(values, name) for name, values in drawn.items() if len(values))
-    if plots:
-        parts.append(
-            f'<h3>Distributions of the numeric columns</h3><div class="multiples">{plots}</div>'
-        )
-    return "".join(parts)
+    plots = [distribution(values, name) for name, values in drawn.items() if len(values)]
+    return render("columns.html", parts=parts, plots=plots)
 
 
-def _frequent_values(score: np.ndarray, name: str, column: Any) -> str:  # noqa: ANN401
+def _frequent_values(score: np.ndarray, name: str, column: Any) -> Markup | str:  # noqa: ANN401
     """Return the table of the most frequent values of a column that has many."""
     counts = pc.value_counts(_plain(column))
     distinct = len(counts)
     order = np.argsort(-counts.field("counts").to_numpy(), kind="stable")[:_MAX_GROUPS]
     if counts.field("counts")[int(order[0])].as_py() == 1:
         return (
-            f'<p class="note">Column {text(name)}: {distinct:,} values, each in one row: a name '
-            "rather than a group, so no table.</p>"
+            f"Column {shorten(name)}: {distinct:,} values, each in one row: a name rather than a "
+            "group, so no table."
         )
     groups = _masks(column, [counts.field("values")[int(i)].as_py() for i in order])
-    told = f"{name}: the {len(order)} most frequent of {distinct:,} values"
-    return _group_table(score, told, groups)
+    title = f"{name}: the {len(order)} most frequent of {distinct:,} values"
+    return _group_table(score, title, groups)
 
 
 def _groups(column: Any) -> dict[str, np.ndarray] | None:  # noqa: ANN401
@@ -87,35 +85,33 @@ def _masks(column: Any, values: Sequence[Any]) -> dict[str, np.ndarray]:  # noqa
     return {"(null)" if v is None else str(v): codes == i for i, v in enumerate(values)}
 
 
-def _correlations(score: np.ndarray, numbers: Mapping[str, np.ndarray]) -> str:
-    if not numbers:
-        return ""
+def _correlations(score: np.ndarray, numbers: Mapping[str, np.ndarray]) -> Markup:
     rows = [
         (
-            text(name),
+            shorten(name),
             f"{int((np.isfinite(values) & np.isfinite(score)).sum()):,}",
             number(srcc(score, values)),
         )
         for name, values in numbers.items()
     ]
     caption = "Rank correlation (SRCC) of the score with each numeric column"
-    return table_of(caption, ("Column", "Images", "SRCC"), rows, "numbers")
+    return table(caption, ("Column", "Images", "SRCC"), rows, "numbers")
 
 
-def _group_table(score: np.ndarray, name: str, groups: Mapping[str, np.ndarray]) -> str:
+def _group_table(score: np.ndarray, name: str, groups: Mapping[str, np.ndarray]) -> Markup:
     finite = score[np.isfinite(score)]
     axis = (float(finite.min()), float(finite.max()))
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for value, mask in groups.items():
         here = score[mask & np.isfinite(score)]
         if not len(here):
-            rows.append((text(value, 80), "0", NONE, NONE, ""))
+            rows.append((shorten(value, 80), "0", NONE, NONE, ""))
             continue
         mean, median = float(here.mean()), float(np.median(here))
-        cells = (text(value, 80), f"{len(here):,}", number(mean), number(median))
+        cells = (shorten(value, 80), f"{len(here):,}", number(mean), number(median))
         rows.append((*cells, range_bar(here, mean, axis)))
     header = ("Value", "Images", "Mean", "Median", "Middle 80 % and mean")
-    return table_of(f"Score by {text(name)}", header, rows, "numbers")
+    return table(f"Score by {shorten(name)}", header, rows, "numbers")
 
 
 def _by_level(
@@ -124,9 +120,9 @@ def _by_level(
     groups: Mapping[str, np.ndarray],
     level_name: str,
     level: np.ndarray,
-) -> str:
-    found = np.unique(level[np.isfinite(level)])
-    shown = found if len(found) <= _MAX_LEVELS else found[:0]
+) -> Markup:
+    levels = np.unique(level[np.isfinite(level)])
+    shown = levels if len(levels) <= _MAX_LEVELS else levels[:0]
     rows = []
     for value, mask in groups.items():
         here = mask & np.isfinite(score)
@@ -135,10 +131,10 @@ def _by_level(
         means = [score[here & (level == step)] for step in shown]
         cells = [number(float(m.mean())) if len(m) else NONE for m in means]
         agreement = srcc(score[here], level[here])
-        rows.append((text(value, 80), f"{int(here.sum()):,}", number(agreement), *cells))
-    steps = [f"Mean at {text(level_name)} {step:g}" for step in shown]
+        rows.append((shorten(value, 80), f"{int(here.sum()):,}", number(agreement), *cells))
+    steps = [f"Mean at {shorten(level_name)} {step:g}" for step in shown]
     caption = (
-        f"Rank correlation (SRCC) of the score with {text(level_name)}, by {text(name)}: "
+        f"Rank correlation (SRCC) of the score with {shorten(level_name)}, by {shorten(name)}: "
         f"{number(-1.0, 0)} if each step of distortion lowers the score"
     )
-    return table_of(caption, ("Value", "Images", "SRCC", *steps), rows, "numbers")
+    return table(caption, ("Value", "Images", "SRCC", *steps), rows, "numbers")

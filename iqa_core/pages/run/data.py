@@ -101,7 +101,7 @@ class Other:
 
     name: str
     config: dict[str, Any]
-    found: RunDispute
+    dispute: RunDispute
 
 
 def load_run(scores: str, sample: int = DEFAULT_SAMPLE) -> Run:
@@ -229,7 +229,7 @@ def load_other(run: Run, compare: str) -> Other:
     return Other(
         name=compare,
         config=_read_json(folder, "_run/config.json"),
-        found=compare_runs(here, there, same_manifest=same),
+        dispute=compare_runs(here, there, same_manifest=same),
     )
 
 

@@ -1,37 +1,34 @@
 """A finished run as one self-contained HTML page: distributions, images, a table to sort and filter.
 
-The page asks for nothing outside of itself, and its content security policy says so: no image but
-those inside of it, and no script but its own, by its digest. URIs, errors and column values come from
-strangers: they reach the page as text only (:func:`iqa_core.pages.run.text.text`, and JSON of which
-``page.js`` makes text).
+URIs, errors and column values come from strangers: they reach the page as text only (through the
+templates of :mod:`iqa_core.pages.html`, and as JSON of which ``browse.js`` makes text).
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING
 
 from iqa_core.errors import InputError, Status
 from iqa_core.fetch.fetcher import DEFAULT_SCHEMES, Fetcher
+from iqa_core.pages.html import asset, page
 from iqa_core.pages.run import sections
 from iqa_core.pages.run.browse import browse
-from iqa_core.pages.run.cards import disputes, drift, extremes, sheet
+from iqa_core.pages.run.cards import disputes, extremes, sheet
 from iqa_core.pages.run.columns import columns
+from iqa_core.pages.run.comparison import comparison
 from iqa_core.pages.run.data import DEFAULT_SAMPLE, load_other, load_run
-from iqa_core.pages.run.pictures import MAX_FILE_BYTES, choose_rows, folder_of, load_cards
-from iqa_core.pages.run.text import text
+from iqa_core.pages.run.layout import choose_rows
+from iqa_core.pages.run.thumbnails import MAX_FILE_BYTES, folder_of, load_cards
 from iqa_core.storage.folder import Folder, has_scheme
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from iqa_core.pages.run.data import Other, Run
-    from iqa_core.pages.run.pictures import Card, Layout
+    from iqa_core.pages.run.layout import Layout
+    from iqa_core.pages.run.thumbnails import Card
 
 __all__ = ["DEFAULT_SAMPLE", "ReportFacts", "write_report"]
 
@@ -48,7 +45,7 @@ class ReportFacts:
         listed: Rows in the table.
         shown: Distinct images of scored rows in the sections and the table.
         missing: Those of them that have a placeholder, because no thumbnail could be made.
-        reason: Why not, of one of them.
+        reason: Why there is none, of the first of them.
         size: Size of the HTML file in bytes.
     """
 
@@ -91,7 +88,7 @@ def write_report(
         thumbnails: Most images in the contact sheet; the best and the worst images, and the most
             disputed ones, are up to a fifth as many, each. 0 opens no image.
         rows: Most rows in the table that can be sorted and filtered.
-        sample: Rows above which distributions and tables are made from so many, drawn at random.
+        sample: A run of more rows is described by this many of them, drawn at random.
         title: Heading of the page.
         schemes: See :class:`iqa_core.fetch.fetcher.Fetcher`.
         prefixes: Likewise.
@@ -109,14 +106,16 @@ def write_report(
         ("sample", sample, 1),
     ):
         if value < least:
-            raise InputError(f"{name} is {value}, but must be at least {least}")
+            raise InputError(
+                argument=name, value=value, limit=f"at least {least}", fix=f"raise {{{name}}}"
+            )
     folder, file = _check_output(output)
     run = load_run(scores, sample)
     other = None if compare is None else load_other(run, compare)
     layout = choose_rows(run, other, thumbnails, rows)
     cards = _load_cards(run, layout, manifest or run.manifest, schemes, prefixes)
-    page = _page(run, other, layout, cards, title or "Image quality report")
-    content = page.encode("utf-8", "replace")
+    document = _page(run, other, layout, cards, title or "Image quality report")
+    content = document.encode("utf-8", "replace")
     try:
         folder.write(file, content)
     except OSError as error:
@@ -148,13 +147,16 @@ def _check_output(output: str) -> tuple[Folder, str]:
                 "or give a path in a folder that exists"
             )
         if target.is_dir():
-            raise InputError(
-                f"--output {output} is a folder: give the name of a file, as report.html"
-            )
+            raise _no_file(output)
         parent, name = str(target.parent), target.name
     if not name:
-        raise InputError(f"--output {output} is a folder: give the name of a file, as report.html")
+        raise _no_file(output)
     return Folder.given(parent, "output"), name
+
+
+def _no_file(output: str) -> InputError:
+    fix = "it is a folder; give the name of a file, such as report.html"
+    return InputError(argument="output", value=output, limit="a file", fix=fix)
 
 
 def _load_cards(
@@ -181,7 +183,7 @@ def _page(
 ) -> str:
     parts = [
         ("scores", "Scores", sections.histograms(run)),
-        ("drift", "Against another run", drift(run, other, layout, cards)),
+        ("drift", "Against another run", comparison(run, other, layout, cards)),
         ("extremes", "Best and worst", extremes(run, layout, cards)),
         ("disputed", "Disputed between the pairs", disputes(run, "pairs", layout, cards)),
         ("sheet", "From worst to best", sheet(run, layout, cards)),
@@ -190,24 +192,12 @@ def _page(
         ("failures", "Failures", sections.failures(run)),
         ("run", "The run", sections.run_facts(run)),
     ]
-    present = [part for part in parts if part[2]]
-    script = _asset("page.js") if layout.table else ""
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    return Template(_asset("page.html")).substitute(
-        title=text(title),
-        css=_asset("page.css"),
-        script=script,
-        digest=digest,
+    return page(
+        "report.html",
+        title=title,
+        script=asset("templates/browse.js") if layout.table else "",
+        images=True,
+        notices=sections.notices(run),
         tiles=sections.tiles(run),
-        notice=sections.notice(run),
-        links="".join(f'<li><a href="#{key}">{name}</a></li>' for key, name, _ in present),
-        sections="".join(
-            f'<section id="{key}" aria-labelledby="{key}-h"><h2 id="{key}-h">{name}</h2>'
-            f"{body}</section>"
-            for key, name, body in present
-        ),
+        sections=[part for part in parts if part[2]],
     )
-
-
-def _asset(name: str) -> str:
-    return files("iqa_core.pages.run").joinpath(name).read_text(encoding="utf-8")

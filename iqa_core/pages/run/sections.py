@@ -7,32 +7,33 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup
 
+from iqa_core.pages.html import render, table
 from iqa_core.pages.run.data import take
-from iqa_core.pages.run.plots import BINS, SMALL_BINS, axis_of, histogram
-from iqa_core.pages.run.text import flatten, name_of, plural, share, table_of, text, value_of
+from iqa_core.pages.svg import BINS, SMALL_BINS, axis_of, bar, histogram
+from iqa_core.pages.text import flatten, name_of, plural, share, shorten, value_of
 
 if TYPE_CHECKING:
     from iqa_core.pages.run.data import Run
 
-__all__ = ["failures", "histograms", "notice", "run_facts", "tiles"]
+__all__ = ["failures", "histograms", "notices", "run_facts", "tiles"]
 
 _EXAMPLES = 3
 
 
-def tiles(run: Run) -> str:
-    """Return the figures at the top, as entries of a list."""
+def tiles(run: Run) -> list[tuple[str, str]]:
+    """Return the figures at the top: names and values."""
     failed = run.total - run.scored
     rate = run.summary.get("images_per_second")
-    facts = [
+    return [
         ("Rows", f"{run.total:,}"),
         ("Scored", f"{run.scored:,}"),
         ("Failed", share(failed, run.total) if failed else "0"),
         ("Images per second", value_of(rate) if isinstance(rate, int | float) else "unknown"),
-        ("Model", value_of(run.config.get("model") or "unknown")),
-        ("Prompt pairs", _pair_set(run)),
+        ("Model", shorten(value_of(run.config.get("model") or "unknown"), 60)),
+        ("Prompt pairs", shorten(_pair_set(run), 60)),
     ]
-    return "".join(f"<div><dt>{name}</dt><dd>{text(value, 60)}</dd></div>" for name, value in facts)
 
 
 def _pair_set(run: Run) -> str:
@@ -40,8 +41,8 @@ def _pair_set(run: Run) -> str:
     return f"{value_of(source) if source else 'unknown'} ({len(run.pairs)})"
 
 
-def notice(run: Run) -> str:
-    """Return what a reader has to know before anything else, if there is something."""
+def notices(run: Run) -> list[str]:
+    """Return what a reader has to know before anything else."""
     notes = []
     if not run.summary:
         notes.append(
@@ -56,91 +57,82 @@ def notice(run: Run) -> str:
             f"{run.total:,} rows, drawn at random together with the best, the worst and some "
             "failed ones. Counts of rows by status are of all rows."
         )
-    return "".join(f'<p class="notice">{note}</p>' for note in notes)
+    return notes
 
 
-def histograms(run: Run) -> str:
+def histograms(run: Run) -> Markup:
     """Return the distribution of the score, and of each pair's."""
     finite = run.score[np.isfinite(run.score)]
     if not len(finite):
-        return ""
+        return Markup("")
     columns = {name: values[np.isfinite(values)] for name, values in run.pairs.items()}
     columns = {name: values for name, values in columns.items() if len(values)}
     overall = histogram(finite, axis_of(finite), "Score, mean over the pairs", BINS, 190)
-    if len(columns) < 2:
-        return overall
-    axis = axis_of(
-        np.concatenate([values[[values.argmin(), values.argmax()]] for values in columns.values()])
-    )
-    small = "".join(
-        histogram(values, axis, name, SMALL_BINS, 80) for name, values in columns.items()
-    )
-    return (
-        f'{overall}<h3>By prompt pair</h3><p class="note">All on the same scale, so that the pairs '
-        f'can be compared.</p><div class="multiples">{small}</div>'
-    )
+    pairs = []
+    if len(columns) > 1:
+        ends = [values[[values.argmin(), values.argmax()]] for values in columns.values()]
+        axis = axis_of(np.concatenate(ends))
+        pairs = [histogram(values, axis, name, SMALL_BINS, 80) for name, values in columns.items()]
+    return render("scores.html", overall=overall, pairs=pairs)
 
 
-def failures(run: Run) -> str:
+def failures(run: Run) -> Markup:
     """Return the failures by kind, with examples."""
     failed = np.flatnonzero(~run.ok)
     if not len(failed):
-        return "<p>None: every row has a score.</p>" if run.total else "<p>The run has no rows.</p>"
+        text = "None: every row has a score." if run.total else "The run has no rows."
+        return render("paragraph.html", text=text, kind="")
     kinds = run.status.take(failed).to_pylist()
     places: dict[str, list[int]] = {}
     for kind, index in zip(kinds, failed, strict=True):
         places.setdefault(str(kind), []).append(int(index))
     examples = take(run, [i for rows in places.values() for i in rows[:_EXAMPLES]])
-    table = [
+    cells = [
         (
-            f"<code>{text(kind)}</code>",
+            render("code.html", value=kind),
             f"{run.counts[kind]:,}",
-            f"<ul>{''.join(_example(examples[i]) for i in rows[:_EXAMPLES])}</ul>",
+            render("failures.html", examples=[_example(examples[i]) for i in rows[:_EXAMPLES]]),
         )
         for kind, rows in sorted(places.items(), key=lambda item: -run.counts[item[0]])
     ]
     caption = f"{run.total - run.scored:,} of {plural(run.total, 'row')} without a score, by kind"
-    return table_of(caption, ("Status", "Rows", f"Up to {_EXAMPLES} examples"), table, "failures")
+    return table(caption, ("Status", "Rows", f"Up to {_EXAMPLES} examples"), cells, "failures")
 
 
-def _example(row: Mapping[str, Any]) -> str:
-    return (
-        f"<li><bdi>{text(name_of(row), 120)}</bdi><br>"
-        f'<span class="error">{text(row["error"] or "no message", 300)}</span></li>'
-    )
+def _example(row: Mapping[str, Any]) -> tuple[str, str]:
+    return shorten(name_of(row), 120), shorten(row["error"] or "no message", 300)
 
 
-def run_facts(run: Run) -> str:
+def run_facts(run: Run) -> Markup:
     """Return the seconds by stage with the bottleneck, the summary and the options."""
     facts = {k: v for k, v in run.summary.items() if k not in {"stage_seconds", "statuses"}}
     tables = [_stages(run.summary)]
     for caption, document in (("Summary", facts), ("Options", run.config)):
-        rows = [(text(key, 80), text(value_of(value))) for key, value in flatten(document)]
+        rows = [(shorten(key, 80), value_of(value)) for key, value in flatten(document)]
         if rows:
-            tables.append(table_of(caption, ("Fact", "Value"), rows, "facts"))
+            tables.append(table(caption, ("Fact", "Value"), rows, "facts"))
         else:
-            tables.append(f'<p class="note">{caption}: unknown, as the run left none.</p>')
-    return "".join(tables)
+            text = f"{caption}: unknown, as the run left none."
+            tables.append(render("paragraph.html", text=text, kind="note"))
+    return Markup("").join(tables)
 
 
-def _stages(summary: Mapping[str, Any]) -> str:
+def _stages(summary: Mapping[str, Any]) -> Markup:
     stages = summary.get("stage_seconds")
     if not isinstance(stages, dict):
-        return ""
+        return Markup("")
     times = {k: float(v) for k, v in stages.items() if isinstance(v, int | float)}
     total = sum(times.values())
     if not total > 0 or not math.isfinite(total):
-        return ""
+        return Markup("")
     rows = [
         (
-            text(name) + (' <strong class="mark">bottleneck</strong>' if slowest else ""),
+            render("stage.html", name=name, slowest=name == summary.get("bottleneck")),
             f"{seconds:,.2f}",
             f"{seconds / total:.0%}",
-            '<svg class="range" height="14" aria-hidden="true"><rect '
-            f'width="{100 * seconds / max(times.values()):.1f}%" y="3" height="8" rx="2"/></svg>',
+            bar(seconds / max(times.values())),
         )
         for name, seconds in times.items()
-        for slowest in [name == summary.get("bottleneck")]
     ]
     header = ("Stage", "Seconds", "Share", "Compared")
-    return table_of("Time by stage, summed over its workers", header, rows, "numbers")
+    return table("Time by stage, summed over its workers", header, rows, "numbers")

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from iqa_core.images.degrade import KINDS, LEVELS, degrade, degraded_views
+from iqa_core.images.degrade import (
+    DISTORTIONS,
+    KINDS,
+    LEVELS,
+    apply_level,
+    degrade,
+    degraded_views,
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +49,27 @@ def test_unknown_kinds_and_levels(image):
         degrade(image, "rain", 1)
     with pytest.raises(ValueError, match="level 6"):
         degrade(image, "blur", 6)
+
+
+@pytest.mark.parametrize("kind", DISTORTIONS)
+def test_every_kind_is_repeatable_and_stronger_at_the_highest_level(kind, image):
+    before = image.copy()
+    slight, severe = (apply_level(image, kind, level, seed=1) for level in (1, 5))
+    assert severe.dtype == np.uint8
+    assert slight.shape == severe.shape == image.shape
+    assert np.array_equal(apply_level(image, kind, 5, seed=1), severe)
+    assert np.array_equal(image, before)
+    errors = [np.abs(copy.astype(float) - image).mean() for copy in (slight, severe)]
+    assert 0 < errors[0] < errors[1]
+
+
+def test_held_out_kinds_are_in_no_training():
+    held_out = [name for name, kind in DISTORTIONS.items() if kind.use == "held_out"]
+    assert held_out == ["jitter", "haze"]
+    assert KINDS == ("blur", "noise", "jpeg", "low_resolution", "dark", "low_contrast")
+
+
+def test_the_table_is_imported_without_scipy():
+    code = "import sys, iqa_core.images.degrade; print({'scipy', 'torch'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"

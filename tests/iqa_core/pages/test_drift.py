@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
-from iqa_core.pages.drift import compare_pairs, compare_runs
+from iqa_core.pages.drift import compare_pairs, compare_runs, largest_gap
 
 NAN = np.nan
 
@@ -73,3 +74,14 @@ def test_pairs_are_compared_by_rank_not_by_value():
     assert (turned.highest[0], turned.lowest[0]) == (1, 0)
     assert turned.spread[0] == 1
     np.testing.assert_array_equal(turned.ranks[2], 0.5)
+
+
+def test_the_gap_of_two_distributions_is_that_of_kolmogorov_and_smirnov():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=50).round(1), rng.normal(0.5, 2, size=70).round(1)
+    # the cumulative shares at each value that there is
+    gap = max(abs((first <= x).mean() - (second <= x).mean()) for x in {*first, *second})
+    assert gap > 0.1
+    assert largest_gap(first, second) == pytest.approx(gap)
+    assert largest_gap(first, first) == 0
+    assert largest_gap(first[:1], first[:1] + 1) == 1

@@ -76,3 +76,13 @@ def test_constant_values_have_points_and_no_curve(x, y):
     assert paths(root, "point")[0].count("M") == 3
     assert paths(root, "curve") == []
     assert "SRCC undefined" in text
+
+
+def test_the_figure_has_the_colours_of_the_pages_without_their_variables():
+    text, root = draw()
+    style = root.find(f"{SVG}style").text
+    assert "var(" not in style
+    for rule in (".band{fill:#", ".curve{stroke:#", ".rule{stroke:#", "svg .background{fill:#fff}"):
+        assert rule in style
+    assert "Segoe UI" in style
+    assert "&#34;" not in text.partition("</style>")[0]  # quotes are the style's own

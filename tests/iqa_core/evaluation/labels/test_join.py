@@ -460,7 +460,7 @@ def test_errors_of_columns(tmp_path, run, manifest):
         group_column="nothing",
     )
     fails(
-        "--where split must be COLUMN=VALUE, such as split=test",
+        r"where \('split'\) must be COLUMN=VALUE: give one, such as split=test",
         [run],
         str(manifest),
         where="split",

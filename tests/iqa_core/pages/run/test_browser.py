@@ -256,7 +256,7 @@ def test_no_row_is_said_and_undone(opened):
     opened.filter("Text in the image's path")[0].send_keys("nowhere")
     assert opened.count == "0 of 150 rows shown"
     assert opened.all("#rows tbody tr") == []
-    assert "No row is like that" in opened.one("#nothing").text
+    assert "No row matches the filters" in opened.one("#nothing").text
     opened.one("#clear").click()
     assert not opened.one("#nothing").is_displayed()
     assert len(opened.all("#rows tbody tr")) == 100

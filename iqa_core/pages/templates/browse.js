@@ -110,7 +110,7 @@
   const head = make("tr", {}, make("th", { scope: "col", class: "picture-cell" }, "Picture"));
   const headings = columns.map((column, i) => {
     const sign = make("span", { "aria-hidden": "true", class: "sign" }, SIGN.none);
-    const button = make("button", { type: "button", title: column.told }, column.label, " ", sign);
+    const button = make("button", { type: "button", title: column.hint }, column.label, " ", sign);
     const heading = make("th", { scope: "col", "aria-sort": "none", class: column.kind }, button);
     button.addEventListener("click", () => {
       sorted = { column: i, falling: sorted.column === i && !sorted.falling };

@@ -1,11 +1,11 @@
-"""Anything as HTML text: numbers, names and tables, without secrets and without markup.
+"""Numbers, names and values as text for pages: one line, without secrets, not too long.
 
-URIs, errors and column values come from strangers: each goes through :func:`text`.
+URIs, errors and column values come from strangers. :mod:`iqa_core.pages.html` puts each through
+:func:`shorten` and escapes it.
 """
 
 from __future__ import annotations
 
-import html
 import math
 import re
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from iqa_core.columns import MANIFEST_FILE, MANIFEST_ROW, URI
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
     "NONE",
@@ -25,8 +25,8 @@ __all__ = [
     "plural",
     "share",
     "short_name",
-    "table_of",
-    "text",
+    "shorten",
+    "significant",
     "value_of",
 ]
 
@@ -35,7 +35,7 @@ NONE = "\N{EN DASH}"
 # What must not travel with a page that is passed around: passwords and signatures in URIs.
 _USER_INFO = re.compile(r"(\w://)[^/@\s]+@")
 _QUERY = re.compile(r"(\w://[^\s?'\"]+)\?[^\s'\"]+")
-# Control characters, and the marks that turn the direction of a text around.
+# Control characters, and marks that reverse the direction of text.
 _INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -45,9 +45,9 @@ def clean(value: object) -> str:
     return _QUERY.sub(r"\1?…", _USER_INFO.sub(r"\1…@", text))
 
 
-def text(value: object, limit: int = 400) -> str:
-    """Return anything as HTML text or a quoted attribute: no secrets, no markup, not too long."""
-    return html.escape(middle(clean(value), limit))
+def shorten(value: object, limit: int = 400) -> str:
+    """Return anything as one line, without secrets, cut in its middle if it is too long."""
+    return middle(clean(value), limit)
 
 
 def middle(text: str, limit: int) -> str:
@@ -59,7 +59,7 @@ def middle(text: str, limit: int) -> str:
 
 
 def name_of(row: Mapping[str, Any]) -> str:
-    """Return what a person would call the row: its URI, or its place in the manifest."""
+    """Return the name of a row: its URI, or its place in the manifest."""
     return str(row[URI] or f"{row[MANIFEST_FILE]} row {row[MANIFEST_ROW]}")
 
 
@@ -70,22 +70,27 @@ def short_name(row: Mapping[str, Any]) -> str:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Return a number for people, a dash for none."""
-    return f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else NONE
+    """Return a number with a fixed number of decimals; a dash for NaN and infinity."""
+    return f"{value:,.{digits}f}".replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else NONE
+
+
+def significant(value: float) -> str:
+    """Return a number with 4 significant digits; a dash for NaN and infinity."""
+    return f"{value:,.4g}".replace("-", "\N{MINUS SIGN}") if math.isfinite(value) else NONE
 
 
 def value_of(value: object) -> str:
-    """Return a value of the run's JSON files for people."""
-    if value is None or value == "":
+    """Return a value of a JSON document as text."""
+    if value is None or value in ("", (), [], {}):
         return NONE
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    if isinstance(value, list):
-        return ", ".join(value_of(item) for item in value) or NONE
+        return significant(value) if abs(value) < 1000 else number(value, 0)
+    if isinstance(value, list | tuple):
+        return ", ".join(value_of(item) for item in value)
     return str(value)
 
 
@@ -107,19 +112,3 @@ def share(count: int, total: int) -> str:
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def table_of(
-    caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], kind: str = ""
-) -> str:
-    """Return a table from cells that are HTML already; the first of a row is its heading."""
-    head = "".join(f'<th scope="col">{cell}</th>' for cell in header)
-    body = "".join(
-        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
-        for first, *rest in rows
-    )
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}">'
-        f'<table class="{kind}"><caption><span>{caption}</span></caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )

@@ -1,0 +1,96 @@
+"""An evaluation as lines of text."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from iqa_core.evaluation.results import METRICS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from iqa_core.evaluation.results import Comparison, Estimate, Evaluation
+
+__all__ = ["describe"]
+
+_TESTS = {"meng": "Meng-Rosenthal-Rubin", "williams": "Williams", "": "bootstrap"}
+
+
+def describe(evaluation: Evaluation) -> list[str]:
+    """Return an evaluation as lines of text: metrics, differences, groups, warnings."""
+    lines = [f"{evaluation.count:,} images; {_describe_bootstrap(evaluation)}", ""]
+    names = list(evaluation.metrics)
+    lines += _align(
+        [
+            ["", *names],
+            *(
+                [title, *(_cell(key, evaluation.metrics[name][key]) for name in names)]
+                for key, title in METRICS.items()
+            ),
+        ]
+    )
+    if evaluation.comparisons:
+        lines += ["", "Differences, on the same images (p corrected for the number of pairs):"]
+        lines += _align([_describe_comparison(comparison) for comparison in evaluation.comparisons])
+    if evaluation.groups:
+        shown = ("srcc", "plcc_logistic4")
+        header = ["", "images", *(f"{METRICS[key]}: {name}" for key in shown for name in names)]
+        rows = [
+            [
+                value,
+                f"{group.count:,}",
+                *(_cell(key, group.metrics[name][key]) for key in shown for name in names),
+            ]
+            for value, group in evaluation.groups.items()
+        ]
+        lines += ["", *_align([header, *rows])]
+    for name, metrics in evaluation.metrics.items():
+        if metrics["srcc"].value < 0:
+            lines += [
+                "",
+                f"{name} falls as the labels rise. If a low label is a good image (DMOS), give "
+                "--lower-is-better. The logistic curves bend either way, so their PLCC is positive.",
+            ]
+    return lines
+
+
+def _describe_bootstrap(evaluation: Evaluation) -> str:
+    if not evaluation.resamples:
+        return "no intervals"
+    drawn = "images" if evaluation.clusters is None else f"{evaluation.clusters:,} clusters"
+    return (
+        f"{100 * evaluation.confidence:g}% bootstrap intervals from {evaluation.resamples:,} resamples of "
+        f"{drawn}"
+    )
+
+
+def _describe_comparison(comparison: Comparison) -> list[str]:
+    difference = f"{comparison.difference.value:+.4f}"
+    if math.isfinite(comparison.difference.low):
+        difference += f" [{comparison.difference.low:+.4f}, {comparison.difference.high:+.4f}]"
+    p = "undefined" if math.isnan(comparison.p_holm) else f"{comparison.p_holm:.2g}"
+    return [
+        METRICS[comparison.metric],
+        f"{comparison.first} - {comparison.second}",
+        difference,
+        f"p {p} ({_TESTS[comparison.test]})",
+    ]
+
+
+def _cell(key: str, estimate: Estimate) -> str:
+    digits = 4 if "rmse" not in key or abs(estimate.value) < 1 else 3
+    if math.isnan(estimate.value):
+        return "undefined"
+    interval = ""
+    if math.isfinite(estimate.low):
+        interval = f" [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
+    return f"{estimate.value:.{digits}f}{interval}"
+
+
+def _align(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

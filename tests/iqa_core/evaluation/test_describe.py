@@ -1,0 +1,19 @@
+"""Tests of iqa_core/evaluation/describe.py."""
+
+from __future__ import annotations
+
+from iqa_core.evaluation.describe import describe
+from iqa_core.evaluation.evaluate import evaluate
+from tests.iqa_core.evaluation.opinions import opinions
+
+
+def test_text_tells_images_intervals_and_the_wrong_direction():
+    x, y = opinions(100)
+    text = "\n".join(describe(evaluate({"a": x}, 100 - y, resamples=40)))
+    assert text.startswith("100 images; 95% bootstrap intervals from 40 resamples of images")
+    assert "a falls as the labels rise" in text
+    assert "--lower-is-better" in text
+    text = "\n".join(describe(evaluate({"a": x}, y, resamples=0)))
+    assert "no intervals" in text
+    assert "[" not in text
+    assert "falls" not in text

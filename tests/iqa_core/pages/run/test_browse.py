@@ -1,0 +1,32 @@
+"""Tests of iqa_core/pages/run/browse.py, on part files written here."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from tests.iqa_core.pages.run.runs import failed, ok
+
+
+def test_the_table_has_what_is_shown_failures_of_each_kind_and_an_even_rest(make):
+    rows = [ok(i, i / 1000, f"{i}.jpg", kind=None, level=i) for i in range(1000)]
+    rows += [failed(1000 + i, f"t{i}.jpg", "timeout") for i in range(500)]
+    rows += [failed(1500, "rare.jpg", "empty")]
+    _, page = make(rows, [("kind", pa.string()), ("level", pa.int64())], rows=100)
+    statuses = page.column("Status")
+    assert len(statuses) == 100
+    assert statuses.count("timeout") == 19
+    assert statuses.count("empty") == 1
+    scores = [score for score in page.column("Score") if score is not None]
+    assert scores == sorted(scores)
+    assert {0.0, 0.999} <= set(scores)
+    assert page.column("level")[0] == 0
+    labels = [column["label"] for column in page.table()["columns"]]
+    assert labels[:4] == ["Score", "Image", "Status", "Dispute of the pairs"]
+    assert labels[4:8] == ["kind", "level", "quality", "noise"]
+
+
+def test_no_table_needs_no_script(make):
+    facts, page = make([ok(0, 0.5, "a.jpg")], rows=0)
+    assert facts.listed == 0
+    assert page.scripts == []
+    assert "Sort and filter" not in page.text
