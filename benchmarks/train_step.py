@@ -29,7 +29,7 @@ import open_clip
 import torch
 
 from iqa_core.clip.load import ImageTower, TextTower, load_towers
-from iqa_core.losses.ranking import make_loss
+from iqa_core.losses.table import make_loss
 from iqa_core.prompts.learner import PromptLearner, pair_margins
 from iqa_core.prompts.pairs import NAMED_PAIRS
 from iqa_core.training.data import DATA, TrainingData

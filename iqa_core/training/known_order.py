@@ -27,7 +27,7 @@ def _known(levels: torch.Tensor) -> torch.Tensor:
 
 
 def order_loss(margins: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    """Return RankNet's loss over all pairs of views whose order is known (see ``iqa_core.losses.ranking``).
+    """Return RankNet's loss over all pairs of views whose order is known (see :func:`iqa_core.losses.pairwise.ranknet`).
 
     Args:
         margins: (M, P) logit margins of M views, with gradients.

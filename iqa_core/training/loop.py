@@ -30,7 +30,7 @@ import torch.distributed as dist
 
 from iqa_core.errors import InputError
 from iqa_core.evaluation.correlations import srcc
-from iqa_core.losses.ranking import make_loss
+from iqa_core.losses.table import make_loss
 from iqa_core.prompts.learner import pair_margins, teacher_scores
 from iqa_core.training.known_order import known_order_agreement, order_loss
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from iqa_core.clip.load import TextTower
-    from iqa_core.losses.ranking import RankingLoss
+    from iqa_core.losses.table import Loss
     from iqa_core.prompts.learner import PromptLearner
     from iqa_core.training.data import Rows, TrainingData
 
@@ -71,7 +71,7 @@ class Settings:
     """How to train. What changes the result is here; what only changes where it runs is not.
 
     Attributes:
-        loss: A key of :data:`iqa_core.losses.ranking.LOSSES`.
+        loss: A key of :data:`iqa_core.losses.table.LOSSES`.
         loss_options: Its hyper-parameters; what is left out has its default.
         list_size: L, the images of one list, at least 2.
         lists: ``global`` lists span the workers, L / W rows from each; with ``local`` ones each
@@ -119,7 +119,7 @@ class Settings:
             if value < low:
                 raise InputError(f"{name} ({value}) must be at least {low}")
 
-    def make_loss(self) -> RankingLoss:
+    def make_loss(self) -> Loss:
         """Return the loss with its hyper-parameters set."""
         return make_loss(self.loss, **self.loss_options)
 
@@ -191,7 +191,7 @@ def learning_rate(step: int, settings: Settings) -> float:
 def list_loss(
     margins: torch.Tensor,
     targets: torch.Tensor,
-    loss: RankingLoss,
+    loss: Loss,
     lists: Lists,
     world: World,
     weights: torch.Tensor | None = None,

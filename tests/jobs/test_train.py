@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageFilter
 
-from iqa_core.losses.ranking import LOSSES
+from iqa_core.losses.table import LOSSES
 from iqa_core.prompts.file import load_prompts
 from jobs.cli import main
 

@@ -13,7 +13,7 @@ import torch
 from iqa_core.clip import load as towers
 from iqa_core.errors import InputError
 from iqa_core.evaluation.correlations import srcc
-from iqa_core.losses.ranking import listmle
+from iqa_core.losses.listwise import listmle
 from iqa_core.prompts.learner import (
     DEFAULT_CONTEXT_LENGTH,
     PromptLearner,

@@ -20,7 +20,7 @@ from iqa_core import Scorer
 from iqa_core.clip.load import load_towers
 from iqa_core.errors import InputError
 from iqa_core.images.degrade import degraded_views
-from iqa_core.losses.ranking import make_loss
+from iqa_core.losses.table import make_loss
 from iqa_core.prompts.file import learned_prompts, load_prompts, save_prompts
 from iqa_core.prompts.learner import PromptLearner, pair_margins, teacher_scores
 from iqa_core.prompts.pairs import NAMED_PAIRS, PromptPair
@@ -128,7 +128,7 @@ def settings(towers, **options):
 WORKER = """
 import sys, torch, torch.distributed as dist
 from iqa_core.prompts.learner import PromptLearner, pair_margins
-from iqa_core.losses.ranking import make_loss
+from iqa_core.losses.table import make_loss
 from iqa_core.prompts.pairs import NAMED_PAIRS, PromptPair
 from iqa_core.clip.load import load_towers
 from iqa_core.training.loop import World, list_loss, sum_gradients
