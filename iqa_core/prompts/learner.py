@@ -234,9 +234,7 @@ def nearest_words(
     ]
 
 
-def _initial_context(
-    tower: TextTower, length: int | None, init: str, seed: int
-) -> torch.Tensor:
+def _initial_context(tower: TextTower, length: int | None, init: str, seed: int) -> torch.Tensor:
     """Return (M, width)."""
     embedding: torch.Tensor = tower.token_embedding.weight.detach()
     if init != "random":
