@@ -36,8 +36,8 @@ class Config:
     )
     loss: str = option(
         "listmle",
-        help="ranking loss: listmle, listnet, approx-ndcg, soft-spearman, ranknet, margin, fidelity, upl, plcc, "
-        "or the name of another package's loss (entry points of the group iqa.losses)",
+        help="ranking loss: listmle, listnet, approx-ndcg, soft-spearman, ranknet, margin, fidelity, upl, "
+        "plcc, or the name of another package's loss (entry points of the group iqa.losses)",
     )
     loss_options: tuple[str, ...] = option(
         (), help="hyper-parameters of the loss, such as temperature=0.2", metavar="NAME=X"
