@@ -124,7 +124,7 @@ def find_loss(name: str) -> LossEntry:
         _check_external(name, functools.partial(function, **entry.defaults))
     except InputError:
         raise
-    except Exception as error:  # whatever a stranger's code raises
+    except Exception as error:  # another package's code may raise anything
         raise InputError(
             f"loss {name!r} ({point.value} of {package}) can't be used: {type(error).__name__}: {error}"
         ) from error

@@ -63,8 +63,8 @@ class HeldOutCheck:
     ) -> None:
         """Check the present context, and note the outcome in the state.
 
-        Every worker calls this alike: the first one's measurement is broadcast, so that all decide
-        the same.
+        All workers call this at the same step: the first worker's measurement is broadcast, so that all
+        decide the same.
 
         Args:
             state: Brought up to date: context, optimizer, best so far, history, and whether training

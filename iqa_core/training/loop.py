@@ -56,7 +56,7 @@ def train(
     state: State | None = None,
     on_check: Callable[[State], None] | None = None,
 ) -> State:
-    """Train the context of a prompt learner; every worker calls this alike.
+    """Train the context of a prompt learner; all workers call this with equal arguments.
 
     Args:
         learner: Its context is trained in place; afterwards it has the best one.

@@ -1,7 +1,7 @@
 """Lists that span workers: who brings which rows, and a loss whose gradients add up.
 
 Where ``torch.distributed`` is initialised its processes are the workers, elsewhere this process is the
-only one. Nothing here knows Ray.
+only one. Nothing here depends on Ray.
 """
 
 from __future__ import annotations

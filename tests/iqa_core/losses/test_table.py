@@ -181,7 +181,7 @@ def test_every_loss_is_compared_with_a_slow_loop():
 
 # Losses of other packages.
 
-STRANGERS = """
+OTHER_LOSSES = """
 import torch
 
 def hinge(margins, targets, mask=None, *, width=1.0):
@@ -220,18 +220,20 @@ NAMES = (
 
 
 @pytest.fixture
-def strangers(tmp_path, monkeypatch):
-    write_package(tmp_path, "strangers", STRANGERS, gone="none", **{name: name for name in NAMES})
+def other_losses(tmp_path, monkeypatch):
+    write_package(
+        tmp_path, "other_losses", OTHER_LOSSES, gone="none", **{name: name for name in NAMES}
+    )
     monkeypatch.syspath_prepend(tmp_path)
     yield
-    sys.modules.pop("strangers", None)
+    sys.modules.pop("other_losses", None)
 
 
-def test_a_loss_of_another_package_is_found_by_its_name(strangers):
+def test_a_loss_of_another_package_is_found_by_its_name(other_losses):
     entry = find_loss("hinge")
     assert (entry.kind, entry.package, dict(entry.defaults)) == (
         "external",
-        "strangers 1.2",
+        "other_losses 1.2",
         {"width": 1.0},
     )
     margins, targets = torch.tensor([[2.0, 1.0]]), torch.tensor([[0.1, 0.9]])
@@ -241,7 +243,7 @@ def test_a_loss_of_another_package_is_found_by_its_name(strangers):
     assert loss_names() == [*LOSSES, *sorted({*NAMES, "gone"} - {"listmle"})]
 
 
-def test_no_package_replaces_a_loss_of_this_one(strangers):
+def test_no_package_replaces_a_loss_of_this_one(other_losses):
     assert find_loss("listmle") is LOSSES["listmle"]
 
 
@@ -260,11 +262,11 @@ def test_no_package_replaces_a_loss_of_this_one(strangers):
         (
             "broken",
             {},
-            r"\(strangers:broken of strangers 1.2\) can't be used: RuntimeError: no such",
+            r"\(other_losses:broken of other_losses 1.2\) can't be used: RuntimeError: no such",
         ),
-        ("gone", {}, r"loss 'gone' \(strangers:none .*\) can't be used: AttributeError"),
+        ("gone", {}, r"loss 'gone' \(other_losses:none .*\) can't be used: AttributeError"),
     ],
 )
-def test_unusable_losses_of_other_packages(strangers, name, hyper_parameters, message):
+def test_unusable_losses_of_other_packages(other_losses, name, hyper_parameters, message):
     with pytest.raises(InputError, match=message):
         make_loss(name, **hyper_parameters)
