@@ -228,7 +228,8 @@ def test_divergence_says_what_to_do(folder, tmp_path, capsys):
     assert not any(path.is_file() for path in output.with_suffix(".run").rglob("*"))
 
 
-def test_the_help_names_every_loss(capsys):
+def test_the_help_names_every_loss(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")  # argparse breaks lines at hyphens, too
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     said = " ".join(capsys.readouterr().out.split())
