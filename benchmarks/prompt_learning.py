@@ -36,8 +36,11 @@ from iqa_core.prompts.learner import PromptLearner, teacher_scores
 from iqa_core.prompts.pairs import NAMED_PAIRS, PromptPair
 from iqa_core.scoring.scorer import encode_prompts
 from iqa_core.tables.feature_cache import FeatureCache, features_of
-from iqa_core.training.data import plan_training_data, write_training_data
-from iqa_core.training.loop import Settings, held_out_margins, train
+from iqa_core.training.check import held_out_margins
+from iqa_core.training.loop import train
+from iqa_core.training.settings import Settings
+from iqa_core.training.split import plan_training_data
+from iqa_core.training.write import write_training_data
 from jobs.cli import main as iqa
 from tools.distortions import KINDS, LEVELS, apply
 from tools.tiny.photos import find_photos, load_photo
@@ -66,7 +69,7 @@ class Method:
 
     loss: str
     order_weight: float = 0.0
-    target: str = "ensemble"
+    teacher: str = "ensemble"
 
 
 METHODS = {
@@ -74,7 +77,7 @@ METHODS = {
     "pairwise": Method("ranknet"),
     "listwise": Method("listmle"),
     "listwise + views": Method("listmle", order_weight=1.0),
-    "supervised": Method("listmle", target="column:reference"),
+    "supervised": Method("listmle", teacher="column:reference"),
 }
 
 
@@ -146,7 +149,7 @@ def students(
     """Train with each seed; return the students' SRCC on the test images."""
     reached = []
     with tempfile.TemporaryDirectory() as folder:
-        plan = plan_training_data(cache, len(pairs), target=method.target)
+        plan = plan_training_data(cache, len(pairs), teacher=method.teacher)
         if not method.order_weight:
             plan = replace(plan, data=replace(plan.data, views=0))
         data = write_training_data(cache, plan, folder, encode_prompts(towers, pairs))

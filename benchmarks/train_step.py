@@ -29,11 +29,13 @@ import open_clip
 import torch
 
 from iqa_core.clip.load import ImageTower, TextTower, load_towers
-from iqa_core.losses.ranking import make_loss
+from iqa_core.losses.table import make_loss
 from iqa_core.prompts.learner import PromptLearner, pair_margins
 from iqa_core.prompts.pairs import NAMED_PAIRS
 from iqa_core.training.data import DATA, TrainingData
-from iqa_core.training.loop import Settings, World, list_loss, train
+from iqa_core.training.loop import train
+from iqa_core.training.settings import Settings
+from iqa_core.training.world import World, list_loss
 
 _LIST = 64
 _WIDTH = 512
@@ -128,9 +130,9 @@ def write_synthetic(folder: Path, rows: int) -> None:
                 values /= np.linalg.norm(values, axis=1, keepdims=True)
                 features.write(values.astype(np.float16).tobytes())
         (folder / f"{part}.targets").write_bytes(generator.random(count).tobytes())
-    (folder / "held_out.teacher").write_bytes(generator.random(5000).tobytes())
+    (folder / "held_out.fixed_scores").write_bytes(generator.random(5000).tobytes())
     document = {"rows": rows, "held_out_rows": 5000, "unused": 0, "width": _WIDTH, "views": 0}
-    document |= {"pairs": len(_PAIRS), "target": "ensemble", "watched": [], "trust": []}
+    document |= {"pairs": len(_PAIRS), "teacher": "ensemble", "watched": [], "trust": []}
     (folder / DATA).write_text(json.dumps(document))
 
 
@@ -164,17 +166,17 @@ def worker(folder: str) -> None:
         list_size=4096 if data.rows > 4096 else 64,
         loss="plcc",
         steps=passes,
-        interval=max(1, passes // 8),
+        checkpoint_steps=max(1, passes // 8),
         patience=10**6,
         logit_scale=towers.logit_scale,
     )
 
-    def look(_: object) -> None:
+    def note_memory(_: object) -> None:
         for name in peaks:
             peaks[name] = max(peaks[name], kernel(name))
 
     before = kernel("RssAnon")
-    train(learner, tower, data, settings, on_look=look)
+    train(learner, tower, data, settings, on_check=note_memory)
     print(json.dumps({"before": before, **peaks}))
 
 

@@ -37,7 +37,7 @@ class TrainingFacts:
 
     Attributes:
         title: Heading of the page.
-        history: Records of :attr:`iqa_core.training.loop.State.history`.
+        history: Records of :attr:`iqa_core.training.state.State.history`.
         best_step: The step whose context was kept.
         teacher: (N,) scores of the held-out rows by the fixed base prompts.
         student: (N,) scores by the learned prompts.

@@ -54,14 +54,14 @@ class PromptLearner(nn.Module):
         tower: The text tower to learn for; read, not kept.
         pairs: P base prompt pairs, with distinct names.
         context_length: M, the number of context vectors, at least 0. None is the number of tokens
-            in ``words``, or else :data:`DEFAULT_CONTEXT_LENGTH`.
+            in ``init``, or else :data:`DEFAULT_CONTEXT_LENGTH`.
         position: Where the context stands in a prompt: ``front`` before the base prompt's tokens,
             ``end`` behind them, ``middle`` around them (M // 2 before, the rest behind).
         context: ``shared`` by all pairs and both sides, (M, width), or ``per-side``: one for the
             positive and one for the negative prompts of all pairs, (2, M, width). CoOp's
             class-specific context, the sides being the classes.
-        words: Text whose token embeddings the context starts from, such as "a photo of"; None draws
-            it from N(0, 0.02), the same for both sides.
+        init: ``random`` draws the initial context from N(0, 0.02), the same for both sides; any other
+            text, such as "a photo of", gives its token embeddings.
         seed: Of that draw.
 
     Attributes:
@@ -86,7 +86,7 @@ class PromptLearner(nn.Module):
         context_length: int | None = None,
         position: Position = "front",
         context: ContextKind = "shared",
-        words: str | None = None,
+        init: str = "random",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class PromptLearner(nn.Module):
             raise InputError(f"prompt pairs are named {names}: give one or more, named apart")
         self.position = position
         self.kind = context
-        start = _initial_context(tower, context_length, words, seed)
+        start = _initial_context(tower, context_length, init, seed)
         self.context = nn.Parameter(start if context == "shared" else torch.stack([start, start]))
 
         prompts = [side for pair in self.pairs for side in (pair.positive, pair.negative)]
@@ -234,16 +234,14 @@ def nearest_words(
     ]
 
 
-def _initial_context(
-    tower: TextTower, length: int | None, words: str | None, seed: int
-) -> torch.Tensor:
+def _initial_context(tower: TextTower, length: int | None, init: str, seed: int) -> torch.Tensor:
     """Return (M, width)."""
     embedding: torch.Tensor = tower.token_embedding.weight.detach()
-    if words is not None:
-        ids = tower.tokenizer.encode(words)
+    if init != "random":
+        ids = tower.tokenizer.encode(init)
         if not ids or length not in (None, len(ids)):
             raise InputError(
-                f"context words {words!r} are {len(ids)} tokens, but the context length is "
+                f"context words {init!r} are {len(ids)} tokens, but the context length is "
                 f"{length}: leave the length out" + ("" if ids else " and give some words")
             )
         return embedding[torch.tensor(ids, device=embedding.device)].clone()

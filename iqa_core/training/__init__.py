@@ -1,1 +1,1 @@
-"""Learning context vectors from the order of images."""
+"""Training: context vectors learned from cached features and the order of images."""

@@ -1,13 +1,13 @@
-"""Learning from an order that is known by construction: an image, and worse copies of it.
+"""Learning from an order that is known by construction: an image, and degraded copies of it.
 
-Self-distillation can't be better than its teacher, and keeps a bad teacher's faults. What it lacks is
-any knowledge of quality. Degraded copies give that without labels: of two views of any images, the one
-that was degraded by several levels less is the better one. The same pairs tell how far a teacher can
-be trusted, so that a wrong one does not lead the student.
+Self-distillation can't be better than its teacher, and keeps a bad teacher's faults: it has no
+knowledge of quality of its own. Degraded copies give that without labels: of two views of any images,
+the one that was degraded by several levels less is the better one. The same pairs measure how far a
+teacher can be trusted, so that a wrong one does not mislead the student.
 
 Sources: Liu, van de Weijer, Bagdanov, "RankIQA", ICCV 2017, https://arxiv.org/abs/1707.08347 (ranked
 degradations as labels). What differs: it trains prompts and not a network, pairs span contents and
-kinds of damage, and the teacher's order is learned beside it, weighed by how often it is right.
+kinds of degradation, and the teacher's order is learned too, weighted by how often it is right.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own spelling
 
-__all__ = ["LEAST_GAP", "known_order_agreement", "order_loss", "reliability"]
+__all__ = ["MIN_LEVEL_GAP", "known_order_agreement", "order_loss", "reliability"]
 
 #: Views whose levels differ by less are not compared: one kind's level 2 may be worse than another's 3.
-LEAST_GAP = 3
+MIN_LEVEL_GAP = 3
 
 
 def _known(levels: torch.Tensor) -> torch.Tensor:
     """(M,) levels -> (M, M): whether the row's view is known to be better than the column's."""
-    return levels[None, :] - levels[:, None] >= LEAST_GAP
+    return levels[None, :] - levels[:, None] >= MIN_LEVEL_GAP
 
 
 def order_loss(margins: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    """Return RankNet's loss over all pairs of views whose order is known (see ``iqa_core.losses.ranking``).
+    """Return RankNet's loss over all pairs of views whose order is known.
+
+    See :func:`iqa_core.losses.pairwise.ranknet`.
 
     Args:
         margins: (M, P) logit margins of M views, with gradients.
@@ -61,7 +63,7 @@ def known_order_agreement(values: torch.Tensor, levels: torch.Tensor) -> torch.T
 
 
 def reliability(agreement: torch.Tensor) -> torch.Tensor:
-    """Return a teacher's weight, in [0, 1], for its agreement with the known order.
+    """Return a teacher's weight, in [0, 1], from its agreement with the known order.
 
     Zero for a teacher that is no better than chance, and the square, so that a poor one hardly counts.
     """

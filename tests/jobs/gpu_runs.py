@@ -25,6 +25,7 @@ from torch import nn
 
 import jobs.scoring.run
 import jobs.training.run
+import jobs.training.workers
 from iqa_core.clip.load import load_towers
 from iqa_core.prompts.learner import PromptLearner
 from jobs.cli import main
@@ -90,7 +91,7 @@ def pretend():
     jobs.scoring.run.load_towers = load
     jobs.training.run.load_towers = load_to_train
     jobs.training.run.PromptLearner = LearnerOnDevice
-    jobs.training.run._collectives = lambda scaling: "gloo"  # NCCL takes no logical GPUs
+    jobs.training.workers._backend = lambda scaling: "gloo"  # NCCL takes no logical GPUs
 
 
 def callers(started):

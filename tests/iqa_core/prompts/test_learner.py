@@ -13,7 +13,7 @@ import torch
 from iqa_core.clip import load as towers
 from iqa_core.errors import InputError
 from iqa_core.evaluation.correlations import srcc
-from iqa_core.losses.ranking import listmle
+from iqa_core.losses.listwise import listmle
 from iqa_core.prompts.learner import (
     DEFAULT_CONTEXT_LENGTH,
     PromptLearner,
@@ -81,22 +81,22 @@ def test_the_learner_is_open_clips_encode_text(name):
     tower = tower_of(clip)
     learner = PromptLearner(tower, PAIRS, context_length=0)
     close(texts_of(learner(tower)), encode_by_open_clip(clip, TEXTS))
-    learner = PromptLearner(tower, PAIRS, words="a photorealistic photo of")
+    learner = PromptLearner(tower, PAIRS, init="a photorealistic photo of")
     longer = [f"a photorealistic photo of {text}" for text in TEXTS]
     close(texts_of(learner(tower)), encode_by_open_clip(clip, longer))
 
 
 def test_context_from_words_at_the_other_positions(tiny, tiny_clip):
-    end = PromptLearner(tiny, PAIRS, words="in a photo", position="end")
+    end = PromptLearner(tiny, PAIRS, init="in a photo", position="end")
     longer = [f"{text} in a photo" for text in TEXTS]
     close(texts_of(end(tiny)), encode_by_open_clip(tiny_clip, longer))
-    middle = PromptLearner(tiny, PAIRS, words="one two three four five", position="middle")
+    middle = PromptLearner(tiny, PAIRS, init="one two three four five", position="middle")
     longer = [f"one two {text} three four five" for text in TEXTS]
     close(texts_of(middle(tiny)), encode_by_open_clip(tiny_clip, longer))
 
 
 def test_tokens_are_counted_not_words(tiny):
-    learner = PromptLearner(tiny, PAIRS, words="photorealistic antialiasing")
+    learner = PromptLearner(tiny, PAIRS, init="photorealistic antialiasing")
     ids = tiny.tokenizer.encode("photorealistic antialiasing")
     assert len(ids) == learner.context_length == 5
     assert torch.equal(learner.context, tiny.token_embedding.weight[ids])
@@ -321,7 +321,7 @@ def test_teacher_scores():
 
 
 def test_nearest_words_of_words_are_these_words(tiny):
-    context = PromptLearner(tiny, PAIRS, words="a photo of", context="per-side").context
+    context = PromptLearner(tiny, PAIRS, init="a photo of", context="per-side").context
     found = nearest_words(tiny, context)
     assert [words[0][0] for words in found] == ["a", "photo", "of"] * 2
     assert all(len(words) == 3 and words[0][1] < 1e-6 < words[1][1] for words in found)
@@ -348,8 +348,8 @@ def test_a_prompt_that_does_not_fit_is_named(tiny):
         ({"position": "back"}, "position 'back' is none of front, end, middle"),
         ({"context": "per-pair"}, "context 'per-pair' is none of shared, per-side"),
         ({"context_length": -1}, r"context length \(-1\) must be at least 0"),
-        ({"words": "a photo", "context_length": 8}, "'a photo' are 2 tokens, .* is 8: leave"),
-        ({"words": " "}, "' ' are 0 tokens"),
+        ({"init": "a photo", "context_length": 8}, "'a photo' are 2 tokens, .* is 8: leave"),
+        ({"init": " "}, "' ' are 0 tokens"),
         ({"pairs": []}, r"named \[\]: give one or more"),
         ({"pairs": [*PAIRS, PAIRS[0]]}, "named apart"),
     ],

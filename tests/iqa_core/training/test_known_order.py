@@ -7,13 +7,18 @@ import math
 import pytest
 import torch
 
-from iqa_core.training.known_order import LEAST_GAP, known_order_agreement, order_loss, reliability
+from iqa_core.training.known_order import (
+    MIN_LEVEL_GAP,
+    known_order_agreement,
+    order_loss,
+    reliability,
+)
 
 LEVELS = torch.tensor([0, 2, 3, 5], dtype=torch.int8)
 
 
 def test_only_pairs_with_enough_between_them_count():
-    assert LEAST_GAP == 3
+    assert MIN_LEVEL_GAP == 3
     margins = torch.tensor([[0.5], [-1.0], [2.0], [0.25]], dtype=torch.float64)
     # Levels 0 and 3, 0 and 5, 2 and 5; not 0 and 2, 2 and 3, 3 and 5.
     expected = sum(math.log1p(math.exp(-d)) for d in (0.5 - 2.0, 0.5 - 0.25, -1.0 - 0.25)) / 3

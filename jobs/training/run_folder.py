@@ -1,0 +1,160 @@
+"""The run folder of `iqa train`: what is in it, which training it belongs to, what stays at the end.
+
+While training lasts it holds the rows (memory-mapped by the workers), checkpoints, and progress; for
+good it keeps ``metrics.parquet`` and TensorBoard's curves.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from iqa_core import __version__
+from iqa_core.errors import InputError
+from iqa_core.losses.table import find_loss
+from iqa_core.storage.folder import Folder
+from iqa_core.training.data import DATA, FILES, TrainingData
+from iqa_core.training.write import write_training_data
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from iqa_core.prompts.learner import PromptLearner
+    from iqa_core.scoring.scorer import PromptFeatures
+    from iqa_core.tables.feature_cache import FeatureCache
+    from iqa_core.training.settings import Settings
+    from iqa_core.training.split import DataPlan
+    from iqa_core.training.state import State
+
+    from .config import Config
+
+__all__ = [
+    "CHECKPOINTS",
+    "METRICS",
+    "PROGRESS",
+    "RUN",
+    "STARTS",
+    "STATE",
+    "TENSORBOARD",
+    "absolute",
+    "check_same_run",
+    "describe_training",
+    "open_data",
+    "tidy",
+    "write_metrics",
+]
+
+#: The version of what a run folder holds while training lasts; others are not continued.
+_FORMAT = 2
+
+RUN = "run.json"
+PROGRESS = "progress.json"
+STARTS = "start-*.json"
+METRICS = "metrics.parquet"
+CHECKPOINTS = "checkpoints"
+TENSORBOARD = "tensorboard"
+#: The file of a checkpoint.
+STATE = "state.pt"
+
+
+def describe_training(
+    config: Config,
+    cache: FeatureCache,
+    settings: Settings,
+    data: TrainingData,
+    learner: PromptLearner,
+) -> dict[str, Any]:
+    """Return everything that determines the result; equal documents give equal prompts."""
+    document = {
+        "version": __version__,
+        "run_folder_format": _FORMAT,
+        "features": cache.tower,
+        "rows": {"train": data.rows, "held_out": data.held_out_rows, "unused": data.unused},
+        "views": data.views,
+        "pairs": [asdict(pair) for pair in learner.pairs],
+        "teacher": config.teacher,
+        "watch": list(config.watch),
+        "holdout": config.holdout,
+        "holdout_by": config.holdout_by,
+        "context_length": learner.context_length,
+        "position": config.position,
+        "context": config.context,
+        "init": config.init,
+        "num_workers": config.num_workers,
+        "loss_package": find_loss(settings.loss).package,
+        **asdict(settings),
+    }
+    return dict(json.loads(json.dumps(document)))
+
+
+def check_same_run(folder: Folder, training: Mapping[str, Any]) -> None:
+    """Refuse a run folder in which another training was started and not finished.
+
+    Args:
+        folder: The run folder.
+        training: What :func:`describe_training` returns for this training.
+
+    Raises:
+        InputError: If the two differ.
+    """
+    if not folder.exists(RUN):
+        return
+    before = folder.read_json(RUN)
+    for key in ("version", "run_folder_format"):
+        if before.get(key) != training[key]:
+            raise InputError(
+                f"--run-folder {folder.uri} holds an unfinished training of another version of this "
+                f"program ({before.get('version')}): finish it with that version, or remove the folder, or "
+                "name another"
+            )
+    for key, value in training.items():
+        if before.get(key) != value:
+            raise InputError(
+                f"{key} changed from {before.get(key)!r} to {value!r} since the unfinished training in "
+                f"--run-folder {folder.uri} was started: give the same options to finish it, or remove "
+                "the folder, or name another"
+            )
+
+
+def tidy(folder: Folder, keep: tuple[str, ...]) -> None:
+    """Remove what this program wrote into a run folder.
+
+    ``run.json`` is removed last, as it says that the training can be continued.
+
+    Args:
+        folder: The run folder.
+        keep: Names of files and folders to keep.
+    """
+    names = [name for name in (*FILES, PROGRESS, METRICS) if name not in keep]
+    for name in [*names, *folder.list(STARTS)]:
+        folder.remove(name)
+    for name in (CHECKPOINTS, TENSORBOARD):
+        if name not in keep and folder.exists(name):
+            folder.fs.rm(folder.path(name), recursive=True)
+    folder.remove(RUN)
+
+
+def open_data(
+    cache: FeatureCache, plan: DataPlan, folder: Folder, prompts: PromptFeatures
+) -> TrainingData:
+    """Open the rows in a run folder; write them first if they are not there."""
+    if folder.exists(DATA):
+        return TrainingData.open(absolute(folder))
+    return write_training_data(cache, plan, absolute(folder), prompts)
+
+
+def write_metrics(folder: Folder, state: State) -> None:
+    """Write the history of the checks as ``metrics.parquet``."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(state.history), buffer)
+    folder.write(METRICS, buffer.getvalue())
+
+
+def absolute(folder: Folder) -> str:
+    """Return a folder's path or URI for any working directory: workers have their own."""
+    return folder.root if folder.is_local else folder.uri

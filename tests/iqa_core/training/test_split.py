@@ -1,0 +1,94 @@
+"""Tests of iqa_core/training/split.py: which row is trained on, which is held out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from iqa_core.errors import InputError
+from iqa_core.tables.feature_cache import (
+    features_of,
+)
+from iqa_core.training.split import plan_training_data
+from tests.iqa_core.training.rows import (
+    PAIRS,
+    ROWS,
+    write_cache,
+    written,
+)
+
+
+def test_the_order_of_the_part_files_changes_nothing(table, data, prompts, tmp_path):
+    turned = table.take(list(range(ROWS - 1, -1, -1)))
+    other = written(
+        write_cache(tmp_path / "f", turned, 77), str(tmp_path / "d"), prompts, holdout=0.2
+    )
+    for here, there in ((data.shard(0, 1), other.shard(0, 1)), (data.held_out(), other.held_out())):
+        np.testing.assert_array_equal(here[0], there[0])
+        np.testing.assert_allclose(here[1], there[1], rtol=1e-7)  # products of other shapes
+    assert dataclasses.replace(other, folder="", watched=("mos",)) == dataclasses.replace(
+        data, folder=""
+    )
+
+
+def test_rows_that_share_a_value_are_on_one_side(cache, table, prompts, tmp_path):
+    split = written(
+        cache, str(tmp_path), prompts, holdout=0.3, holdout_by="photo", teacher="per-pair"
+    )
+    assert split.held_out()[1].shape == (split.held_out_rows, len(PAIRS))
+    photo = dict(
+        zip(
+            (row.astype(np.float16).tobytes() for row in features_of(table)),
+            table.column("photo").to_pylist(),
+            strict=True,
+        )
+    )
+    trained = {photo[row.tobytes()] for row in split.shard(0, 1)[0]}
+    held_out = {photo[row.tobytes()] for row in split.held_out()[0]}
+    assert trained
+    assert held_out
+    assert not trained & held_out
+
+
+def test_rows_without_the_column_are_left_out(cache, prompts, tmp_path):
+    column = written(cache, str(tmp_path), prompts, teacher="column:mos")
+    assert column.unused == 8 + 20
+    assert np.isfinite(column.shard(0, 1)[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"teacher": "best"}, "--teacher best must be ensemble, per-pair or column:NAME"),
+        (
+            {"teacher": "column:dmos"},
+            "--teacher column:dmos must be a column that was kept with the features (mos, photo): run "
+            "`iqa embed` with --keep dmos",
+        ),
+        ({"watch": ["photo"]}, "--watch photo must be a numeric column, not one of type string"),
+        ({"watch": ["size"]}, "--watch size must be a column that was kept with the features"),
+        ({"holdout_by": "group"}, "--holdout-by group must be a column that was kept"),
+        (
+            {"holdout": 0.001},
+            "--holdout 0.001 must be large enough to hold out 8 rows, not only 1 of 392: raise it",
+        ),
+    ],
+)
+def test_unusable_data(cache, prompts, tmp_path, options, text):
+    with pytest.raises(InputError) as raised:
+        written(cache, str(tmp_path / "data"), prompts, **options)
+    assert text in raised.value.on_command_line()
+    assert not (tmp_path / "data").exists()
+
+
+def test_each_usable_row_has_one_place(cache):
+    plan = plan_training_data(cache, 3, holdout=0.2)
+    train, held_out = plan.train_place, plan.held_out_place
+    assert ((train >= 0) | (held_out >= 0)).tolist() == [n % 50 != 0 for n in range(ROWS)]
+    assert not ((train >= 0) & (held_out >= 0)).any()
+    assert sorted(train[train >= 0]) == list(range(plan.data.rows))
+    assert sorted(held_out[held_out >= 0]) == list(range(plan.data.held_out_rows))
+    assert (train[train < 0] == -1).all()
+    assert (held_out[held_out < 0] == -1).all()

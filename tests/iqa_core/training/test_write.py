@@ -1,0 +1,57 @@
+"""Tests of iqa_core/training/write.py: the arrays hold the cache's rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from iqa_core.errors import InputError
+from iqa_core.prompts.learner import teacher_scores
+from iqa_core.scoring.scorer import margins as scoring_margins
+from iqa_core.tables.feature_cache import (
+    EMBEDDING,
+    features_of,
+)
+from tests.iqa_core.training.rows import (
+    ROWS,
+    WIDTH,
+    write_cache,
+    written,
+)
+
+
+def test_rows_are_those_of_the_cache(data, table, prompts):
+    assert (data.unused, data.rows + data.held_out_rows) == (8, 392)
+    assert 40 < data.held_out_rows < 120
+    features = features_of(table)
+    place = {row.astype(np.float16).tobytes(): n for n, row in enumerate(features)}
+    scores = teacher_scores(torch.from_numpy(scoring_margins(features, prompts))).numpy()[:, 0]
+    mos = table.column("mos").to_numpy()
+    seen = []
+    for stored, targets in (data.shard(0, 1)[:2], data.held_out()[:2]):
+        numbers = [place[row.tobytes()] for row in stored]
+        np.testing.assert_allclose(targets[:, 0], scores[numbers], rtol=0, atol=1e-12)
+        seen += numbers
+    assert sorted(seen) == [n for n in range(ROWS) if n % 50]
+    teacher, watched = data.held_out_references()
+    np.testing.assert_array_equal(teacher, data.held_out()[1][:, 0])
+    np.testing.assert_array_equal(watched[:, 0], mos[numbers])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, None])
+def test_a_row_of_status_ok_without_finite_features_is_refused(value, table, prompts, tmp_path):
+    """As where the cache's files were written again by another program."""
+    features = features_of(table).astype(np.float16)
+    missing = np.isnan(features).all(axis=1)
+    if value is None:
+        missing[33] = True
+    else:
+        features[33, 5] = value
+    flat = pa.array(features.ravel())
+    column = pa.FixedSizeListArray.from_arrays(flat, WIDTH, mask=pa.array(missing))
+    place = table.schema.get_field_index(EMBEDDING)
+    cache = write_cache(tmp_path / "features", table.set_column(place, EMBEDDING, column))
+    with pytest.raises(InputError, match=r"row 33 of m\.parquet has the status ok, but no finite"):
+        written(cache, str(tmp_path / "data"), prompts, holdout=0.2)

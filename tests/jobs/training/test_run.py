@@ -1,0 +1,72 @@
+"""Tests of jobs/training/run.py that start no Ray: steps, hyper-parameters, workers that can't fit."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import ray
+
+from iqa_core.errors import InputError
+from jobs.training.config import Config
+from jobs.training.run import _scaling, settings_of
+
+
+def config(**options):
+    return Config(features="F", output="p.safetensors", list_size=10, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({}, 500),
+        ({"steps": 7}, 7),
+        ({"epochs": 3.0}, 3 * 12),
+        ({"epochs": 3.0, "lists": "local", "num_workers": 2}, 3 * 6),
+        ({"epochs": 0.01}, 1),
+        ({"epochs": 3.0, "steps": 7}, 7),
+        ({"epochs": 0.5, "steps": 7}, 6),
+    ],
+)
+def test_steps_and_epochs_are_both_limits(options, steps):
+    assert settings_of(config(**options), 1.0, rows=125).steps == steps
+
+
+def test_hyper_parameters_are_numbers_by_name():
+    chosen = config(loss="approx-ndcg", loss_options=("temperature=0.2", "grades=3"))
+    assert settings_of(chosen, 1.0, 125).loss_options == {"temperature": 0.2, "grades": 3.0}
+    with pytest.raises(InputError) as raised:
+        settings_of(config(loss_options=("grades",)), 1.0, 125)
+    assert raised.value.on_command_line() == (
+        "--loss-options grades must be NAME=NUMBER: write it as in temperature=0.2"
+    )
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    return SimpleNamespace(resources={"CPU": 3.0, "GPU": 1.0}, possible_gpus=None)
+
+
+def test_a_machine_with_a_gpu_gives_each_worker_one(machine):
+    scaling = _scaling(config(), machine)
+    assert scaling.use_gpu
+    assert scaling.resources_per_worker == {"CPU": 1.0, "GPU": 1.0}
+    assert not _scaling(config(gpus_per_worker=0.0), machine).use_gpu
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (
+            {"num_workers": 4, "gpus_per_worker": 0.0},
+            "--num-workers 4 must be at most 3 here, with 1 CPU each of this machine's 3: use fewer, or "
+            "a cluster with --address",
+        ),
+        ({"num_workers": 3, "gpus_per_worker": 0.5}, "at most 2 here, with 0.5 GPU each of this"),
+    ],
+)
+def test_workers_that_never_fit_are_refused(machine, options, line):
+    with pytest.raises(InputError) as raised:
+        _scaling(config(**options), machine)
+    assert line in raised.value.on_command_line()
