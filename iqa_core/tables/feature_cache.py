@@ -12,7 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from iqa_core.columns import IMAGE_ID, MANIFEST_FILE, MANIFEST_ROW, URI
+from iqa_core.columns import (
+    EMBEDDING,
+    IMAGE_ID,
+    MANIFEST_FILE,
+    MANIFEST_ROW,
+    URI,
+    VIEW_LEVELS,
+    VIEWS,
+)
 from iqa_core.errors import InputError
 from iqa_core.scoring.scorer import score_features
 from iqa_core.storage.folder import Folder
@@ -36,10 +44,6 @@ __all__ = [
     "views_of",
 ]
 
-EMBEDDING = "embedding"
-#: Features of degraded copies (V x D, flat), and how strongly each was degraded (V).
-VIEWS = "views"
-VIEW_LEVELS = "view_levels"
 _OWN = {MANIFEST_FILE, MANIFEST_ROW, IMAGE_ID, URI, "status", "error", "score", "scores"}
 _OWN |= {"margins", "width", "height", EMBEDDING, VIEWS, VIEW_LEVELS}
 #: Towers of one cache and of what is done with it must agree in these parts of the fingerprint.

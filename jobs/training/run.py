@@ -76,7 +76,7 @@ from iqa_core.training.loop import (
 from ..cluster import Cluster
 from ..progress import Progress
 from ..ray_errors import as_input_error, loss
-from ..scoring.pool import Actors, waiting_for
+from ..scoring.pool import ActorPool, waiting_for
 from ..scoring.visibility import check_visible
 
 if TYPE_CHECKING:
@@ -350,7 +350,7 @@ def _data(
 def _waiting(scaling: ScalingConfig) -> str | None:
     """Return what the workers wait for, if no node could hold one."""
     each: Any = scaling.resources_per_worker
-    worker = Actors(1, each["CPU"], each.get("GPU", 0.0))
+    worker = ActorPool(1, each["CPU"], each.get("GPU", 0.0))
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return waiting_for(worker, nodes, "a training worker")
 
