@@ -73,7 +73,8 @@ def add_options(parser: argparse.ArgumentParser, config: type) -> None:
             parser.add_argument(field.name, **arguments)
             continue
         required = field.default is dataclasses.MISSING
-        default = None if required else field.default
+        # argparse sees only a value other than the default as given.
+        default = None if required or field.metadata["exclusive"] else field.default
         flag = "--" + field.name.replace("_", "-")
         group = field.metadata["exclusive"]
         if group and group not in groups:
@@ -109,6 +110,8 @@ def read_options(config: type[Config], arguments: argparse.Namespace) -> Config:
         if "help" not in field.metadata:
             continue
         value = getattr(arguments, field.name)
+        if value is None and field.metadata["exclusive"]:
+            value = field.default
         value = tuple(value) if isinstance(value, list) else value
         _check_limits(field, value)
         values[field.name] = value
