@@ -60,6 +60,7 @@ class Collector:
         commit_seconds: Seconds between commits.
         breaker: Notices outages; None ignores them.
         seen_here: Whether this process sees the image of a local path.
+        clock: Seconds from an arbitrary start, as of ``time.monotonic``.
 
     Attributes:
         statuses: Rows by status.
@@ -76,6 +77,7 @@ class Collector:
         commit_seconds: float,
         breaker: Breaker | None,
         seen_here: Callable[[str], bool],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.statuses: Counter[str] = Counter()
         self.busy = dict.fromkeys(_TIMINGS.values(), 0.0)
@@ -90,7 +92,8 @@ class Collector:
         self._here = this_node()[1]
         self._pending: list[pa.Table] = []
         self._pending_bytes = 0
-        self._last = time.monotonic()
+        self._clock = clock
+        self._last = clock()
 
     def add(self, table: pa.Table) -> None:
         """Take one finished block.
@@ -129,11 +132,11 @@ class Collector:
     @property
     def seconds_left(self) -> float:
         """Seconds until the next commit is due, a moment at least."""
-        return max(0.01, self._last + self._seconds - time.monotonic())
+        return max(0.01, self._last + self._seconds - self._clock())
 
     def commit_if_due(self) -> None:
         """Commit if the interval is over, or if many bytes are pending."""
-        if time.monotonic() - self._last >= self._seconds or self._pending_bytes >= _PART_BYTES:
+        if self._clock() - self._last >= self._seconds or self._pending_bytes >= _PART_BYTES:
             self.commit()
 
     def commit(self) -> None:
@@ -142,4 +145,4 @@ class Collector:
             self._sink.commit(pa.concat_tables(self._pending))
         self._pending.clear()
         self._pending_bytes = 0
-        self._last = time.monotonic()
+        self._last = self._clock()
