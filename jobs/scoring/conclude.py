@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from iqa_core.tables.manifest import Manifest
     from iqa_core.tables.output import Audit, Output
 
+    from ..config import OutputOptions
     from .outcome import Outcome
     from .pool import ActorPool
 
@@ -74,10 +75,10 @@ def conclude(sink: Output, outcome: Outcome, pool: ActorPool | None, max_error_r
     return _exit_status(sink, result, max_error_rate)
 
 
-def conclude_without_work(sink: Output, manifest: Manifest, max_error_rate: float) -> int:
+def conclude_without_work(sink: Output, manifest: Manifest, options: OutputOptions) -> int:
     """Audit an output that has all rows, print the result, and return the exit status: 0, 1 or 3."""
-    print(f"nothing to do: all {manifest.rows:,} rows are in {redact(sink.folder.uri)}")
-    return _exit_status(sink, audit(manifest, sink.committed.rows), max_error_rate)
+    print(f"nothing to do: all {manifest.rows:,} rows are in {redact(options.output)}")
+    return _exit_status(sink, audit(manifest, sink.committed.rows), options.max_error_rate)
 
 
 def _exit_status(sink: Output, result: Audit, max_error_rate: float) -> int:

@@ -51,7 +51,7 @@ def rescore(config: RescoreOptions) -> int:
     fingerprint = fingerprint_of_run("rescore", cache.tower, prompts, schema)
     output = Output(config.output, manifest, fingerprint)
     if not output.left_to_do():
-        return conclude_without_work(output, manifest, config.max_error_rate)
+        return conclude_without_work(output, manifest, config)
     options = options_as_json(config) | {"model": cache.fingerprint["model"]}
     with output.writing(options, config.lease_seconds):
         rows = manifest.rows - len(output.committed.rows)

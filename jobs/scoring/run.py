@@ -86,7 +86,7 @@ def run_images(
         tower = fingerprint_of_tower(config, towers, precision)
         output = Output(config.output, manifest, fingerprint_of_run(kind, tower, prompts, schema))
         if not output.left_to_do(config.retry_errors):
-            return conclude_without_work(output, manifest, config.max_error_rate)
+            return conclude_without_work(output, manifest, config)
         cluster.start()
         if manifest.folder.is_local:
             first = manifest.folder.path(manifest.files[0].name)

@@ -11,6 +11,7 @@ import pytest
 
 from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.output import Output, output_schema
+from jobs.config import OutputOptions
 from jobs.scoring.conclude import conclude, conclude_without_work, options_as_json
 from jobs.scoring.outcome import Outcome
 from jobs.scoring.pool import ActorPool
@@ -62,9 +63,11 @@ def test_too_many_failed_rows(manifest, tmp_path, capsys):
         capsys.readouterr().out
     )
     output = Output(str(tmp_path / "o"), manifest, {"model": "tiny"})
-    assert conclude_without_work(output, manifest, 0.2) == 3
-    assert "nothing to do: all 4 rows are in" in capsys.readouterr().out
-    assert conclude_without_work(output, manifest, 0.3) == 0
+    options = OutputOptions(output="s3://bucket/o", max_error_rate=0.2)
+    assert conclude_without_work(output, manifest, options) == 3
+    assert "nothing to do: all 4 rows are in s3://bucket/o\n" in capsys.readouterr().out
+    options = OutputOptions(output="s3://bucket/o", max_error_rate=0.3)
+    assert conclude_without_work(output, manifest, options) == 0
 
 
 def test_missing_rows(manifest, tmp_path, capsys):
