@@ -1,4 +1,4 @@
-"""The command ``iqa``: finds the subcommand's module, reads its options, turns errors into a line."""
+"""The command ``iqa``: finds the subcommand's module, reads its options, prints errors as one line."""
 
 from __future__ import annotations
 
@@ -26,21 +26,23 @@ __all__ = ["main"]
 COMMANDS = {
     "manifest": "list images in a Parquet manifest",
     "score": "score the images of a manifest; the same command again resumes",
-    "embed": "encode the images of a manifest once, to train on or to score later",
+    "rescore": "score the features of `iqa embed`: no image is read",
+    "embed": "encode the images of a manifest once, to train on or to rescore",
     "train": "learn better prompts from the features of `iqa embed`",
     "evaluate": "compare scores with human opinion: correlations, intervals, differences",
     "report": "show a run's scores as one HTML page",
     "verify": "prove that an output holds every row of its manifest once",
 }
 
+_BOTH = "--manifest and --features: both given, but exactly one is needed"
 _EPILOG = """exit status:
   0 done   1 failed, one line says why   2 wrong usage
   3 done, but more rows failed than --max-error-rate allows, or stopped in an outage
-  130, 143 interrupted or stopped: the same command goes on"""
+  130, 143 interrupted or stopped: the same command resumes"""
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage that argparse puts before it."""
+    """Prints errors as one line, without the usage that argparse puts before it."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {_redacted(message)} (see {self.prog} --help)\n")
@@ -58,7 +60,7 @@ def _parser(command: str | None) -> _Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         sub = commands.add_parser(name, help=summary, epilog=_EPILOG, formatter_class=formatter)
-        if name == command:  # only this one is imported: others bring what it doesn't need
+        if name == command:  # the others are not imported, as they would import more than it needs
             module = importlib.import_module(f".{name}", __package__)
             sub.description = module.__doc__
             add_options(sub, module.Config)
@@ -75,37 +77,47 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 failed, 3 done with too many failed rows. Wrong usage exits with
         2 at once.
     """
-    words = sys.argv[1:] if argv is None else list(argv)
+    arguments = sys.argv[1:] if argv is None else list(argv)
     if reason := _without_temporary_folder():
         print(f"iqa: {reason}", file=sys.stderr)
         return 1
-    command = next((word for word in words if word in COMMANDS), None)
-    arguments = _parser(command).parse_args(words)
-    module = importlib.import_module(f".{arguments.command}", __package__)
+    command = next((argument for argument in arguments if argument in COMMANDS), None)
+    if command == "score" and _has(arguments, "--features"):
+        if _has(arguments, "--manifest"):
+            print(f"iqa score: {_BOTH}", file=sys.stderr)
+            return 1
+        print("iqa score --features is an alias of iqa rescore --features", file=sys.stderr)
+        arguments[arguments.index("score")] = command = "rescore"
+    parsed = _parser(command).parse_args(arguments)
+    module = importlib.import_module(f".{parsed.command}", __package__)
     try:
-        status: int = module.run(read_options(module.Config, arguments))
+        status: int = module.run(read_options(module.Config, parsed))
     except InputError as error:
-        print(f"iqa {arguments.command}: {_redacted(error.on_command_line())}", file=sys.stderr)
+        print(f"iqa {parsed.command}: {_redacted(error.on_command_line())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"iqa {arguments.command}: interrupted", file=sys.stderr)
+        print(f"iqa {parsed.command}: interrupted", file=sys.stderr)
         return 130
     except SystemExit as error:
         if error.code != signal.SIGTERM:  # as Ray's handler exits, before and after ours
             raise
-        print(f"iqa {arguments.command}: stopped; the same command goes on", file=sys.stderr)
+        print(f"iqa {parsed.command}: stopped; the same command resumes", file=sys.stderr)
         return 128 + signal.SIGTERM
     except BrokenPipeError:  # `iqa ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except Exception:  # a fault of this program, which must not show secrets either
+    except Exception:  # a bug: the traceback, without secrets
         print(_redacted(traceback.format_exc()), end="", file=sys.stderr)
         return 1
     return status
 
 
+def _has(arguments: Sequence[str], flag: str) -> bool:
+    return any(argument.partition("=")[0] == flag for argument in arguments)
+
+
 def _without_temporary_folder() -> str | None:
-    """Return why there is no temporary folder, which torch wants at its import; make do with memory."""
+    """Use memory where no temporary folder is writable, as torch needs one; return why there is none."""
     try:
         tempfile.gettempdir()
     except FileNotFoundError as error:  # a read-only root, and no TMPDIR

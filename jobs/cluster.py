@@ -1,4 +1,4 @@
-"""The Ray that a run uses: found at an address, or started here, on loopback and for this run alone."""
+"""The Ray cluster of a run: at an address, or a local one on loopback that lives as long as the run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Cluster", "Resources", "gpus_of_node_types"]
 
 Resources = dict[str, float]
 
-#: Ray's sockets lie below its temporary folder, and the path of a socket has a limit.
+#: Ray's sockets are in its temporary folder, and the length of a socket's path is limited.
 _LONGEST_SOCKET = 107
 _SOCKET = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
 #: Where `ray up` leaves a cluster's configuration on the head node.
@@ -34,19 +34,19 @@ _BOOTSTRAP = "~/ray_bootstrap_config.yaml"
 
 
 class Cluster:
-    """The Ray that a run uses: the one this process has, that of an address, or a local one.
+    """The Ray cluster of a run: the one this process is connected to, one at an address, or a local one.
 
-    Without an address, ``RAY_ADDRESS`` counts, which Ray sets for submitted jobs. A local Ray is
-    started by :meth:`start` and not before: a run with nothing to do needs none. What was opened
-    is closed at the end of the ``with`` block.
+    Without an address, ``RAY_ADDRESS`` is used, which Ray sets for submitted jobs. A local Ray is
+    started by :meth:`start` only: a run with nothing to do needs none. What was opened is closed at
+    the end of the ``with`` block.
 
     Args:
         address: As for ``ray.init``.
 
     Attributes:
         nodes: Resources of each node that is there, as ``ray.nodes()`` has them.
-        possible_gpus: GPUs that the cluster's autoscaler could bring, those that are there included;
-            None if it is not known.
+        possible_gpus: GPUs that the cluster could have with all nodes of its autoscaler; None if it is
+            not known.
 
     Raises:
         InputError: If there is no cluster at the address, or a local one does not start.
@@ -54,8 +54,8 @@ class Cluster:
 
     def __init__(self, address: str | None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # Ray's core writes what it calls errors on the terminal, of which none concerns a user: an
-        # actor with arguments in the object store, a peer that went away. What they cost is seen by rows.
+        # Ray's core prints errors that need no action by the user, such as a peer that went away.
+        # What they cost is seen in the rows.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         self._opened = not ray.is_initialized()
         address = address or os.environ.get("RAY_ADDRESS")
@@ -104,7 +104,7 @@ class Cluster:
 
 
 def _possible_gpus(present: float) -> float | None:
-    """Return the GPUs that could come, from what the autoscaler or `ray up` says of the node types."""
+    """Return the GPUs that the cluster could have, by the node types of its autoscaler or `ray up`."""
     most = ray._private.state.state.get_max_resources_from_cluster_config()
     if most is not None:
         return max(present, float(most.get("GPU", 0)))
@@ -124,7 +124,7 @@ def gpus_of_node_types(config: Mapping[str, Any]) -> float:
         config: A cluster's configuration, such as cluster.yaml.
 
     Raises:
-        ValueError: If it is no such configuration.
+        ValueError: If it is not such a configuration.
     """
     try:
         most = config.get("max_workers", 0)
@@ -143,15 +143,17 @@ def gpus_of_node_types(config: Mapping[str, Any]) -> float:
 
 @contextmanager
 def _loopback() -> Iterator[None]:
-    """Let the Ray that starts meanwhile listen on loopback only, as it does on macOS and Windows.
+    """Make a Ray that is started in this context listen on loopback only, as on macOS and Windows.
 
     ``ray.init`` has no option for that: it replaces 127.0.0.1 by the machine's address.
     """
     name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
     before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False  # for this process, which has read the variable
+    ray_constants.ENABLE_RAY_CLUSTER = (
+        False  # for this process, which has already read the variable
+    )
     try:
-        with _variables({name: "0"}):  # for those that it starts
+        with _variables({name: "0"}):  # for the processes that it starts
             yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
@@ -159,7 +161,7 @@ def _loopback() -> Iterator[None]:
 
 @contextmanager
 def _variables(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for a time."""
+    """Set environment variables in a context."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -174,7 +176,7 @@ def _variables(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _usable_environment() -> Iterator[None]:
-    """Give a local Ray a folder for its sockets and a token, where the environment's would not do."""
+    """Give a local Ray a folder for its sockets and a token where those of the environment are unusable."""
     values = {"RAY_TMPDIR": _socket_folder()}
     if not _token_can_be_kept():
         values["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -186,7 +188,7 @@ def _socket_folder() -> str:
     """Return a folder that is writable and short enough for Ray's sockets.
 
     Raises:
-        InputError: If there is none.
+        InputError: If no folder is.
     """
     named = [name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)]
     tried = []
@@ -204,7 +206,7 @@ def _socket_folder() -> str:
 
 
 def _is_writable(folder: str) -> bool:
-    """Return whether files can be made in a folder, or in the ``ray`` that Ray makes there."""
+    """Return whether a folder is writable, or the ``ray`` that Ray creates in it."""
     inner = Path(folder, "ray")
     try:
         with tempfile.TemporaryFile(dir=inner if inner.exists() else folder):
@@ -242,7 +244,7 @@ def _check_reachable(address: str) -> None:
 
 
 def _init(what: str, **options: Any) -> None:  # noqa: ANN401 - ray.init's own
-    # Ray says here that it protects a local cluster by a token, as it should.
+    # Ray logs here that it protects a local cluster by a token, as it should.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     try:
         with _import_folder(), _without_noise():
@@ -256,7 +258,7 @@ def _init(what: str, **options: Any) -> None:  # noqa: ANN401 - ray.init's own
 
 @contextmanager
 def _without_noise() -> Iterator[None]:
-    """Hold back what Ray's core says of its own log level; anything else it writes comes through."""
+    """Drop the lines of Ray's core on its own log level from standard error; pass on all others."""
     sys.stderr.flush()
     terminal = os.dup(2)
     try:
@@ -276,10 +278,10 @@ def _without_noise() -> Iterator[None]:
 
 @contextmanager
 def _import_folder() -> Iterator[None]:
-    """Decide what Ray puts first on its workers' import path, which is the working folder.
+    """Change to the folder that Ray is to put first on its workers' import path.
 
-    That may hold anybody's ``jobs.py`` or ``iqa_core.py``. From the repository, workers need its root;
-    installed, they need nothing, so a folder without Python files stands there.
+    Ray takes the working folder, which may hold a ``jobs.py`` or ``iqa_core.py`` of the user. From the
+    repository, workers need its root; installed, they need none, so a folder without Python files is used.
     """
     if __package__ == "jobs":
         folder = Path(__file__).parents[1]

@@ -1,4 +1,4 @@
-"""Options that `iqa score` and `iqa embed` share."""
+"""Options that several commands share, grouped by what obeys them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Literal
 
 from iqa_core.fetch.fetcher import DEFAULT_MAX_BYTES
 from iqa_core.images.decode import DEFAULT_MAX_PIXELS
+from iqa_core.prompts.pairs import DEFAULT_PAIRS, NAMED_PAIRS
 
 from .options import option
 
-__all__ = ["ImageConfig"]
+__all__ = ["ImageOptions", "OutputOptions", "PromptOptions", "RescoreOptions"]
 
 #: The statuses of ``iqa_core.errors.Status`` but ``ok``; a test holds the two together.
 RetryKind = Literal[
@@ -31,11 +32,72 @@ RetryKind = Literal[
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageConfig:
-    """What to read, with which tower, on what, and where to."""
+class OutputOptions:
+    """Where rows are written, by whatever makes them."""
 
     output: str = option(
         help="folder to write to, local or remote; the same command again resumes", metavar="O"
+    )
+    max_error_rate: float = option(
+        0.05,
+        help="exit with status 3 if a larger share of rows could not be scored; the output is "
+        "complete all the same",
+        metavar="X",
+        minimum=0,
+        maximum=1,
+    )
+    lease_seconds: float = option(
+        30.0,
+        help="after a crash on another machine, a new run may take over the output after this many "
+        "seconds",
+        metavar="S",
+        minimum=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptOptions:
+    """What image features are scored by."""
+
+    pairs: str = option(
+        DEFAULT_PAIRS,
+        help=f"base prompt pairs: {', '.join(NAMED_PAIRS)}, or a TOML file with [[pair]] tables",
+        metavar="NAME|FILE",
+        exclusive="prompts",
+    )
+    prompts: str | None = option(
+        None,
+        help="prompt file of `iqa train`, instead of --pairs",
+        metavar="P.safetensors",
+        exclusive="prompts",
+    )
+    logit_scale: float | None = option(
+        None,
+        help="factor on cosine differences (default: the model's own; 1 gives plain cosines)",
+        metavar="G",
+        above=0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RescoreOptions(OutputOptions, PromptOptions):
+    """What to score from features: no image is read, and no Ray is used."""
+
+    features: str = option(help="output of `iqa embed` or `iqa score --embeddings`", metavar="F")
+    keep: tuple[str, ...] = option(
+        (),
+        help="columns to carry into the output (default: all that the features carry)",
+        metavar="COLUMN",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(OutputOptions):
+    """What to read, with which model, and on what."""
+
+    manifest: str = option(
+        help="Parquet file, glob or folder with a uri or an image column, local or remote",
+        metavar="M",
     )
     model: str = option(
         "tiny",
@@ -43,12 +105,12 @@ class ImageConfig:
         "or NAME@FILE with local weights",
     )
     resolution: Literal["model", "native"] = option(
-        "model", help="resize to the tower's input, or keep each image's size (ResNets only)"
+        "model", help="resize to the model's input, or keep each image's size (ResNets only)"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto",
-        help="arithmetic of the tower; auto is what the output was begun with, else fp16 on GPUs and fp32 "
-        "on CPUs",
+        help="arithmetic of the image tower; auto is that of the output's earlier rows, else fp16 on "
+        "GPUs and fp32 on CPUs",
     )
     decode: Literal["fast", "exact"] = option(
         "fast", help="fast uses JPEG's scaled decoding; exact equals open_clip's transform"
@@ -56,7 +118,7 @@ class ImageConfig:
     batch_size: int = option(32, help="images in one forward pass", metavar="N", minimum=1)
     num_actors: int | None = option(
         None,
-        help="scoring actors at most (default: one for each GPU, or all CPUs but one)",
+        help="maximum number of scoring actors (default: one for each GPU, or all CPUs but one)",
         metavar="N",
         minimum=1,
     )
@@ -73,20 +135,12 @@ class ImageConfig:
     keep: tuple[str, ...] = option(
         (), help="columns of the manifest to carry into the output", metavar="COLUMN"
     )
-    max_error_rate: float = option(
-        0.05,
-        help="exit with status 3 if a larger share of rows could not be scored; the output is "
-        "complete all the same",
-        metavar="X",
-        minimum=0,
-        maximum=1,
-    )
     timeout: float = option(
         30.0, help="seconds for one attempt to fetch an image", metavar="S", above=0
     )
     retries: int = option(
         3,
-        help="further attempts after throttling, time-outs, network errors",
+        help="further attempts after throttling, time-outs and network errors",
         metavar="N",
         minimum=0,
     )
@@ -104,26 +158,23 @@ class ImageConfig:
     )
     allow_prefix: tuple[str, ...] = option(
         (),
-        help="read only what begins with one of these and what lies beside the manifest; this also "
+        help="read only images whose URI begins with one of these or that lie beside the manifest; also "
         "allows local files and hosts of a private network",
         metavar="URI",
     )
     commit_seconds: float = option(
-        30.0, help="write a part file this often: what a crash costs at most", metavar="S", above=0
+        30.0,
+        help="seconds between part files; a crash loses at most this much finished work",
+        metavar="S",
+        above=0,
     )
     retry_errors: tuple[RetryKind, ...] = option(
-        (), help="do rows with these statuses again, such as timeout or network", metavar="KIND"
+        (), help="retry rows with these statuses, such as timeout or network", metavar="KIND"
     )
     skip_damaged: bool = option(
         False,
-        help="score the rest of a manifest file whose data are damaged; the rows that this costs get the "
-        "status unreadable",
-    )
-    lease_seconds: float = option(
-        30.0,
-        help="after a crash on another machine, a new run may take over after so long",
-        metavar="S",
-        minimum=1,
+        help="score the rest of a manifest file whose data are damaged; the lost rows get the status "
+        "unreadable",
     )
     address: str | None = option(
         None,

@@ -1,4 +1,4 @@
-"""Encode the images of a manifest once, for `iqa train` and `iqa score --features`.
+"""Encode the images of a manifest once, for `iqa train` and `iqa rescore`.
 
 Writes part-*.parquet with float16 image features. The same command again resumes.
 """
@@ -9,24 +9,20 @@ from dataclasses import dataclass
 
 from iqa_core.errors import InputError
 
-from .config import ImageConfig
+from .config import ImageOptions
 from .options import option
 
 __all__ = ["Config", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(ImageConfig):
+class Config(ImageOptions):
     """Options of ``iqa embed``."""
 
-    manifest: str = option(
-        help="Parquet file, glob or folder with a uri or an image column, local or remote",
-        metavar="M",
-    )
     views: int = option(
         0,
-        help="also encode so many degraded copies of each image (blur, noise, JPEG, ...), whose order "
-        "is known: `iqa train` learns from it",
+        help="also encode N degraded copies of each image (blur, noise, JPEG, ...), whose order is known: "
+        "`iqa train` learns from it",
         metavar="N",
         minimum=0,
         maximum=32,
@@ -41,6 +37,4 @@ def run(config: Config) -> int:
         )
     from .scoring.run import run_images
 
-    return run_images(
-        config, config.manifest, kind="embed", prompts_of=None, embeddings=True, views=config.views
-    )
+    return run_images(config, kind="embed", prompts_of=None, embeddings=True, views=config.views)

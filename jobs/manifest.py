@@ -28,9 +28,9 @@ class Config:
 
     images: tuple[str, ...] = option(
         help="folders (searched to any depth), globs, images, tar shards, CSV and TSV files with a column "
-        "of paths or URIs, whose other columns are kept, or .txt files with one of them a line; also on "
-        "s3:// and whatever fsspec reads; or the folder of a benchmark's official release, whose opinions "
-        "become columns",
+        "of paths or URIs, whose other columns are kept, or .txt files with a path or URI a line; also on "
+        "s3:// and other filesystems of fsspec; or the folder of a benchmark's official release, whose "
+        "opinion scores become columns",
         metavar="IMAGES",
         positional=True,
     )
@@ -43,17 +43,17 @@ class Config:
     )
     release: str = option(
         "auto",
-        help="which release the folder is: auto recognises it by its files, none lists the images; "
+        help="the folder's release: auto recognises it by its files, none lists the images; "
         f"or {', '.join(RELEASES)}",
         metavar="NAME",
     )
 
 
 def run(config: Config) -> int:
-    """Write the manifest and say what is in it."""
+    """Write the manifest and print a summary."""
     name = _release(config)
     table: pa.Table
-    summary: dict[str, Any] = {"sources": [printable(redact(one)) for one in config.images]}
+    summary: dict[str, Any] = {"sources": [printable(redact(image)) for image in config.images]}
     if name is None:
         table, report = find_images(config.images, config.uri_column)
         notes = [*report.notes, *report.lines()]
@@ -66,14 +66,14 @@ def run(config: Config) -> int:
     write_manifest(table, config.output, summary)
     extra = [column for column in table.column_names if column != "uri"]
     of = f" of {RELEASES[name].title}" if name else ""
-    _say(f"{redact(config.output)}: {len(table):,} images{of}; columns uri, {', '.join(extra)}")
+    _print(f"{redact(config.output)}: {len(table):,} images{of}; columns uri, {', '.join(extra)}")
     for note in notes:
-        _say(note)
+        _print(note)
     return 0
 
 
-def _say(line: str) -> None:
-    """Print a line, whatever signs the terminal can show."""
+def _print(line: str) -> None:
+    """Print a line, with escapes for characters that the terminal can't show."""
     encoding = sys.stdout.encoding or "utf-8"
     print(printable(line).encode(encoding, "backslashreplace").decode(encoding))
 
@@ -97,7 +97,7 @@ def _release(config: Config) -> str | None:
     source = config.images[0]
     try:
         folder = Folder.of(source)
-        if any(sign in folder.root for sign in "*?[") or not folder.fs.isdir(folder.root):
+        if any(character in folder.root for character in "*?[") or not folder.fs.isdir(folder.root):
             return None
     except (OSError, ImportError, ValueError) as error:
         raise InputError(f"{source} can't be read: {error}") from error

@@ -1,4 +1,4 @@
-"""Command lines derived from frozen configuration dataclasses, so that the two can't drift apart."""
+"""Command lines derived from frozen configuration dataclasses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def option(
     minimum: float | None = None,
     above: float | None = None,
     maximum: float | None = None,
-) -> Any:  # noqa: ANN401 - stands where a field's default does, as dataclasses.field itself
+    exclusive: str | None = None,
+) -> Any:  # noqa: ANN401 - as dataclasses.field
     """Describe one field of a configuration as an option of the command line.
 
     Args:
@@ -41,15 +42,18 @@ def option(
         minimum: Lowest allowed value.
         above: Limit below all allowed values.
         maximum: Highest allowed value.
+        exclusive: Name of a group of options of which only one may be given.
     """
     limits = {"minimum": minimum, "above": above, "maximum": maximum}
     metadata = {"help": help, "metavar": metavar, "positional": positional, **limits}
+    metadata["exclusive"] = exclusive
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def add_options(parser: argparse.ArgumentParser, config: type) -> None:
     """Add the options of a configuration dataclass to a parser."""
     hints = get_type_hints(config)
+    groups: dict[str, Any] = {}
     for field in dataclasses.fields(config):
         if "help" not in field.metadata:
             continue
@@ -69,15 +73,20 @@ def add_options(parser: argparse.ArgumentParser, config: type) -> None:
             parser.add_argument(field.name, **arguments)
             continue
         required = field.default is dataclasses.MISSING
-        default = None if required else field.default
+        # argparse sees only a value other than the default as given.
+        default = None if required or field.metadata["exclusive"] else field.default
         flag = "--" + field.name.replace("_", "-")
-        parser.add_argument(flag, required=required, default=default, **arguments)
+        group = field.metadata["exclusive"]
+        if group and group not in groups:
+            groups[group] = parser.add_mutually_exclusive_group()
+        target = groups[group] if group else parser
+        target.add_argument(flag, required=required, default=default, **arguments)
 
 
 def _unwrap(hint: Any) -> tuple[Any, bool]:  # noqa: ANN401 - type hints have no common type
     """Return the type of one value, and whether there may be several."""
     if get_origin(hint) in (Union, types.UnionType):
-        hint = next(one for one in get_args(hint) if one is not type(None))
+        hint = next(kind for kind in get_args(hint) if kind is not type(None))
     if get_origin(hint) is tuple:
         return get_args(hint)[0], True
     return hint, False
@@ -85,8 +94,8 @@ def _unwrap(hint: Any) -> tuple[Any, bool]:  # noqa: ANN401 - type hints have no
 
 def _help(field: dataclasses.Field[Any]) -> str:
     text = str(field.metadata["help"]).replace("%", "%%")
-    hidden = (dataclasses.MISSING, None, False, True)  # by identity: 0 and 1 are to be shown
-    shown = field.default != () and not any(field.default is one for one in hidden)
+    hidden = (dataclasses.MISSING, None, False, True)  # by identity: 0 and 1 are shown
+    shown = field.default != () and not any(field.default is value for value in hidden)
     return f"{text} (default: {field.default})" if shown else text
 
 
@@ -101,6 +110,8 @@ def read_options(config: type[Config], arguments: argparse.Namespace) -> Config:
         if "help" not in field.metadata:
             continue
         value = getattr(arguments, field.name)
+        if value is None and field.metadata["exclusive"]:
+            value = field.default
         value = tuple(value) if isinstance(value, list) else value
         _check_limits(field, value)
         values[field.name] = value
@@ -113,4 +124,6 @@ def _check_limits(field: dataclasses.Field[Any], value: Any) -> None:  # noqa: A
     for key, holds, words in _LIMITS:
         limit = field.metadata[key]
         if limit is not None and not holds(value, limit):
-            raise InputError(f"--{field.name.replace('_', '-')} {value} must be {words} {limit}")
+            default = "the default" if field.default is None else str(field.default)
+            fix = f"leave {{{field.name}}} out for {default}"
+            raise InputError(argument=field.name, value=value, limit=f"{words} {limit}", fix=fix)

@@ -1,4 +1,4 @@
-"""Progress that a person can follow, in a terminal and in a job's log."""
+"""Progress lines for a terminal and for a job's log."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Says on standard error how far a run is: one line that moves, or one now and then in a log.
+    """Prints progress on standard error: one line that is updated, or a line every 15 s in a log.
 
     Args:
         total: Rows to do.
@@ -37,14 +37,14 @@ class Progress:
     def __init__(self, total: int) -> None:
         self._total = total
         self._statuses: dict[str, int] = {}
-        self._moving = sys.stderr.isatty()
-        self._began = self._said = time.monotonic()
+        self._is_terminal = sys.stderr.isatty()
+        self._began = self._printed = time.monotonic()
         self._first: tuple[float, int] | None = None
-        self._done_when_said = -1
-        self._waiting: tuple[float, float] | None = None  # since when, and when it was said
+        self._done_when_printed = -1
+        self._waiting: tuple[float, float] | None = None  # when it began, and when it was printed
 
     def add(self, statuses: Mapping[str, int]) -> None:
-        """Take the counts by status of all rows so far."""
+        """Set the counts by status of all rows so far."""
         self._statuses = dict(statuses)
         self._waiting = None
         if self._first is None:
@@ -55,43 +55,43 @@ class Progress:
         return sum(self._statuses.values())
 
     def tick(self) -> None:
-        """Say something if it is time to."""
-        wait = _TERMINAL_SECONDS if self._moving else _LOG_SECONDS
-        if time.monotonic() - self._said >= wait:
-            self._say()
+        """Print the line if it is due."""
+        wait = _TERMINAL_SECONDS if self._is_terminal else _LOG_SECONDS
+        if time.monotonic() - self._printed >= wait:
+            self._print()
 
     def wait_for(self, what: str | None) -> None:
-        """Say every half minute that the run waits, what for and since when; None: it doesn't."""
+        """Print every half minute what the run waits for, and since when; None if it doesn't wait."""
         now = time.monotonic()
         if what is None:
             self._waiting = None
             return
-        since, said = self._waiting or (now, -math.inf)
-        if now - said >= _WAIT_SECONDS:
-            said = now
+        since, printed = self._waiting or (now, -math.inf)
+        if now - printed >= _WAIT_SECONDS:
+            printed = now
             waited = f", for {duration(now - since)} so far" if now - since >= 1 else ""
             self.say(f"{what}{waited}; Ctrl-C or `ray job stop` ends the wait")
-        self._waiting = (since, said)
+        self._waiting = (since, printed)
 
     def say(self, line: str) -> None:
-        """Write a line of its own."""
-        sys.stderr.write(f"\r\x1b[K{line}\n" if self._moving else f"{line}\n")
+        """Print a line of its own."""
+        sys.stderr.write(f"\r\x1b[K{line}\n" if self._is_terminal else f"{line}\n")
         sys.stderr.flush()
-        self._said = time.monotonic()
+        self._printed = time.monotonic()
 
     def close(self) -> None:
-        """Say where it ended."""
-        if self._done != self._done_when_said:
-            self._say()
-        if self._moving:
+        """Print the final line."""
+        if self._done != self._done_when_printed:
+            self._print()
+        if self._is_terminal:
             sys.stderr.write("\n")
 
-    def _say(self) -> None:
+    def _print(self) -> None:
         line = self.line(time.monotonic())
-        sys.stderr.write(f"\r\x1b[K{line}" if self._moving else f"{line}\n")
+        sys.stderr.write(f"\r\x1b[K{line}" if self._is_terminal else f"{line}\n")
         sys.stderr.flush()
-        self._said = time.monotonic()
-        self._done_when_said = self._done
+        self._printed = time.monotonic()
+        self._done_when_printed = self._done
 
     def line(self, now: float) -> str:
         """Return the line for a moment of ``time.monotonic()``."""

@@ -1,4 +1,4 @@
-"""What went wrong in Ray's hands, in one line that is true."""
+"""Turns errors of Ray Data and Ray Train into one line: the cause, what is safe, what to do."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ __all__ = [
 
 _LONGEST = 300
 
-#: Losses of machines, memory and connections: the same work may succeed when it is done again.
-_PASSING = (
+#: Losses of machines, memory and connections: the same work may succeed when it is retried.
+_RETRYABLE = (
     ray.exceptions.ActorUnavailableError,
     ray.exceptions.GetTimeoutError,
     ray.exceptions.NodeDiedError,
@@ -68,17 +68,17 @@ def this_node() -> tuple[str, str]:
 
 
 def node_name(address: str, node: str) -> str:
-    """Return what a node is called in messages: several may share an address."""
+    """Return the name of a node in messages; several nodes may share an address."""
     return f"node {address} ({node[:8]})"
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and what it stands for, from Ray's own to the one that was raised."""
+    """Yield an error and its causes, from Ray's wrapper to what the task raised."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         yield error
-        # Ray Train calls what became of a worker its failure.
+        # Ray Train keeps the error of a lost worker under another name.
         error = (
             getattr(error, "cause", None)
             or getattr(error, "health_check_failure", None)
@@ -87,34 +87,35 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def user_error(error: BaseException) -> InputError | None:
-    """Return the :class:`InputError` that a task raised, if that is what an error of Ray's is about."""
-    for one in chain(error):
-        if isinstance(one, InputError) and not _is_rays(one):
+    """Return the :class:`InputError` that a task raised, if it is the cause of an error of Ray."""
+    for cause in chain(error):
+        if isinstance(cause, InputError) and not _is_rays(cause):
             # Ray Data appends advice on its retries to the message, which is one line.
-            one.args = (str(one).partition("\n")[0], *one.args[1:])
-            return one
+            cause.args = (str(cause).partition("\n")[0], *cause.args[1:])
+            return cause
     return None
 
 
 def node_error(error: BaseException) -> NodeError | None:
-    """Return the :class:`NodeError` that a task raised, if that is what an error of Ray's is about."""
+    """Return the :class:`NodeError` that a task raised, if it is the cause of an error of Ray."""
     return next(
-        (one for one in chain(error) if isinstance(one, NodeError) and not _is_rays(one)), None
+        (cause for cause in chain(error) if isinstance(cause, NodeError) and not _is_rays(cause)),
+        None,
     )
 
 
 def _is_rays(error: BaseException) -> bool:
-    """Return whether it is Ray's wrapper, which also is an instance of what it wraps."""
+    """Return whether an error is Ray's wrapper, which also is an instance of what it wraps."""
     return isinstance(error, ray.exceptions.RayError)
 
 
 def loss(error: BaseException) -> BaseException | None:
-    """Return what was lost, if the same work may succeed when it is done again; None otherwise."""
-    return next((one for one in chain(error) if isinstance(one, _PASSING)), None)
+    """Return what was lost, if a retry of the same work may succeed; None otherwise."""
+    return next((cause for cause in chain(error) if isinstance(cause, _RETRYABLE)), None)
 
 
 def as_input_error(error: BaseException) -> InputError:
-    """Return one line: what happened, what is safe, and whether the same command can go on.
+    """Return one line: what happened, what is safe, and whether the same command can resume.
 
     Args:
         error: What Ray Data or Ray Train raised.
@@ -125,17 +126,17 @@ def as_input_error(error: BaseException) -> InputError:
     if lost is not None:
         return InputError(
             f"Ray lost part of the work for good ({_reason(lost)}); what was finished is safe, and the "
-            "same command goes on from there"
+            "same command resumes"
         )
     innermost = list(chain(error))[-1]
     return InputError(
-        f"a task failed ({_reason(innermost)}); what was finished is safe, but the same command may meet "
-        "this again: the workers' own words are in Ray's session logs"
+        f"a task failed ({_reason(innermost)}); what was finished is safe, but the same command may fail "
+        "again: see the workers' output in Ray's session logs"
     )
 
 
 def _reason(error: BaseException) -> str:
-    """Return an error's class and the line of its text that says most."""
+    """Return an error's class and the most informative line of its text."""
     lines = [line.strip() for line in str(error).splitlines()]
     lines = [line for line in lines if line and not set(line) <= set("^~ ")]
     # Ray's errors end with the text of what was raised; others begin with what matters.

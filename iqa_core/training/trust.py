@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from iqa_core.columns import EMBEDDING, VIEW_LEVELS, VIEWS
 from iqa_core.prompts.learner import teacher_scores
 from iqa_core.scoring.scorer import margins
-from iqa_core.tables.feature_cache import EMBEDDING, VIEW_LEVELS, VIEWS, features_of, views_of
+from iqa_core.tables.feature_cache import features_of, views_of
 from iqa_core.training.known_order import known_order_agreement, reliability
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from iqa_core.columns import IDENTITY
+from iqa_core.columns import EMBEDDING, IDENTITY, VIEW_LEVELS, VIEWS
 from iqa_core.errors import InputError
 from iqa_core.prompts.learner import teacher_scores
 from iqa_core.scoring.scorer import margins
 from iqa_core.storage.folder import Folder
-from iqa_core.tables.feature_cache import EMBEDDING, VIEW_LEVELS, VIEWS, features_of, views_of
+from iqa_core.tables.feature_cache import features_of, views_of
 from iqa_core.training.data import ARRAY_TYPES, DATA, TRAIN_ARRAYS
 from iqa_core.training.split import numbers_of
 from iqa_core.training.trust import ensemble_scores, measure_trust

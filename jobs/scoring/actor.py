@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from iqa_core.tables.feature_cache import feature_column
 from iqa_core.tables.unscored import unscored_as_errors
 
 from ..ray_errors import NodeError, this_node
-from .settings import (
+from .stage_columns import (
     DECODE_SECONDS,
     DECODED_ON,
     DEVICE,
@@ -34,25 +33,13 @@ from .settings import (
 if TYPE_CHECKING:
     from iqa_core.clip.load import ImageTower
 
-    from .pool import Actors
-    from .settings import Encoding
+    from .pool import ActorPool
+    from .settings import ScoreSettings
 
-__all__ = ["DeviceLosses", "TowerActor"]
+__all__ = ["TowerActor"]
 
-#: Actors whose device a block may break before its rows are given up.
+#: Devices that a block may break before its rows become model errors.
 _DEVICE_LOSSES = 2
-
-
-class DeviceLosses:
-    """Counts how often a block broke a device (a Ray actor: retries run in other processes)."""
-
-    def __init__(self) -> None:
-        self._losses: Counter[str] = Counter()
-
-    def add(self, block: str) -> int:
-        """Count one loss; return how many there were."""
-        self._losses[block] += 1
-        return self._losses[block]
 
 
 class TowerActor:
@@ -61,29 +48,29 @@ class TowerActor:
     Args:
         tower: The pickled reference of the image tower. Pickled, it is pinned in the object store
             for as long as the driver lives, so that a restarted actor finds it.
-        encoding: What to do.
-        actors: The pool that this one belongs to.
-        losses: Handle of the run's :class:`DeviceLosses`.
+        settings: How pixels become scores.
+        pool: The pool that this actor belongs to.
+        losses: Handle of the run's :class:`jobs.scoring.device_losses.DeviceLosses`.
     """
 
     def __init__(
         self,
         tower: bytes,
-        encoding: Encoding,
-        actors: Actors,
-        losses: Any,  # noqa: ANN401 - a handle, whose methods Ray makes
+        settings: ScoreSettings,
+        pool: ActorPool,
+        losses: Any,  # noqa: ANN401 - an actor handle has no static type
     ) -> None:
-        torch.set_num_threads(max(1, int(actors.cpus)))
-        self.encoding = encoding
+        torch.set_num_threads(max(1, int(pool.cpus)))
+        self.settings = settings
         self.losses = losses
         self.block = ""
         self.out_of_memory = 0
         self.failure: NodeError | None = None
         node, name = this_node()
-        device = "cuda" if actors.gpus else "cpu"
+        device = "cuda" if pool.gpus else "cpu"
         try:
             self.tower: ImageTower = ray.get(ray.cloudpickle.loads(tower))
-            self.tower = self.tower.to_device(device, encoding.precision)
+            self.tower = self.tower.to_device(device, settings.precision)
         except Exception as error:
             # Raised by the first call instead of here: Ray keeps only the text of what is raised here.
             lines = str(error).splitlines() or [""]
@@ -103,14 +90,14 @@ class TowerActor:
         self.block = "-".join(str(table.column(name)[0]) for name in IDENTITY) if table else ""
         began = time.perf_counter()
         places, images = self._images(table)
-        copies = 1 + self.encoding.views
-        shape = (len(table) * copies, self.encoding.width)
+        copies = 1 + self.settings.views
+        shape = (len(table) * copies, self.settings.width)
         features = np.full(shape, np.nan, dtype=np.float32)
         status = table.column("status").to_pylist()
         error = table.column("error").to_pylist()
-        for start in range(0, len(images), self.encoding.batch_size):
-            stop = start + self.encoding.batch_size
-            encoded, failed = encode_images(self._encode, images[start:stop], self.encoding.width)
+        for start in range(0, len(images), self.settings.batch_size):
+            stop = start + self.settings.batch_size
+            encoded, failed = encode_images(self._encode, images[start:stop], self.settings.width)
             features[places[start:stop]] = encoded
             for position, reason in failed.items():
                 place = places[start + position] // copies
@@ -121,11 +108,11 @@ class TowerActor:
         uris = [uri and redact(uri) for uri in table.column(URI).to_pylist()]
         columns[URI] = pa.array(uris, pa.string())
         columns |= {"status": pa.array(status, pa.string()), "error": pa.array(error, pa.string())}
-        columns |= _result_columns(features, self.encoding)
+        columns |= _result_columns(features, self.settings)
         columns |= self._measurements(len(table), time.perf_counter() - began)
-        schema = pa.schema([*self.encoding.schema, *_MEASURED])
+        schema = pa.schema([*self.settings.schema, *_MEASURED])
         rows = pa.table({field.name: columns[field.name] for field in schema}).cast(schema)
-        return unscored_as_errors(rows)  # here too, so that the run counts what it writes
+        return unscored_as_errors(rows)  # also in the sink; here so that the run's counts agree
 
     def _measurements(self, rows: int, seconds: float) -> dict[str, pa.Array]:
         halved = [self.out_of_memory] + [0] * (rows - 1)
@@ -139,11 +126,11 @@ class TowerActor:
         try:
             features: torch.Tensor = self.tower.encode(pixels)
         except torch.OutOfMemoryError:
-            self.out_of_memory += 1  # `encode_images` halves the batch and goes on
+            self.out_of_memory += 1  # `encode_images` halves the batch
             raise
         except torch.AcceleratorError:
-            # After such an error this process can't use the device any more, so that each image
-            # would fail. Another actor does these rows again, unless they broke several.
+            # After such an error this process can't use the device any more, and every image would
+            # fail. Another actor retries these rows, unless they broke several devices.
             if ray.get(self.losses.add.remote(self.block)) <= _DEVICE_LOSSES:
                 os._exit(71)
             raise
@@ -152,11 +139,11 @@ class TowerActor:
     def _images(self, table: pa.Table) -> tuple[list[int], list[np.ndarray]]:
         places: list[int] = []
         images: list[np.ndarray] = []
-        preprocess = self.encoding.preprocess
-        sizes = zip(table.column(HEIGHT).to_pylist(), table.column(WIDTH).to_pylist(), strict=True)
-        for place, (pixels, size) in enumerate(zip(table.column(PIXELS), sizes, strict=True)):
+        size = self.settings.size
+        stored = zip(table.column(HEIGHT).to_pylist(), table.column(WIDTH).to_pylist(), strict=True)
+        for place, (pixels, own) in enumerate(zip(table.column(PIXELS), stored, strict=True)):
             if pixels.is_valid:
-                shape = (*(preprocess.size if preprocess else size), 3)
+                shape = (*(size or own), 3)
                 copies = np.frombuffer(pixels.as_buffer(), np.uint8).reshape(-1, *shape)
                 places += range(place * len(copies), (place + 1) * len(copies))
                 images += list(copies)
@@ -179,16 +166,16 @@ def _device_name(device: str) -> str:
     return device.upper() if device == "cpu" else device
 
 
-def _result_columns(features: np.ndarray, encoding: Encoding) -> dict[str, pa.Array]:
-    """Return the columns that come of a row's features, and of those of its degraded copies."""
-    # A row whose copy failed has failed, so that its score and its views are both there or neither.
+def _result_columns(features: np.ndarray, settings: ScoreSettings) -> dict[str, pa.Array]:
+    """Return the columns made from the features of rows and of their degraded copies."""
+    # A row whose copy failed has failed: its score and its views are both present or both null.
     features = np.where(np.isfinite(features).all(axis=1, keepdims=True), features, np.nan)
-    own = features[:, : encoding.width]
+    own = features[:, : settings.width]
     columns: dict[str, pa.Array] = {}
-    if encoding.prompts is not None:
-        columns |= score_columns(own, encoding.prompts)
-    if EMBEDDING in encoding.schema.names:
+    if settings.prompts is not None:
+        columns |= score_columns(own, settings.prompts)
+    if EMBEDDING in settings.schema.names:
         columns[EMBEDDING] = feature_column(own)
-    if encoding.views:
-        columns[VIEWS] = feature_column(features[:, encoding.width :])
+    if settings.views:
+        columns[VIEWS] = feature_column(features[:, settings.width :])
     return columns

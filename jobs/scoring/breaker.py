@@ -1,4 +1,4 @@
-"""Notices an outage: when a host or bucket fails row after row, a run stops instead of going on."""
+"""Circuit breaker: a run stops when the images of a host or bucket fail row after row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Breaker"]
 
-#: Failures that tell of the store and not of the image.
+#: Failures of the store, not of the image.
 _OUTAGE = {Status.FORBIDDEN, Status.NETWORK, Status.THROTTLED, Status.TIMEOUT}
 _WINDOW = 300
 _SHARE = 0.9
@@ -24,12 +24,12 @@ _HOSTS = 10_000
 
 
 class Breaker:
-    """Watches the last rows of each host.
+    """Watches the statuses of the last rows of each host.
 
     Args:
         base: The manifest's folder, from which images with relative paths come.
-        window: Rows of a host that are looked at.
-        share: It breaks if at least this share of them failed alike.
+        window: Last rows of a host that count.
+        share: The breaker opens if at least this share of them has the same failure.
     """
 
     def __init__(self, base: str = "", window: int = _WINDOW, share: float = _SHARE) -> None:
@@ -40,7 +40,7 @@ class Breaker:
         self.broken: tuple[str, str] | None = None
 
     def add(self, uris: Sequence[str | None], statuses: Sequence[str]) -> str | None:
-        """Take rows as they come; return what is wrong, once something is.
+        """Add rows; return a description of the outage once there is one.
 
         Args:
             uris: Of each row; None for images that are inside the manifest.
@@ -56,7 +56,7 @@ class Breaker:
                 self._last[host].append(status)
                 self._last.move_to_end(host)
                 touched.add(host)
-        # A crawl has millions of hosts: those that had no row for long are forgotten.
+        # A crawl has millions of hosts: the least recently used are dropped.
         while len(self._last) > _HOSTS:
             self._last.popitem(last=False)
         for host in touched & self._last.keys():
@@ -74,7 +74,7 @@ class Breaker:
         return self._base if uri and not has_scheme(uri) else host_of(uri)
 
     def without_victims(self, table: pa.Table) -> pa.Table:
-        """Return the rows of a table that are worth keeping: not those that the outage failed."""
+        """Return the rows of a table without those that failed in the outage."""
         if self.broken is None:
             return table
         host, status = self.broken

@@ -1,8 +1,8 @@
-"""Hostile files: decoders written in C may crash or hang on them, and must not take the job along.
+"""Hostile files: a C decoder may crash or hang on one, which must not end the job.
 
-Images are decoded in the Ray worker itself, where that is fastest. If it dies, or a watchdog ends it
-because one image takes too long, Ray runs the task again; the second time each image is decoded in a
-child process, so that the culprit becomes a row with an error and all others are decoded.
+Images are decoded in the Ray worker itself, which is fastest. If the worker dies, or a watchdog ends it
+because one image takes too long, Ray retries the task; in the retry each image is decoded in a child
+process, so that only the image that crashes or hangs becomes a row with an error.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ T = TypeVar("T")
 
 
 def is_second_try() -> bool:
-    """Return whether Ray runs this task again because its worker died."""
-    worker: Any = ray._private.worker.global_worker  # the public context does not say it
+    """Return whether this is a retry of a task whose worker died."""
+    worker: Any = ray._private.worker.global_worker  # not in the public context
     return bool(worker.connected and worker.core_worker.get_current_task_attempt_number() > 0)
 
 
@@ -51,7 +51,7 @@ class Watchdog:
                 os._exit(70)
 
     def call(self, function: Callable[[bytes], T], data: bytes) -> T:
-        """Return what a function makes of some data, or end the process."""
+        """Return ``function(data)``, or end the process at the time limit."""
         self._deadline = time.monotonic() + self._seconds
         try:
             return function(data)
@@ -64,7 +64,7 @@ class Watchdog:
 
 
 class Isolated:
-    """Calls a function in a child process, which may die or hang; the next call has a new one.
+    """Calls a function in a child process; if it dies or hangs, the next call starts a new one.
 
     Args:
         function: Takes bytes; anything that cloudpickle takes.
@@ -79,7 +79,7 @@ class Isolated:
         self._pipe: Any = None
 
     def call(self, function: Callable[[bytes], T], data: bytes) -> T:
-        """Return what the function makes of some data.
+        """Return the function's result for some data.
 
         Raises:
             ImageError: If the child died or took too long.
@@ -94,7 +94,7 @@ class Isolated:
                 raise ImageError(
                     Status.DECODE_ERROR, f"decoding took more than {self._seconds:g} s: given up"
                 )
-            works, value = self._pipe.recv()
+            succeeded, value = self._pipe.recv()
         except (EOFError, OSError) as error:
             self._child.join(timeout=5)
             code = self._child.exitcode
@@ -102,19 +102,19 @@ class Isolated:
             raise ImageError(
                 Status.DECODE_ERROR, f"the decoder crashed on this file (exit code {code})"
             ) from error
-        if works:
+        if succeeded:
             result: T = value
             return result
         raise value
 
     def _start(self) -> None:
-        self._pipe, theirs = self._context.Pipe()
+        self._pipe, child_end = self._context.Pipe()
         self._child = self._context.Process(
-            target=_serve, args=(theirs, self._function), daemon=True
+            target=_serve, args=(child_end, self._function), daemon=True
         )
         self._child.start()
-        theirs.close()
-        self._pipe.recv()  # it is up: imports do not count as decoding
+        child_end.close()
+        self._pipe.recv()  # ready: imports do not count as decoding
 
     def close(self) -> None:
         """End the child."""
@@ -127,7 +127,7 @@ class Isolated:
 
 def _serve(pipe: Connection, pickled: bytes) -> None:
     function = ray.cloudpickle.loads(pickled)
-    pipe.send("up")
+    pipe.send("ready")
     while True:
         try:
             data = pipe.recv_bytes()

@@ -2,63 +2,48 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
-import time
-from collections import Counter
-from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-
-from iqa_core import __version__
 from iqa_core.clip.load import load_towers
-from iqa_core.errors import Status
 from iqa_core.fetch.fetcher import DEFAULT_SCHEMES, Fetcher
 from iqa_core.images.decode import decode_image
 from iqa_core.redaction import redact
-from iqa_core.tables.audit import audit, describe_lost, left_to_do
+from iqa_core.tables.audit import left_to_do
 from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.output import Output, stored_fingerprint
 from iqa_core.tables.schema import ExtraColumn, output_schema, schema_with
 from iqa_core.tables.sink import Sink, SinkWithColumns
-from iqa_core.tables.slices import plan_slices
 
 from ..cluster import Cluster
-from ..progress import duration
-from .breaker import Breaker
+from .conclude import conclude, conclude_without_work, options_as_json
 from .driver import run_pipeline
+from .fingerprint import fingerprint_of_run, fingerprint_of_tower
+from .plan import ScoringPlan
+from .policy import RunPolicy
 from .pool import plan_actors
-from .settings import Encoding
+from .settings import StageSettings
 from .visibility import check_visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from iqa_core.clip.load import Precision, Towers
     from iqa_core.scoring.scorer import PromptFeatures
-    from iqa_core.tables.audit import Audit
+    from iqa_core.tables.manifest import Manifest
 
-    from ..config import ImageConfig
-    from .driver import Outcome
-    from .pool import Actors
+    from ..config import ImageOptions
+    from .pool import ActorPool
 
-__all__ = ["as_json", "conclude", "conclude_unchanged", "run_fingerprint", "run_images"]
+__all__ = ["run_images"]
 
-#: Raised whenever the same options would give other numbers or columns.
-_FORMAT = 1
-_TOO_MANY_ERRORS = 3
-#: What is said of a manifest's folders and links at most.
+#: Notes on a manifest's folders and links that are printed at most.
 _NOTES = 5
-_STOPPED = 143  # as a process that SIGTERM ended
 
 
 def run_images(
-    config: ImageConfig,
-    manifest_uri: str,
+    config: ImageOptions,
     *,
     kind: str,
     prompts_of: Callable[[Towers], PromptFeatures] | None,
@@ -70,9 +55,8 @@ def run_images(
 
     Args:
         config: The options.
-        manifest_uri: ``--manifest``.
         kind: The subcommand, for the fingerprint.
-        prompts_of: Gives the prompt features of the loaded towers; None only embeds.
+        prompts_of: Returns the prompt features for the loaded towers; None only embeds.
         embeddings: Whether the output holds the image features.
         views: Degraded copies of each image whose features it holds, too.
         extra: Further columns, computed from the finished rows.
@@ -83,11 +67,8 @@ def run_images(
     Raises:
         InputError: If an option or the manifest is unusable; nothing was written then.
     """
-    manifest = open_manifest(manifest_uri, config.keep)
-    for note in manifest.notes[:_NOTES]:
-        print(f"--manifest {redact(manifest_uri)}: {note}", file=sys.stderr)
-    if len(manifest.notes) > _NOTES:
-        print(f"and {len(manifest.notes) - _NOTES:,} more such folders or links", file=sys.stderr)
+    manifest = open_manifest(config.manifest, config.keep)
+    _print_notes(manifest, config.manifest)
     towers = load_towers(config.model, config.resolution)
     prompts = prompts_of(towers) if prompts_of else None
     width = towers.text.encode(["a photo"]).shape[-1]
@@ -99,45 +80,34 @@ def run_images(
         views=views,
     )
     with Cluster(config.address) as cluster:
-        actors = plan_actors(
+        pool = plan_actors(
             config.num_actors,
             config.cpus_per_actor,
             config.gpus_per_actor,
             cluster.nodes,
             cluster.possible_gpus,
         )
-        precision = _precision(config, actors)
-        columns = schema_with(schema, extra)
-        fingerprint = _fingerprint(config, kind, towers, prompts, precision, columns)
+        precision = _precision(config, pool)
+        tower = fingerprint_of_tower(config, towers, precision)
+        fingerprint = fingerprint_of_run(kind, tower, prompts, schema_with(schema, extra))
         output: Sink = Output(config.output, manifest, fingerprint, config.lease_seconds)
         if extra:
             output = SinkWithColumns(output, extra)
         if not left_to_do(manifest, output.committed(), config.retry_errors):
-            print(f"nothing to do: all {manifest.rows:,} rows are in {redact(config.output)}")
-            result = audit(manifest, output.committed().rows)  # read a moment ago
-            return conclude_unchanged(output, result, config.max_error_rate)
+            return conclude_without_work(output, manifest, config)
         cluster.start()
         if manifest.folder.is_local:
-            check_visible(
-                manifest.folder.path(manifest.files[0].name), f"--manifest {manifest_uri}"
-            )
+            first = manifest.folder.path(manifest.files[0].name)
+            check_visible(first, f"--manifest {config.manifest}")
         preprocess = towers.preprocess if config.resolution == "model" else None
-        encoding = Encoding(
-            fetcher=Fetcher(
-                manifest.folder.uri,
-                config.timeout,
-                config.retries,
-                config.max_bytes,
-                schemes=(*DEFAULT_SCHEMES, *config.allow_scheme),
-                prefixes=config.allow_prefix,
-            ),
+        decoder = partial(
+            decode_image, preprocess=preprocess, mode=config.decode, max_pixels=config.max_pixels
+        )
+        spec = StageSettings(
+            tower=towers.image,
+            fetcher=_fetcher(config, manifest),
             preprocess=preprocess,
-            decoder=partial(
-                decode_image,
-                preprocess=preprocess,
-                mode=config.decode,
-                max_pixels=config.max_pixels,
-            ),
+            decoder=decoder,
             precision=precision,
             batch_size=config.batch_size,
             width=width,
@@ -145,180 +115,59 @@ def run_images(
             schema=schema,
             views=views,
         )
-        with output.start(as_json(config)):
+        with output.start(options_as_json(config)):
             output.drop(config.retry_errors)
-            before = len(output.committed().rows)
-            rows = manifest.rows - before
-            done = f", {before:,} done before" if before else ""
-            print(f"{rows:,} rows to do{done}; {towers.name} in {precision}, {actors}", flush=True)
-            if about_gpus := _about_gpus(actors, cluster):
+            done = output.committed().rows
+            plan = ScoringPlan.of(manifest, config.keep, done, skip_damaged=config.skip_damaged)
+            before = f", {len(done):,} done before" if len(done) else ""
+            print(
+                f"{plan.rows:,} rows to do{before}; {towers.name} in {precision}, {pool}",
+                flush=True,
+            )
+            if about_gpus := _about_gpus(pool, cluster):
                 print(about_gpus, flush=True)
-            units = list(plan_slices(manifest, output.committed().rows))
-            breaker = Breaker(manifest.folder.uri) if config.max_error_rate < 1 else None
-            outcome = run_pipeline(
-                manifest, config.keep, units, rows, towers.image, encoding, actors, output,
-                config.commit_seconds, breaker, config.skip_damaged,
-            )  # fmt: skip
-            return conclude(output, outcome, actors, config.max_error_rate)
+            policy = RunPolicy(config.commit_seconds, config.max_error_rate)
+            outcome = run_pipeline(plan, spec, pool, output, policy)
+            return conclude(output, outcome, pool, config.max_error_rate)
 
 
-def as_json(config: ImageConfig) -> dict[str, Any]:
-    """Return the options as they are kept beside the output: without passwords or signatures."""
-    return {name: _redacted(value) for name, value in asdict(config).items()}
+def _print_notes(manifest: Manifest, uri: str) -> None:
+    for note in manifest.notes[:_NOTES]:
+        print(f"--manifest {redact(uri)}: {note}", file=sys.stderr)
+    if len(manifest.notes) > _NOTES:
+        print(f"and {len(manifest.notes) - _NOTES:,} more such folders or links", file=sys.stderr)
 
 
-def _redacted(value: Any) -> Any:  # noqa: ANN401 - any option's
-    if isinstance(value, tuple):
-        return [_redacted(one) for one in value]
-    return redact(value) if isinstance(value, str) else value
+def _fetcher(config: ImageOptions, manifest: Manifest) -> Fetcher:
+    return Fetcher(
+        manifest.folder.uri,
+        config.timeout,
+        config.retries,
+        config.max_bytes,
+        schemes=(*DEFAULT_SCHEMES, *config.allow_scheme),
+        prefixes=config.allow_prefix,
+    )
 
 
-def conclude(output: Sink, outcome: Outcome, actors: Actors | None, max_error_rate: float) -> int:
-    """Audit an output, write its summary, say what was done, and return the exit status."""
-    result = output.audit()
-    output.finish(_summary(outcome, output, result, actors))
-    print(_describe_outcome(outcome))
-    if outcome.out_of_memory:
-        print(
-            f"the device's memory was full {outcome.out_of_memory:,} times, and batches were halved: a "
-            "smaller --batch-size avoids that"
-        )
-    if outcome.stopped:
-        print(f"stopped: {result}; the same command goes on from here")
-        return _STOPPED
-    if outcome.broken:
-        print(
-            f"{outcome.broken}. Stopped: {result}; once it is over, the same command goes on, with "
-            "--retry-errors for rows that failed before this was noticed (--max-error-rate 1 goes on "
-            "regardless)"
-        )
-        return _TOO_MANY_ERRORS
-    return conclude_unchanged(output, result, max_error_rate)
-
-
-def _precision(config: ImageConfig, actors: Actors) -> Precision:
-    """Return the arithmetic: as asked for, else as the output was begun, else what suits the device."""
+def _precision(config: ImageOptions, pool: ActorPool) -> Precision:
+    """Return the arithmetic: the given one, else that of the output's rows, else the device's default."""
     if config.precision != "auto":
         return config.precision
-    # GPUs may have come or gone since; rows of two precisions don't mix.
+    # GPUs may have come or gone since the output's first run, and rows of two precisions don't mix.
     begun: Precision | None = stored_fingerprint(config.output).get("precision")
-    return begun or ("fp16" if actors.gpus else "fp32")
+    return begun or ("fp16" if pool.gpus else "fp32")
 
 
-def _about_gpus(actors: Actors, cluster: Cluster) -> str | None:
-    """Return what a person should know of the GPUs, if they are not simply there."""
+def _about_gpus(pool: ActorPool, cluster: Cluster) -> str | None:
+    """Return a note if the run waits for GPUs, leaves some unused, or has none in a cluster."""
     present = cluster.resources.get("GPU", 0.0)
-    if actors.gpus and not present:
+    if pool.gpus and not present:
         some = (
             "" if cluster.possible_gpus is None else f", up to {cluster.possible_gpus:g} possible"
         )
         return f"0 GPUs now{some}: scoring begins once there is one"
-    if present and not actors.gpus:
+    if present and not pool.gpus:
         return f"the cluster's {present:g} GPUs are not used (--gpus-per-actor 0)"
     if not present and len(cluster.nodes) > 1:
         return "no GPU in the cluster: scoring on CPUs; --gpus-per-actor 1 would wait for one"
     return None
-
-
-def _fingerprint(
-    config: ImageConfig,
-    kind: str,
-    towers: Towers,
-    prompts: PromptFeatures | None,
-    precision: Precision,
-    schema: Any,  # noqa: ANN401 - pyarrow is untyped
-) -> dict[str, Any]:
-    tower = {
-        "model": config.model,
-        "weights": towers.digest,
-        "quick_gelu": towers.quick_gelu,
-        "preprocess": asdict(towers.preprocess),
-        "resolution": config.resolution,
-        "decode": config.decode,
-        "precision": precision,
-    }
-    return run_fingerprint(kind, tower, prompts, schema)
-
-
-def run_fingerprint(
-    kind: str,
-    tower: Mapping[str, Any],
-    prompts: PromptFeatures | None,
-    schema: Any,  # noqa: ANN401 - pyarrow is untyped
-) -> dict[str, Any]:
-    """Return what rows of one output have in common: anything that changes a number or a column."""
-    scoring = {}
-    if prompts is not None:
-        scoring = {
-            "pairs": list(prompts.names),
-            "logit_scale": prompts.logit_scale,
-            "prompts": prompts.digest,
-        }
-    packages = ("open_clip_torch", "pillow", "torch")
-    return {
-        "kind": kind,
-        "format": _FORMAT,
-        **tower,
-        **scoring,
-        "columns": [f"{field.name}: {field.type}" for field in schema],
-        "versions": {name: version(name) for name in packages},
-    }
-
-
-def _describe_outcome(outcome: Outcome) -> str:
-    kinds = ", ".join(f"{name} {count:,}" for name, count in sorted(outcome.statuses.items()))
-    rate = outcome.rows / max(outcome.seconds, 1e-9)
-    slowest = f"; bottleneck: {outcome.bottleneck}" if outcome.bottleneck else ""
-    line = f"{outcome.rows:,} rows in {duration(outcome.seconds)}, {rate:,.1f} rows/s{slowest}; {kinds}"
-    kinds_of_device = Counter(device.partition(" of ")[0] for device in outcome.devices)
-    devices = ", ".join(f"{count} x {name}" for name, count in kinds_of_device.most_common())
-    return f"{line}; scored on {devices}" if devices else line
-
-
-def _summary(
-    outcome: Outcome, output: Sink, result: Audit, actors: Actors | None
-) -> dict[str, Any]:
-    return {
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "complete": result.passed,
-        "rows": len(output.committed().rows),
-        "statuses": dict(output.committed().statuses),
-        "lost_rows": output.committed().statuses[Status.UNREADABLE],
-        "parts": len(output.committed().parts),
-        "audit": asdict(result),
-        "last_run": {
-            "rows": outcome.rows,
-            "seconds": round(outcome.seconds, 3),
-            "stopped": outcome.stopped,
-            "outage": outcome.broken,
-            "out_of_memory": outcome.out_of_memory,
-        },
-        "images_per_second": round(outcome.rows / max(outcome.seconds, 1e-9), 2),
-        "seconds": round(outcome.seconds, 3),
-        "stage_seconds": {name: round(s, 3) for name, s in outcome.stage_seconds.items()},
-        "bottleneck": outcome.bottleneck,
-        "actors": asdict(actors) if actors else None,
-        "devices": outcome.devices,
-        "nodes_left_out": list(outcome.left_out),
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {torch.cuda.device_count()} GPUs",
-        "version": __version__,
-    }
-
-
-def conclude_unchanged(output: Sink, result: Audit, max_error_rate: float) -> int:
-    """Say what an audit found, and return the exit status: 0, 1 or 3."""
-    print(result)
-    if not result.passed:
-        return 1
-    if lost := describe_lost(output.committed().statuses):
-        print(lost)
-    total = sum(output.committed().statuses.values())
-    failed = total - output.committed().statuses["ok"]
-    if total and failed / total > max_error_rate:
-        print(
-            f"{failed:,} of {total:,} rows could not be scored ({failed / total:.1%}), more than "
-            f"--max-error-rate {max_error_rate:g} allows: see the status and error columns. Exit status "
-            f"{_TOO_MANY_ERRORS}: the output is complete all the same"
-        )
-        return _TOO_MANY_ERRORS
-    return 0

@@ -1,4 +1,7 @@
-"""What the workers of a run are told, and the columns that travel between its stages."""
+"""Settings of the stages: the driver's :class:`StageSettings`, and the part of it that each stage gets.
+
+A worker unpickles only the settings of its own stage, so that a decode worker imports no model code.
+"""
 
 from __future__ import annotations
 
@@ -10,43 +13,62 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from iqa_core.clip.load import Precision
+    from iqa_core.clip.load import ImageTower, Precision
     from iqa_core.fetch.fetcher import Fetcher
     from iqa_core.images.decode import Decoded
     from iqa_core.preprocess import Preprocess
     from iqa_core.scoring.scorer import PromptFeatures
 
-__all__ = [
-    "DECODED_ON",
-    "DECODE_SECONDS",
-    "DEVICE",
-    "FETCH_SECONDS",
-    "MODEL_SECONDS",
-    "OUT_OF_MEMORY",
-    "PIXELS",
-    "Encoding",
-]
-
-#: uint8 pixels of an image and of its degraded copies, one after another; null if it failed.
-PIXELS = "_pixels"
-FETCH_SECONDS = "_fetch_seconds"
-DECODE_SECONDS = "_decode_seconds"
-MODEL_SECONDS = "_model_seconds"
-#: Batches that were halved because the device's memory was full.
-OUT_OF_MEMORY = "_out_of_memory"
-#: Name of the node that fetched and decoded a row.
-DECODED_ON = "_decoded_on"
-#: What scored a row: device, node and process.
-DEVICE = "_device"
+__all__ = ["DecodeSettings", "ScoreSettings", "StageSettings"]
 
 
 @dataclass(frozen=True)
-class Encoding:
-    """How rows become features and scores; travels to the workers.
+class DecodeSettings:
+    """What a decode task needs. See :class:`StageSettings` for the attributes.
 
     Attributes:
+        size: Height and width of all decoded images; None where each keeps its own.
+    """
+
+    fetcher: Fetcher
+    decoder: Callable[[bytes], Decoded]
+    size: tuple[int, int] | None
+    views: int
+    decode_seconds: float
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What a scoring actor needs beside the tower. See :class:`StageSettings` for the attributes.
+
+    Attributes:
+        size: Height and width of all images; None where each has its own.
+    """
+
+    size: tuple[int, int] | None
+    precision: Precision
+    batch_size: int
+    width: int
+    prompts: PromptFeatures | None
+    schema: pa.Schema
+    views: int
+
+    def row_bytes(self) -> int | None:
+        """Return the pixel bytes of a row with its views; None where each image has its own size."""
+        if self.size is None:
+            return None
+        height, width = self.size
+        return height * width * 3 * (1 + self.views)
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """How rows become features and scores.
+
+    Attributes:
+        tower: The image tower, on the CPU.
         fetcher: Reads images by URI.
-        preprocess: How the tower wants its images; None leaves them at their own size.
+        preprocess: How the tower wants its images; None keeps each image's own size.
         decoder: Encoded bytes to pixels; raises :class:`iqa_core.errors.ImageError`.
         precision: Arithmetic of the tower.
         batch_size: Images in one forward pass.
@@ -54,9 +76,10 @@ class Encoding:
         prompts: What the features are scored by; None only embeds.
         schema: The output's columns.
         views: Degraded copies of each image that are encoded beside it; they need ``preprocess``.
-        decode_seconds: A decoder that takes longer over one image is taken to hang.
+        decode_seconds: Time limit on decoding one image.
     """
 
+    tower: ImageTower
     fetcher: Fetcher
     preprocess: Preprocess | None
     decoder: Callable[[bytes], Decoded]
@@ -68,9 +91,21 @@ class Encoding:
     views: int = 0
     decode_seconds: float = 120.0
 
-    def image_bytes(self) -> int | None:
-        """Return the pixel bytes of a row with its views; None where each image has its own size."""
-        if self.preprocess is None:
-            return None
-        height, width = self.preprocess.size
-        return height * width * 3 * (1 + self.views)
+    @property
+    def decode(self) -> DecodeSettings:
+        """The settings of decode tasks."""
+        size = self.preprocess.size if self.preprocess else None
+        return DecodeSettings(self.fetcher, self.decoder, size, self.views, self.decode_seconds)
+
+    @property
+    def score(self) -> ScoreSettings:
+        """The settings of scoring actors."""
+        return ScoreSettings(
+            size=self.preprocess.size if self.preprocess else None,
+            precision=self.precision,
+            batch_size=self.batch_size,
+            width=self.width,
+            prompts=self.prompts,
+            schema=self.schema,
+            views=self.views,
+        )

@@ -1,4 +1,4 @@
-"""Whether all nodes see a local path: on a cluster only a shared filesystem is everywhere."""
+"""Checks that all nodes see a local path: on a cluster it must be on a shared filesystem."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _PROBE_SECONDS = 60.0
 
 
 def check_visible(path: str, argument: str) -> None:
-    """Ask each node whether it sees a path of this machine.
+    """Check that each node sees a path of this machine.
 
     Args:
         path: Absolute path, which this process sees.
-        argument: How the user named it, such as ``--manifest photos.parquet``.
+        argument: How the user gave it, such as ``--manifest photos.parquet``.
 
     Raises:
         InputError: If a node does not see it.
@@ -39,10 +39,8 @@ def check_visible(path: str, argument: str) -> None:
     for name, probe in probes.items():
         try:
             seen = ray.get(probe, timeout=_PROBE_SECONDS)
-        except (
-            ray.exceptions.RayError
-        ):  # it went away, or is busy: whoever takes work there will see
-            continue
+        except ray.exceptions.RayError:
+            continue  # gone or busy: if it lacks the path, its tasks will fail and say so
         if not seen:
             raise InputError(
                 f"{argument}: {name} can't see {path}: put it on a filesystem that all nodes "

@@ -23,7 +23,7 @@ from iqa_core.training.split import check_teacher, plan_training_data
 from iqa_core.training.world import World, steps_per_epoch
 
 from ..cluster import Cluster
-from ..scoring.pool import Actors, waiting_for
+from ..scoring.pool import ActorPool, waiting_for
 from ..scoring.visibility import check_visible
 from .conclude import TrainingRun, conclude
 from .progress import show_progress
@@ -222,6 +222,6 @@ def _summary(config: Config, data: TrainingData, settings: Settings, scaling: Sc
 def _waiting(scaling: ScalingConfig) -> str | None:
     """Return what the workers wait for, if no node could hold one."""
     each: Any = scaling.resources_per_worker
-    worker = Actors(1, each["CPU"], each.get("GPU", 0.0))
+    worker = ActorPool(1, each["CPU"], each.get("GPU", 0.0))
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return waiting_for(worker, nodes, "a training worker")

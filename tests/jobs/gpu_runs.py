@@ -154,7 +154,7 @@ def run_all(folder):
     features = folder / "features"
     runs["embed"] = command("embed", *manifest, "--output", features, "--views", 2)
     runs["embed"] |= json.loads((features / "_run/summary.json").read_text())
-    runs["rescore"] = command("score", "--features", features, "--output", folder / "rescored")
+    runs["rescore"] = command("rescore", "--features", features, "--output", folder / "rescored")
     ray.shutdown()  # actors of a data set may outlive it for a while, and hold their GPUs
     start()
     for workers in (2, 1):

@@ -1,4 +1,4 @@
-"""Tests of jobs/cli.py and jobs/options.py: helps, and wrong uses that end in one line."""
+"""Tests of jobs/cli.py: help texts, and wrong usage that ends in one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from iqa_core.errors import Status
+import jobs.score
+from iqa_core.errors import InputError, Status
 from jobs.cli import COMMANDS, main
 from jobs.config import RetryKind
 
@@ -91,6 +92,7 @@ def test_an_output_of_another_fingerprint(tmp_path, manifest):
     ("words", "status", "text"),
     [
         (["score"], 2, "the following arguments are required: --output"),
+        (["rescore"], 2, "the following arguments are required: --output, --features"),
         (["verify"], 2, "the following arguments are required: --scores, --manifest"),
         (["score", "--features", "f"], 1, "--manifest and --features: both given, but exactly one"),
         (["score", "--batch-size", "many"], 2, "invalid int value: 'many'"),
@@ -153,3 +155,29 @@ def test_options_state_their_defaults(capsys):
 
 def test_rows_of_every_status_but_ok_can_be_retried():
     assert set(get_args(RetryKind)) == {status.value for status in Status} - {"ok"}
+
+
+def test_an_error_spells_flags_here_and_keywords_in_a_notebook(monkeypatch, capsys):
+    error = InputError(
+        argument="batch_size",
+        value=64,
+        limit="at most 32",
+        fix="lower {batch_size} or {num_actors}",
+    )
+
+    def fail(config):
+        raise error
+
+    monkeypatch.setattr(jobs.score, "run", fail)
+    assert main(["score", "--manifest", "m", "--output", "o"]) == 1
+    assert capsys.readouterr().err == (
+        "iqa score: --batch-size 64 must be at most 32: lower --batch-size or --num-actors\n"
+    )
+    assert str(error) == "batch_size (64) must be at most 32: lower batch_size or num_actors"
+
+
+def test_a_limit_of_an_option_is_spelled_both_ways(capsys):
+    assert main(["score", "--manifest", "m", "--output", "o", "--batch-size", "0"]) == 1
+    assert capsys.readouterr().err == (
+        "iqa score: --batch-size 0 must be at least 1: leave --batch-size out for 32\n"
+    )

@@ -111,7 +111,7 @@ def test_sigterm_writes_what_is_finished(manifest, tmp_path, capsys):
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 143
     assert "stopping: writing what is finished" in said
-    assert "the same command goes on from here" in said
+    assert "the same command resumes" in said
     rows = identities(output)
     assert len(rows) == len(set(rows))
     assert 0 < len(rows) < ROWS

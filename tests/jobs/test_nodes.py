@@ -66,7 +66,7 @@ def test_a_run_that_waits_ends_on_request(gpus):
     assert stopped["status"] == 143, stopped["err"]
     *_, last = stopped["err"].strip().splitlines()
     assert "Traceback" not in stopped["err"]
-    assert "; the same command goes on" in last or "stopping: writing what is finished" in last
+    assert "; the same command resumes" in last or "stopping: writing what is finished" in last
     assert stopped["seconds"] < 30
 
 

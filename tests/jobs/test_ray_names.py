@@ -22,13 +22,13 @@ PRIVATE = [
         "cluster.py: GPUs that the autoscaler could bring",
     ),
     ("ray._private.worker", "global_worker.connected", "isolation.py: attempts of a task"),
-    ("ray.train.v2.api.config", "LoggingConfig", "training.py: quiet workers"),
+    ("ray.train.v2.api.config", "LoggingConfig", "jobs/training: quiet workers"),
     (
         "ray.data._internal.execution.streaming_executor",
         "StreamingExecutor.shutdown",
-        "driver.py: ends an execution that yields nothing",
+        "feed.py: ends an execution that yields nothing",
     ),
-    ("ray.data._internal.logging", "SessionFileHandler", "pipeline.py: Ray Data's log files"),
+    ("ray.data._internal.logging", "SessionFileHandler", "dataset.py: Ray Data's log files"),
 ]
 
 
@@ -44,7 +44,7 @@ def test_ray_still_takes_the_option():
     from ray.train import FailureConfig
 
     assert "controller_failure_limit" in inspect.signature(FailureConfig).parameters, (
-        "training.py waits for a growing cluster by FailureConfig(controller_failure_limit=...)"
+        "jobs/training waits for a growing cluster by FailureConfig(controller_failure_limit=...)"
     )
 
 
@@ -53,4 +53,4 @@ def test_ray_data_still_has_the_settings():
 
     context = DataContext.get_current()
     for name in ("execution_no_progress_timeout_s", "raise_original_map_exception"):
-        assert hasattr(context, name), f"pipeline.py sets DataContext.{name}"
+        assert hasattr(context, name), f"dataset.py sets DataContext.{name}"

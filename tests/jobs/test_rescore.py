@@ -1,13 +1,17 @@
-"""Tests of jobs/rescore.py on feature caches as they should not be; no Ray is started."""
+"""Tests of jobs/rescore.py and jobs/scoring/rescore.py; no Ray is started."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from iqa_core.clip.load import load_towers
 from iqa_core.columns import EMBEDDING
@@ -15,7 +19,11 @@ from iqa_core.prompts.pairs import load_pairs
 from iqa_core.scoring.columns import score_columns
 from iqa_core.scoring.scorer import encode_prompts
 from iqa_core.tables.feature_cache import features_of
+from jobs import rescore, score
 from jobs.cli import main
+
+ROOT = Path(__file__).parents[2]
+VERSION_0_1 = ROOT / "tests/data/v0.1"
 
 
 def test_a_feature_cache_that_was_changed_is_rescored_without_its_broken_rows(tmp_path, capsys):
@@ -56,3 +64,79 @@ def test_a_feature_cache_that_was_changed_is_rescored_without_its_broken_rows(tm
     assert scored.column("score").is_null().to_pylist() == [False] * 3 + [True] * 3
     expected = score_columns(features[:3], encode_prompts(towers, load_pairs("clip-iqa")))["score"]
     assert scored.column("score").to_pylist()[:3] == expected.to_pylist()
+
+
+def options_of(command):
+    return {field.name: field for field in dataclasses.fields(command.Config)}
+
+
+def flag(name):
+    return "--" + name.replace("_", "-")
+
+
+def test_it_has_the_options_that_it_obeys():
+    assert set(options_of(rescore)) == {
+        *("features", "output", "keep", "pairs", "prompts", "logit_scale"),
+        *("max_error_rate", "lease_seconds"),
+    }
+
+
+@pytest.mark.parametrize("command", ["score", "rescore"])
+@pytest.mark.parametrize(
+    "name", sorted(set(options_of(score)) - set(options_of(rescore)) - {"manifest"})
+)
+def test_options_about_images_are_wrong_usage(name, command, tmp_path, capsys):
+    words = [command, "--features", str(VERSION_0_1 / "features"), "--output", str(tmp_path / "o")]
+    default = options_of(score)[name].default
+    value = [] if isinstance(default, bool) else [str(default or 1)]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, flag(name), *value])
+    assert ended.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"iqa: unrecognized arguments: {flag(name)}")
+    assert not (tmp_path / "o").exists()
+
+
+def test_pairs_and_prompts_exclude_each_other(tmp_path, capsys):
+    words = [
+        "rescore",
+        "--features",
+        str(VERSION_0_1 / "features"),
+        "--output",
+        str(tmp_path / "o"),
+    ]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--pairs", "quality", "--prompts", str(VERSION_0_1 / "prompts.safetensors")])
+    assert ended.value.code == 2
+    assert "argument --prompts: not allowed with argument --pairs" in capsys.readouterr().err
+
+
+def test_the_alias_says_so_and_does_the_same(tmp_path, capsys):
+    features = str(VERSION_0_1 / "features")
+    words = ["--keep", "mos", "--max-error-rate", "1", "--output"]
+    assert main(["rescore", "--features", features, *words, str(tmp_path / "command")]) == 0
+    assert "alias" not in capsys.readouterr().err
+    assert main(["score", f"--features={features}", *words, str(tmp_path / "alias")]) == 0
+    assert "iqa score --features is an alias of iqa rescore --features\n" in capsys.readouterr().err
+    command, alias = (
+        pq.read_table(list((tmp_path / name).glob("part-*.parquet")))
+        for name in ("command", "alias")
+    )
+    assert command.column("score").null_count < len(command) == 28
+    assert command.equals(alias)
+
+
+def test_it_needs_no_ray(tmp_path):
+    words = [
+        "rescore",
+        "--features",
+        str(VERSION_0_1 / "features"),
+        "--output",
+        str(tmp_path / "o"),
+    ]
+    code = f"import sys; from jobs.cli import main; main({words!r}); print('ray' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "28 rows in, 28 rows out" in done.stdout
+    assert done.stdout.splitlines()[-1] == "False"

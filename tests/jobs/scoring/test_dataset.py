@@ -1,18 +1,16 @@
-"""Tests of jobs/scoring/dataset.py with towers that fail inside a real actor."""
+"""Tests of jobs/scoring/dataset.py, driver.py, actor.py: towers and decoders that fail in real workers."""
 
 from __future__ import annotations
 
 import os
 import signal
 import struct
-import subprocess
 import sys
 import threading
 import time
 import zlib
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -23,24 +21,21 @@ import torch
 from PIL import Image
 from torch import nn
 
-from iqa_core.errors import ImageError, Status
+from iqa_core.errors import Status
 from iqa_core.fetch.fetcher import Fetcher
 from iqa_core.images.decode import decode_image
 from iqa_core.preprocess import Preprocess
 from iqa_core.scoring.scorer import PromptFeatures
 from iqa_core.tables.manifest import open_manifest
-from iqa_core.tables.manifest_reading import DATA
 from iqa_core.tables.output import Output
 from iqa_core.tables.rows import RowSet
 from iqa_core.tables.schema import output_schema
-from iqa_core.tables.slices import plan_slices
-from jobs.scoring.dataset import decode_rows
 from jobs.scoring.driver import run_pipeline
-from jobs.scoring.isolation import Isolated
-from jobs.scoring.pool import Actors
-from jobs.scoring.settings import Encoding
+from jobs.scoring.plan import ScoringPlan
+from jobs.scoring.policy import RunPolicy
+from jobs.scoring.pool import ActorPool
+from jobs.scoring.settings import StageSettings
 
-ROOT = Path(__file__).parents[3]
 PREPROCESS = Preprocess(size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
 PROMPTS = PromptFeatures(("p",), np.array([[[1, 0], [0, 1]]], dtype=np.float32), 1.0, "digest")
 
@@ -57,7 +52,7 @@ class MeanTower(nn.Module):
 
     def encode(self, pixels):
         if len(pixels) > self.most:
-            raise torch.OutOfMemoryError("CUDA out of memory (as a GPU says it)")
+            raise torch.OutOfMemoryError("CUDA out of memory (as a GPU reports it)")
         images = torch.from_numpy(np.array(pixels)).float() / 255
         if ((images[..., 0] > 0.9) & (images[..., 1] < 0.1)).all(dim=(1, 2)).any():
             raise RuntimeError("no red images")
@@ -79,7 +74,8 @@ def run(ray_cluster, tmp_path):
         pq.write_table(pa.table({"uri": uris}), path)
         manifest = open_manifest(str(path))
         schema = output_schema(manifest, (), pairs=PROMPTS.names)
-        encoding = Encoding(
+        spec = StageSettings(
+            tower=tower,
             fetcher=Fetcher(str(tmp_path), **options),
             preprocess=PREPROCESS,
             decoder=decoder or partial(decode_image, preprocess=PREPROCESS),
@@ -92,11 +88,10 @@ def run(ray_cluster, tmp_path):
         )
         output = Output(str(tmp_path / "o"), manifest, {})
         with output.start({}):
-            units = list(plan_slices(manifest, RowSet()))
-            actors = Actors(most=1, cpus=0.5, gpus=0)
-            outcome = run_pipeline(
-                manifest, (), units, len(uris), tower, encoding, actors, output, commit_seconds=30
-            )
+            plan = ScoringPlan.of(manifest, (), RowSet())
+            pool = ActorPool(most=1, cpus=0.5, gpus=0)
+            policy = RunPolicy(commit_seconds=30, max_error_rate=1)
+            outcome = run_pipeline(plan, spec, pool, output, policy)
         parts = [pq.read_table(path) for path in (tmp_path / "o").glob("part-*.parquet")]
         return outcome, pa.concat_tables(parts).sort_by("manifest_row").to_pylist()
 
@@ -241,62 +236,3 @@ def test_files_that_crash_or_hang_the_decoder_cost_only_themselves(run):
     assert rows[12]["error"] == "decoding took more than 5 s: given up"
     assert rows[10]["status"] == "decode_error"
     assert rows[10]["error"] == "the decoder crashed on this file (exit code -11)"
-
-
-def test_limits_hold_for_images_inside_the_manifest():
-    encoding = Encoding(
-        fetcher=Fetcher("s3://bucket/m", max_bytes=10),
-        preprocess=PREPROCESS,
-        decoder=partial(decode_image, preprocess=PREPROCESS),
-        precision="fp32",
-        batch_size=1,
-        width=2,
-        prompts=None,
-        schema=pa.schema([]),
-    )
-    table = pa.table(
-        {
-            "manifest_file": ["m"] * 2,
-            "manifest_row": [0, 1],
-            "uri": pa.nulls(2, pa.string()),
-            DATA: pa.array([bytes(11), bytes(10)], pa.large_binary()),
-        }
-    )
-    (decoded,) = decode_rows(table, encoding=encoding)
-    assert decoded.column("status").to_pylist() == ["too_large", "unsupported"]
-
-
-def behave(data):
-    """Do what the data say."""
-    if data == b"hang":
-        time.sleep(100)
-    if data == b"die":
-        os._exit(3)
-    if data == b"raise":
-        raise ValueError("no image")
-    return data
-
-
-def test_a_child_that_dies_or_hangs_is_replaced():
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    isolated = Isolated(behave, seconds=2)
-    try:
-        assert isolated.call(behave, b"one") == b"one"
-        with pytest.raises(ImageError, match=r"crashed on this file \(exit code 3\)"):
-            isolated.call(behave, b"die")
-        with pytest.raises(ImageError, match="decoding took more than 2 s: given up"):
-            isolated.call(behave, b"hang")
-        with pytest.raises(ValueError, match="no image"):
-            isolated.call(behave, b"raise")
-        assert isolated.call(behave, b"two") == b"two"
-    finally:
-        isolated.close()
-        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-
-
-def test_a_watchdog_ends_a_process_that_hangs():
-    code = "import time; from jobs.scoring.isolation import Watchdog; "
-    code += "Watchdog(1.0).call(lambda data: time.sleep(60), b'')"
-    began = time.monotonic()
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 70
-    assert time.monotonic() - began < 40

@@ -1,0 +1,128 @@
+"""The end of a run: audit, summary, messages, exit status."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from iqa_core import __version__
+from iqa_core.errors import Status
+from iqa_core.redaction import redact
+from iqa_core.tables.audit import audit, describe_lost
+
+from .outcome import describe_outcome
+
+if TYPE_CHECKING:
+    from iqa_core.tables.audit import Audit
+    from iqa_core.tables.manifest import Manifest
+    from iqa_core.tables.sink import Sink
+
+    from ..config import OutputOptions
+    from .outcome import Outcome
+    from .pool import ActorPool
+
+__all__ = ["conclude", "conclude_without_work", "options_as_json"]
+
+_TOO_MANY_ERRORS = 3
+_STOPPED = 143  # as of a process that SIGTERM ended
+
+
+def options_as_json(config: Any) -> dict[str, Any]:  # noqa: ANN401 - any command's dataclass
+    """Return the options as they are kept beside the output: without passwords or signatures."""
+    return {name: _redacted(value) for name, value in asdict(config).items()}
+
+
+def _redacted(value: Any) -> Any:  # noqa: ANN401 - any option's
+    if isinstance(value, tuple):
+        return [_redacted(item) for item in value]
+    return redact(value) if isinstance(value, str) else value
+
+
+def conclude(sink: Sink, outcome: Outcome, pool: ActorPool | None, max_error_rate: float) -> int:
+    """Audit an output, write its summary, print what was done, and return the exit status.
+
+    Args:
+        sink: The output, within its ``start`` block.
+        outcome: What the run did.
+        pool: The scoring actors; None without Ray.
+        max_error_rate: ``--max-error-rate``.
+
+    Returns:
+        0, 1 if the audit failed, 3 if too many rows failed or after an outage, 143 if stopped.
+    """
+    result = sink.audit()
+    sink.finish(_summary(outcome, sink, result, pool))
+    print(describe_outcome(outcome))
+    if outcome.out_of_memory:
+        print(
+            f"the device's memory was full {outcome.out_of_memory:,} times, and batches were halved: a "
+            "smaller --batch-size avoids that"
+        )
+    if outcome.stopped:
+        print(f"stopped: {result}; the same command resumes")
+        return _STOPPED
+    if outcome.broken:
+        print(
+            f"{outcome.broken}. Stopped: {result}; once it is over, the same command resumes, with "
+            "--retry-errors for rows that failed before this was noticed (--max-error-rate 1 continues "
+            "through an outage)"
+        )
+        return _TOO_MANY_ERRORS
+    return _exit_status(sink, result, max_error_rate)
+
+
+def conclude_without_work(sink: Sink, manifest: Manifest, options: OutputOptions) -> int:
+    """Audit an output that has all rows, print the result, and return the exit status: 0, 1 or 3."""
+    print(f"nothing to do: all {manifest.rows:,} rows are in {redact(options.output)}")
+    return _exit_status(sink, audit(manifest, sink.committed().rows), options.max_error_rate)
+
+
+def _exit_status(sink: Sink, result: Audit, max_error_rate: float) -> int:
+    print(result)
+    if not result.passed:
+        return 1
+    if lost := describe_lost(sink.committed().statuses):
+        print(lost)
+    total = sum(sink.committed().statuses.values())
+    failed = total - sink.committed().statuses["ok"]
+    if total and failed / total > max_error_rate:
+        print(
+            f"{failed:,} of {total:,} rows could not be scored ({failed / total:.1%}), more than "
+            f"--max-error-rate {max_error_rate:g} allows: see the status and error columns. Exit status "
+            f"{_TOO_MANY_ERRORS}: the output is complete all the same"
+        )
+        return _TOO_MANY_ERRORS
+    return 0
+
+
+def _summary(outcome: Outcome, sink: Sink, result: Audit, pool: ActorPool | None) -> dict[str, Any]:
+    return {
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "complete": result.passed,
+        "rows": len(sink.committed().rows),
+        "statuses": dict(sink.committed().statuses),
+        "lost_rows": sink.committed().statuses[Status.UNREADABLE],
+        "parts": len(sink.committed().parts),
+        "audit": asdict(result),
+        "last_run": {
+            "rows": outcome.rows,
+            "seconds": round(outcome.seconds, 3),
+            "stopped": outcome.stopped,
+            "outage": outcome.broken,
+            "out_of_memory": outcome.out_of_memory,
+        },
+        "images_per_second": round(outcome.rows / max(outcome.seconds, 1e-9), 2),
+        "seconds": round(outcome.seconds, 3),
+        "stage_seconds": {name: round(s, 3) for name, s in outcome.stage_seconds.items()},
+        "bottleneck": outcome.bottleneck,
+        "actors": asdict(pool) if pool else None,
+        "devices": outcome.devices,
+        "nodes_left_out": list(outcome.left_out),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {torch.cuda.device_count()} GPUs",
+        "version": __version__,
+    }

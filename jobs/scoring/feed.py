@@ -1,0 +1,87 @@
+"""Takes scored blocks from Ray Data in a thread, so that the driver can commit and stop on time."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import TYPE_CHECKING, Any
+
+from ray.data._internal.execution.streaming_executor import StreamingExecutor
+
+if TYPE_CHECKING:
+    import ray.data
+
+__all__ = ["BlockFeed", "ExecutionError"]
+
+#: How long a stopped run waits for Ray to end its execution; the finished rows are safe by then.
+_CLOSE_SECONDS = 10.0
+#: How long it waits for the next block before it ends the execution itself.
+_NEXT_BLOCK_SECONDS = 1.0
+
+
+class ExecutionError(Exception):
+    """Ray Data's execution failed; the cause is what it raised."""
+
+
+class BlockFeed:
+    """The blocks of a data set, taken in a thread of their own (a context manager).
+
+    Args:
+        dataset: The data set; its execution begins on entry.
+    """
+
+    END = object()
+
+    def __init__(self, dataset: ray.data.Dataset) -> None:
+        self._blocks: queue.Queue[Any] = queue.Queue(maxsize=64)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._pump, args=(dataset,), daemon=True)
+
+    def _pump(self, dataset: ray.data.Dataset) -> None:
+        try:
+            for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+                if not self._put(table):
+                    return
+            self._put(self.END)
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: Any) -> bool:  # noqa: ANN401 - a table, the end, or an error
+        while not self._closed.is_set():
+            try:
+                self._blocks.put(item, timeout=0.5)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def next(self, timeout: float) -> Any:  # noqa: ANN401
+        """Return the next table, ``END``, or None if none came within ``timeout`` seconds.
+
+        Raises:
+            ExecutionError: If the execution failed.
+        """
+        try:
+            item = self._blocks.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        if isinstance(item, Exception):
+            raise ExecutionError(str(item)) from item
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def __enter__(self) -> BlockFeed:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End Ray's execution: a thread of it that outlives `ray.shutdown` crashes the process."""
+        self._closed.set()
+        self._thread.join(timeout=_NEXT_BLOCK_SECONDS)  # it ends by itself at the next block
+        if self._thread.is_alive():
+            # No block comes: Ray waits for resources, or works on a long one.
+            for thread in threading.enumerate():
+                if isinstance(thread, StreamingExecutor):
+                    thread.shutdown(force=False)
+        self._thread.join(timeout=_CLOSE_SECONDS)

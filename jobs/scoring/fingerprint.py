@@ -1,0 +1,66 @@
+"""The fingerprint of an output: everything that would give other numbers or columns."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pyarrow as pa
+
+    from iqa_core.clip.load import Precision, Towers
+    from iqa_core.scoring.scorer import PromptFeatures
+
+    from ..config import ImageOptions
+
+__all__ = ["fingerprint_of_run", "fingerprint_of_tower"]
+
+#: Raised whenever the same options would give other numbers or columns.
+_FORMAT = 1
+_PACKAGES = ("open_clip_torch", "pillow", "torch")
+
+
+def fingerprint_of_run(
+    kind: str, tower: Mapping[str, Any], prompts: PromptFeatures | None, schema: pa.Schema
+) -> dict[str, Any]:
+    """Return what all rows of one output have in common.
+
+    Args:
+        kind: The command: ``score``, ``embed`` or ``rescore``.
+        tower: Of :func:`fingerprint_of_tower`.
+        prompts: What the features are scored by; None only embeds.
+        schema: The output's columns.
+    """
+    scoring = {}
+    if prompts is not None:
+        scoring = {
+            "pairs": list(prompts.names),
+            "logit_scale": prompts.logit_scale,
+            "prompts": prompts.digest,
+        }
+    return {
+        "kind": kind,
+        "format": _FORMAT,
+        **tower,
+        **scoring,
+        "columns": [f"{field.name}: {field.type}" for field in schema],
+        "versions": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def fingerprint_of_tower(
+    config: ImageOptions, towers: Towers, precision: Precision
+) -> dict[str, Any]:
+    """Return the part of the fingerprint that says how images become features."""
+    return {
+        "model": config.model,
+        "weights": towers.digest,
+        "quick_gelu": towers.quick_gelu,
+        "preprocess": asdict(towers.preprocess),
+        "resolution": config.resolution,
+        "decode": config.decode,
+        "precision": precision,
+    }

@@ -1,0 +1,26 @@
+"""When a run commits, when it gives up, and what its exit status says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["RunPolicy"]
+
+
+@dataclass(frozen=True)
+class RunPolicy:
+    """When a run commits and when it gives up.
+
+    Attributes:
+        commit_seconds: Seconds between part files.
+        max_error_rate: Share of failed rows above which a run ends with status 3. At 1 it also continues
+            through an outage.
+    """
+
+    commit_seconds: float = 30.0
+    max_error_rate: float = 0.05
+
+    @property
+    def stops_in_outage(self) -> bool:
+        """Whether a run ends early when a host or bucket fails row after row."""
+        return self.max_error_rate < 1

@@ -1,0 +1,117 @@
+"""Scoring from cached features: a matrix product, which needs neither images nor Ray."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from iqa_core.clip.load import load_towers
+from iqa_core.columns import EMBEDDING
+from iqa_core.errors import InputError
+from iqa_core.scoring.columns import score_columns
+from iqa_core.tables.audit import audit, left_to_do
+from iqa_core.tables.feature_cache import FeatureCache, features_of
+from iqa_core.tables.output import Output
+from iqa_core.tables.schema import ExtraColumn, output_schema, schema_with
+from iqa_core.tables.sink import Sink, SinkWithColumns, write_tables
+
+from ..progress import Progress
+from .conclude import conclude, conclude_without_work, options_as_json
+from .fingerprint import fingerprint_of_run
+from .outcome import Outcome
+from .prompts import prompt_features
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from iqa_core.clip.load import Towers
+    from iqa_core.scoring.scorer import PromptFeatures
+
+    from ..config import RescoreOptions
+
+__all__ = ["rescore"]
+
+_ROWS_PER_PART = 200_000
+
+
+def rescore(config: RescoreOptions, extra: Sequence[ExtraColumn] = ()) -> int:
+    """Score a feature cache; the same command again resumes.
+
+    Args:
+        config: The options.
+        extra: Further columns, computed from the finished rows.
+
+    Returns:
+        The exit status, as of :func:`jobs.scoring.run.run_images`.
+
+    Raises:
+        InputError: If the cache is incomplete, or was made by other weights.
+    """
+    cache = FeatureCache(config.features)
+    towers = _towers_of(cache, config.features)
+    prompts = prompt_features(config, towers)
+    manifest = cache.manifest()
+    keep = config.keep or tuple(cache.kept)
+    schema = output_schema(manifest, keep, pairs=prompts.names)
+    columns = schema_with(schema, extra)
+    fingerprint = fingerprint_of_run("rescore", cache.tower, prompts, columns)
+    output: Sink = Output(config.output, manifest, fingerprint, config.lease_seconds)
+    if extra:
+        output = SinkWithColumns(output, extra)
+    if not left_to_do(manifest, output.committed()):
+        return conclude_without_work(output, manifest, config)
+    options = options_as_json(config) | {"model": cache.fingerprint["model"]}
+    with output.start(options):
+        rows = manifest.rows - len(output.committed().rows)
+        print(f"{rows:,} rows to do from the features of {towers.name}", flush=True)
+        outcome = _score_parts(cache, output, prompts, schema, rows)
+        if not audit(manifest, output.committed().rows).passed:
+            print(
+                f"--features {config.features} is not complete: run `iqa embed` again, and then this"
+            )
+        return conclude(output, outcome, None, config.max_error_rate)
+
+
+def _towers_of(cache: FeatureCache, uri: str) -> Towers:
+    """Load the CLIP that a cache was made with.
+
+    Raises:
+        InputError: If the model now has other weights.
+    """
+    model, weights = cache.fingerprint["model"], cache.fingerprint["weights"]
+    towers = load_towers(model)
+    if towers.digest != weights:
+        raise InputError(
+            f"--features {uri} was made by --model {model} with the weights {weights[:12]}, but it now "
+            f"has {towers.digest[:12]}: run `iqa embed` again"
+        )
+    return towers
+
+
+def _score_parts(
+    cache: FeatureCache, output: Sink, prompts: PromptFeatures, schema: pa.Schema, rows: int
+) -> Outcome:
+    began = time.monotonic()
+    progress = Progress(rows)
+    before = output.committed().statuses.copy()
+    columns = [name for name in schema.names if name in cache.schema.names]
+
+    def scored() -> Iterator[pa.Table]:
+        for table in cache.tables([*columns[2:], EMBEDDING], done=output.committed().rows):
+            scores = score_columns(features_of(table), prompts)
+            data = {name: scores.get(name) for name in schema.names}
+            data |= {name: table.column(name) for name in columns if name not in scores}
+            yield pa.table(data).cast(schema)
+
+    def show_progress() -> None:
+        progress.add(output.committed().statuses - before)
+        progress.tick()
+
+    write_tables(output, scored(), _ROWS_PER_PART, show_progress)
+    done = output.committed().statuses - before
+    progress.add(done)
+    progress.close()
+    seconds = time.monotonic() - began
+    return Outcome(done.total(), dict(done), seconds, {"model": seconds}, None)

@@ -1,0 +1,25 @@
+"""Columns that travel between the stages of a run and are not written to its output."""
+
+from __future__ import annotations
+
+__all__ = [
+    "DECODED_ON",
+    "DECODE_SECONDS",
+    "DEVICE",
+    "FETCH_SECONDS",
+    "MODEL_SECONDS",
+    "OUT_OF_MEMORY",
+    "PIXELS",
+]
+
+#: uint8 pixels of an image followed by those of its degraded copies; null if the image failed.
+PIXELS = "_pixels"
+FETCH_SECONDS = "_fetch_seconds"
+DECODE_SECONDS = "_decode_seconds"
+MODEL_SECONDS = "_model_seconds"
+#: Batches that were halved because the device's memory was full.
+OUT_OF_MEMORY = "_out_of_memory"
+#: Name of the node that fetched and decoded a row.
+DECODED_ON = "_decoded_on"
+#: What scored a row: device, node and process.
+DEVICE = "_device"

@@ -1,0 +1,118 @@
+"""Tests of jobs/scoring/collector.py: what is committed when, and what is counted."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from iqa_core.errors import InputError
+from jobs.scoring.breaker import Breaker
+from jobs.scoring.collector import Collector
+from jobs.scoring.stage_columns import (
+    DECODE_SECONDS,
+    DECODED_ON,
+    DEVICE,
+    FETCH_SECONDS,
+    MODEL_SECONDS,
+    OUT_OF_MEMORY,
+)
+
+SCHEMA = pa.schema([("uri", pa.string()), ("status", pa.string())])
+
+
+class Sink:
+    """Keeps what is committed."""
+
+    def __init__(self):
+        self.tables = []
+
+    def commit(self, table):
+        self.tables.append(table)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+def block(uris, status="ok", halved=0):
+    count = len(uris)
+    return pa.table(
+        {
+            "uri": uris,
+            "status": [status] * count,
+            FETCH_SECONDS: [0.5] * count,
+            DECODE_SECONDS: [0.25] * count,
+            MODEL_SECONDS: [1.0] * count,
+            OUT_OF_MEMORY: pa.array([halved] + [0] * (count - 1), pa.int32()),
+            DECODED_ON: ["node 10.0.0.9 (abcdef01)"] * count,
+            DEVICE: ["CPU of node a, process 1"] * count,
+        }
+    )
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def collector(sink, clock, breaker=None, seen_here=lambda uri: False):
+    return Collector(sink, SCHEMA, 30.0, breaker, seen_here, clock)
+
+
+def test_rows_are_committed_at_intervals_without_the_pipelines_own_columns(clock):
+    sink = Sink()
+    collected = collector(sink, clock)
+    collected.add(block(["a", "b"]))
+    clock.now += 29
+    collected.commit_if_due()
+    assert sink.tables == []
+    assert collected.seconds_left == 1
+    collected.add(block(["c"]))
+    clock.now += 1
+    collected.commit_if_due()
+    assert [table.to_pydict() for table in sink.tables] == [
+        {"uri": ["a", "b", "c"], "status": ["ok"] * 3}
+    ]
+    assert collected.seconds_left == 30
+    clock.now += 31
+    collected.commit_if_due()  # nothing is pending
+    assert len(sink.tables) == 1
+
+
+def test_many_pending_bytes_are_committed_at_once(clock, monkeypatch):
+    monkeypatch.setattr("jobs.scoring.collector._PART_BYTES", 50)
+    sink = Sink()
+    collected = collector(sink, clock)
+    collected.add(block(["x" * 60]))
+    collected.commit_if_due()
+    assert len(sink.tables) == 1
+
+
+def test_counts(clock):
+    collected = collector(Sink(), clock)
+    collected.add(block(["a", "b"], halved=2))
+    collected.add(block(["c"], status="timeout"))
+    assert collected.statuses == {"ok": 2, "timeout": 1}
+    assert collected.busy == {"fetch": 1.5, "decode": 0.75, "model": 3.0}
+    assert collected.out_of_memory == 2
+    assert collected.devices == {"CPU of node a, process 1": 3}
+
+
+def test_rows_that_failed_in_an_outage_are_not_committed(clock):
+    sink = Sink()
+    collected = collector(sink, clock, Breaker(window=4))
+    collected.add(block(["s3://other/1"]))
+    collected.add(block([f"s3://a/{number}" for number in range(4)], status="network"))
+    assert "of s3://a failed with 'network'" in collected.broken
+    collected.commit()
+    assert pa.concat_tables(sink.tables).column("uri").to_pylist() == ["s3://other/1"]
+
+
+def test_an_image_that_only_this_node_sees(clock):
+    collected = collector(Sink(), clock, seen_here=lambda uri: uri == "here.jpg")
+    collected.add(block(["gone.jpg"], status="not_found"))
+    with pytest.raises(InputError, match=r"^node 10\.0\.0\.9 .* can't see the image here\.jpg"):
+        collected.add(block(["here.jpg"], status="not_found"))

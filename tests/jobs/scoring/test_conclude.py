@@ -1,0 +1,105 @@
+"""Tests of jobs/scoring/conclude.py: what a run prints, keeps and returns at its end."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from iqa_core.tables.manifest import open_manifest
+from iqa_core.tables.output import Output
+from iqa_core.tables.schema import output_schema
+from jobs.config import OutputOptions
+from jobs.scoring.conclude import conclude, conclude_without_work, options_as_json
+from jobs.scoring.outcome import Outcome
+from jobs.scoring.pool import ActorPool
+
+DONE = Outcome(4, {"ok": 3, "empty": 1}, 2.0, {"model": 1.0}, "model")
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table({"uri": [f"{number}.jpg" for number in range(4)]}), path)
+    return open_manifest(str(path))
+
+
+def end(manifest, folder, outcome=DONE, rows=4, max_error_rate=0.3, pool=None):
+    """Write rows, the last of them failed, and end the run."""
+    output = Output(str(folder), manifest, {"model": "tiny"})
+    schema = output_schema(manifest, (), pairs=["p"])
+    statuses = ["ok"] * (rows - 1) + ["empty"]
+    table = [
+        {
+            "manifest_file": "m.parquet",
+            "manifest_row": number,
+            "status": status,
+            "score": 0.5 if status == "ok" else None,
+        }
+        for number, status in enumerate(statuses)
+    ]
+    with output.start({}):
+        output.commit(pa.Table.from_pylist(table, schema=schema))
+        return conclude(output, outcome, pool, max_error_rate)
+
+
+def test_a_complete_run(manifest, tmp_path, capsys):
+    assert end(manifest, tmp_path / "o", pool=ActorPool(2, 1.0, 0.0)) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("4 rows in 2 s, 2.0 rows/s; bottleneck: model; empty 1, ok 3\n")
+    assert out.endswith("4 rows in, 4 rows out: none missing, none twice\n")
+    summary = json.loads((tmp_path / "o/_run/summary.json").read_text())
+    assert summary["complete"]
+    assert summary["statuses"] == {"ok": 3, "empty": 1}
+    assert summary["actors"] == {"most": 2, "cpus": 1.0, "gpus": 0.0, "left_out": []}
+    assert summary["last_run"]["rows"] == 4
+
+
+def test_too_many_failed_rows(manifest, tmp_path, capsys):
+    assert end(manifest, tmp_path / "o", max_error_rate=0.2) == 3
+    assert "1 of 4 rows could not be scored (25.0%), more than --max-error-rate 0.2 allows" in (
+        capsys.readouterr().out
+    )
+    output = Output(str(tmp_path / "o"), manifest, {"model": "tiny"})
+    options = OutputOptions(output="s3://bucket/o", max_error_rate=0.2)
+    assert conclude_without_work(output, manifest, options) == 3
+    assert "nothing to do: all 4 rows are in s3://bucket/o\n" in capsys.readouterr().out
+    options = OutputOptions(output="s3://bucket/o", max_error_rate=0.3)
+    assert conclude_without_work(output, manifest, options) == 0
+
+
+def test_missing_rows(manifest, tmp_path, capsys):
+    assert end(manifest, tmp_path / "o", rows=3, max_error_rate=1) == 1
+    assert "1 missing (such as m.parquet:3)" in capsys.readouterr().out
+    assert not json.loads((tmp_path / "o/_run/summary.json").read_text())["complete"]
+
+
+def test_a_stopped_run(manifest, tmp_path, capsys):
+    assert end(manifest, tmp_path / "o", replace(DONE, stopped=True), rows=3) == 143
+    assert "; the same command resumes\n" in capsys.readouterr().out
+
+
+def test_an_outage(manifest, tmp_path, capsys):
+    outcome = replace(DONE, broken="300 of the last 300 rows of a failed", out_of_memory=2)
+    assert end(manifest, tmp_path / "o", outcome, rows=3) == 3
+    out = capsys.readouterr().out
+    assert "memory was full 2 times, and batches were halved: a smaller --batch-size avoids" in out
+    assert "300 of the last 300 rows of a failed. Stopped: " in out
+
+
+@dataclass(frozen=True)
+class Config:
+    manifest: str = "https://user:secret@host/m?X-Amz-Signature=abc"
+    keep: tuple[str, ...] = ("mos",)
+    timeout: float = 30.0
+
+
+def test_options_are_kept_without_secrets():
+    kept = options_as_json(Config())
+    assert kept["keep"] == ["mos"]
+    assert kept["timeout"] == 30.0
+    assert "secret" not in kept["manifest"]
+    assert "abc" not in kept["manifest"]
