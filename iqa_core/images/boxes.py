@@ -1,7 +1,7 @@
 """AVIF and JPEG 2000, which are made of boxes: metadata that keep their decoders from a picture.
 
-libavif refuses a file whose EXIF data are no EXIF data, OpenJPEG one with a box of more than 1 MB in
-front of the pixels, Pillow one whose resolution it can't read. The boxes: ISO/IEC 14496-12 (AVIF),
+libavif refuses a file whose EXIF data are invalid, OpenJPEG a file with a box of more than 1 MB before
+the pixels, Pillow a file whose resolution it can't read. The boxes: ISO/IEC 14496-12 (AVIF),
 15444-1 annex I (JPEG 2000).
 """
 

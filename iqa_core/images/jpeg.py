@@ -44,7 +44,7 @@ _FILLER = _ANY_DATA + b"".join(bytes([0xFF, 0xD0 + i]) + _ANY_DATA for i in rang
 def without_metadata(data: bytes) -> tuple[bytes, dict[str, Any]]:
     """Return a JPEG without comments and application segments, apart from JFIF's and Adobe's.
 
-    Pillow parses all of them and takes one that is too short for a damaged file.
+    Pillow parses all of them, and treats a segment that is too short as a damaged file.
 
     Returns:
         The file, and what Pillow's ``info`` shall hold of the metadata that may state an orientation.

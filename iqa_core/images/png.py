@@ -96,7 +96,7 @@ def without_metadata(data: bytes) -> tuple[bytes, dict[str, Any]]:
 def check_rows(data: bytes, image: Image.Image) -> None:
     """Raise if the pixel data are not those of the rows, where Pillow may not have noticed.
 
-    Data that end early leave Pillow's image black, without an error. Data that go on behind the last
+    Data that end early leave Pillow's image black, without an error. Data that continue after the last
     row keep zlib from its checksum; they nearly always meet a row with an unknown filter before, if
     there are many rows. So the data are inflated once more if the last row is black (zero), or if
     the rows are few or interlaced.
@@ -232,7 +232,7 @@ def _pass_size(
 
 
 def _is_complete(contents: list[memoryview], expected: int) -> bool:
-    """Return whether a zlib stream gives so many bytes; a little more is let pass, and not read."""
+    """Return whether a zlib stream has this many bytes; a few more are accepted, and not read."""
     stream = zlib.decompressobj()
     size = 0
     for content in contents:

@@ -1,4 +1,4 @@
-"""TIFF: raw camera files told apart, damage that Pillow passes over, metadata dropped.
+"""TIFF: raw camera files recognised, damage that Pillow ignores detected, metadata dropped.
 
 Most raw camera formats (DNG, NEF, CR2, ARW, PEF, SRW, 3FR, IIQ, ...) are TIFFs whose first picture
 is a thumbnail or preview and whose photograph is sensor data in another directory. Pillow opens the
