@@ -7,13 +7,9 @@ import pyarrow as pa
 import pytest
 
 from iqa_core.clip.load import load_towers
+from iqa_core.columns import EMBEDDING, VIEW_LEVELS, VIEWS
 from iqa_core.scoring.scorer import encode_prompts
-from iqa_core.tables.feature_cache import (
-    EMBEDDING,
-    VIEW_LEVELS,
-    VIEWS,
-    feature_column,
-)
+from iqa_core.tables.feature_cache import feature_column
 from tests.iqa_core.training.rows import (
     PAIRS,
     ROWS,

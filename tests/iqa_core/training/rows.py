@@ -8,9 +8,7 @@ import pyarrow.parquet as pq
 
 from iqa_core.prompts.learner import PromptLearner
 from iqa_core.prompts.pairs import NAMED_PAIRS
-from iqa_core.tables.feature_cache import (
-    FeatureCache,
-)
+from iqa_core.tables.feature_cache import FeatureCache
 from iqa_core.training.settings import Settings
 from iqa_core.training.split import plan_training_data
 from iqa_core.training.write import write_training_data

@@ -15,9 +15,7 @@ from iqa_core.prompts.file import learned_prompts, load_prompts, save_prompts
 from iqa_core.prompts.learner import PromptLearner, pair_margins, teacher_scores
 from iqa_core.prompts.pairs import PromptPair
 from iqa_core.scoring.scorer import encode_prompts
-from iqa_core.tables.feature_cache import (
-    views_of,
-)
+from iqa_core.tables.feature_cache import views_of
 from iqa_core.training.check import agreement, held_out_margins
 from iqa_core.training.known_order import known_order_agreement
 from iqa_core.training.loop import train

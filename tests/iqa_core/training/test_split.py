@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from iqa_core.errors import InputError
-from iqa_core.tables.feature_cache import (
-    features_of,
-)
+from iqa_core.tables.feature_cache import features_of
 from iqa_core.training.split import plan_training_data
 from tests.iqa_core.training.rows import (
     PAIRS,

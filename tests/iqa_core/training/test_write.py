@@ -7,13 +7,11 @@ import pyarrow as pa
 import pytest
 import torch
 
+from iqa_core.columns import EMBEDDING
 from iqa_core.errors import InputError
 from iqa_core.prompts.learner import teacher_scores
 from iqa_core.scoring.scorer import margins as scoring_margins
-from iqa_core.tables.feature_cache import (
-    EMBEDDING,
-    features_of,
-)
+from iqa_core.tables.feature_cache import features_of
 from tests.iqa_core.training.rows import (
     ROWS,
     WIDTH,

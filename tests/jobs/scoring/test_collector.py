@@ -26,7 +26,7 @@ class Sink:
     def __init__(self):
         self.tables = []
 
-    def commit(self, table):
+    def write(self, table):
         self.tables.append(table)
 
 

@@ -42,7 +42,7 @@ def end(manifest, folder, outcome=DONE, rows=4, max_error_rate=0.3, pool=None):
         for number, status in enumerate(statuses)
     ]
     with output.start({}):
-        output.commit(pa.Table.from_pylist(table, schema=schema))
+        output.write(pa.Table.from_pylist(table, schema=schema))
         return conclude(output, outcome, pool, max_error_rate)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from iqa_core.fetch.fetcher import Fetcher
 from iqa_core.images.decode import decode_image
 from iqa_core.preprocess import Preprocess
-from iqa_core.tables.manifest import DATA
+from iqa_core.tables.manifest_reading import DATA
 from jobs.scoring.decode import decode_rows
 from jobs.scoring.settings import DecodeSettings
 
