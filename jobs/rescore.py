@@ -21,8 +21,8 @@ from .scoring.run import as_json, conclude, conclude_unchanged, run_fingerprint
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from iqa_core.clip.load import Towers
-    from iqa_core.scoring.scorer import PromptFeatures
+    from iqa_core.clip.encoder import Towers
+    from iqa_core.scoring.features import PromptFeatures
 
     from .config import ImageConfig
 

@@ -17,8 +17,8 @@ from .config import ImageConfig
 from .options import option
 
 if TYPE_CHECKING:
-    from iqa_core.clip.load import Towers
-    from iqa_core.scoring.scorer import PromptFeatures
+    from iqa_core.clip.encoder import Towers
+    from iqa_core.scoring.features import PromptFeatures
 
 __all__ = ["Config", "run"]
 
@@ -79,7 +79,7 @@ def _prompts(config: Config, towers: Towers) -> PromptFeatures:
     from dataclasses import replace
 
     from iqa_core.prompts.file import load_prompts
-    from iqa_core.scoring.scorer import encode_prompts
+    from iqa_core.scoring.features import encode_prompts
 
     if config.prompts is None:
         return encode_prompts(towers, load_pairs(config.pairs), config.logit_scale)

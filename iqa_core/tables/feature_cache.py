@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from iqa_core.columns import IMAGE_ID, MANIFEST_FILE, MANIFEST_ROW, URI
 from iqa_core.errors import InputError
-from iqa_core.scoring.scorer import score_features
+from iqa_core.scoring.margins import score_features
 from iqa_core.storage.folder import Folder
 from iqa_core.tables.manifest import Manifest, ManifestFile
 from iqa_core.tables.output import FINGERPRINT, PARTS, PLAN
@@ -22,7 +22,7 @@ from iqa_core.tables.output import FINGERPRINT, PARTS, PLAN
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from iqa_core.scoring.scorer import PromptFeatures
+    from iqa_core.scoring.features import PromptFeatures
     from iqa_core.tables.rows import RowSet
 
 __all__ = [
@@ -88,7 +88,7 @@ def score_columns(features: np.ndarray, prompts: PromptFeatures) -> dict[str, pa
 
     Returns:
         The columns ``score``, ``scores`` and ``margins`` of the output, null where an image failed
-        or its features or scores are not finite (:func:`iqa_core.scoring.scorer.score_features`).
+        or its features or scores are not finite (:func:`iqa_core.scoring.margins.score_features`).
     """
     margin, scores, score = score_features(features, prompts)
     missing = np.isnan(score)

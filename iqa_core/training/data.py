@@ -22,8 +22,7 @@ import torch
 
 from iqa_core.columns import IDENTITY
 from iqa_core.errors import InputError, Status
-from iqa_core.prompts.learner import teacher_scores
-from iqa_core.scoring.scorer import margins
+from iqa_core.scoring.margins import image_scores_f64, margins, pair_scores_f64
 from iqa_core.storage.folder import Folder
 from iqa_core.tables.feature_cache import EMBEDDING, VIEW_LEVELS, VIEWS, features_of, views_of
 from iqa_core.training.known_order import known_order_agreement, reliability
@@ -31,7 +30,7 @@ from iqa_core.training.known_order import known_order_agreement, reliability
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from iqa_core.scoring.scorer import PromptFeatures
+    from iqa_core.scoring.features import PromptFeatures
     from iqa_core.tables.feature_cache import FeatureCache
 
 __all__ = [
@@ -322,8 +321,8 @@ def _trust(cache: FeatureCache, prompts: PromptFeatures) -> tuple[np.ndarray, fl
 def _ensemble(margin: torch.Tensor, weights: np.ndarray) -> torch.Tensor:
     """Return the mean of the pair scores, (N, 1), by their weights; plain if none is trusted."""
     if not weights.any() or (weights == weights[0]).all():
-        return teacher_scores(margin)
-    each = teacher_scores(margin, "per-pair")
+        return image_scores_f64(margin)
+    each = pair_scores_f64(margin)
     return each @ torch.from_numpy(weights / weights.sum())[:, None]
 
 
@@ -390,12 +389,12 @@ def _write_arrays(
         teacher = torch.from_numpy(margins(features, prompts))
         values = {
             "features": features,
-            "teacher": teacher_scores(teacher).numpy(),
+            "teacher": image_scores_f64(teacher).numpy(),
             "watched": _floats(table, data.watched),
         }
         values |= {"views": views, "levels": levels}
         if data.per_pair:
-            values["targets"] = teacher_scores(teacher, "per-pair").numpy()
+            values["targets"] = pair_scores_f64(teacher).numpy()
         elif column is None:
             values["targets"] = _ensemble(teacher, weights).numpy()
         else:

@@ -31,13 +31,13 @@ import torch.distributed as dist
 from iqa_core.errors import InputError
 from iqa_core.evaluation.correlations import srcc
 from iqa_core.losses.ranking import make_loss
-from iqa_core.prompts.learner import pair_margins, teacher_scores
+from iqa_core.scoring.margins import image_scores_f64, pair_margins
 from iqa_core.training.known_order import known_order_agreement, order_loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from iqa_core.clip.load import TextTower
+    from iqa_core.clip.encoder import ContextTextEncoder
     from iqa_core.losses.ranking import RankingLoss
     from iqa_core.prompts.learner import PromptLearner
     from iqa_core.training.data import Rows, TrainingData
@@ -280,7 +280,7 @@ class State:
 
 def train(
     learner: PromptLearner,
-    tower: TextTower,
+    tower: ContextTextEncoder,
     data: TrainingData,
     settings: Settings,
     *,
@@ -395,7 +395,7 @@ class _Look:
     def __init__(
         self,
         learner: PromptLearner,
-        tower: TextTower,
+        tower: ContextTextEncoder,
         data: TrainingData,
         settings: Settings,
         world: World,
@@ -417,7 +417,7 @@ class _Look:
             return reached
         views = rows.views[:_ORDER_ROWS].reshape(-1, self.data.width)
         copies = held_out_margins(self.learner, self.tower, views, scale)
-        scores = teacher_scores(torch.cat([margins[:_ORDER_ROWS], copies]))
+        scores = image_scores_f64(torch.cat([margins[:_ORDER_ROWS], copies]))
         levels = torch.from_numpy(np.array(rows.levels[:_ORDER_ROWS])).ravel()
         clean = torch.zeros(len(scores) - len(levels), dtype=levels.dtype)
         known = float(known_order_agreement(scores, torch.cat([clean, levels])))
@@ -469,7 +469,7 @@ class _Look:
 
 @torch.no_grad()
 def held_out_margins(
-    learner: PromptLearner, tower: TextTower, features: np.ndarray, logit_scale: float
+    learner: PromptLearner, tower: ContextTextEncoder, features: np.ndarray, logit_scale: float
 ) -> torch.Tensor:
     """Return the margins of rows by the learner's present prompts: (N, P) float32 on the CPU.
 
@@ -502,4 +502,4 @@ def agreement(margins: torch.Tensor, targets: np.ndarray, *, per_pair: bool) -> 
     if per_pair:
         each = [srcc(margins[:, p].numpy(), targets[:, p]) for p in range(margins.shape[1])]
         return float(np.mean(each))
-    return srcc(teacher_scores(margins)[:, 0].numpy(), targets[:, 0])
+    return srcc(image_scores_f64(margins)[:, 0].numpy(), targets[:, 0])

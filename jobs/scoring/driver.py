@@ -47,7 +47,7 @@ from .settings import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from iqa_core.clip.load import ImageTower
+    from iqa_core.clip.encoder import ImageEncoder
     from iqa_core.tables.manifest import Manifest, Unit
     from iqa_core.tables.output import Output
 
@@ -105,7 +105,7 @@ def run_pipeline(
     keep: Sequence[str],
     units: Sequence[Unit],
     rows: int,
-    tower: ImageTower,
+    tower: ImageEncoder,
     encoding: Encoding,
     actors: Actors,
     output: Output,

@@ -34,8 +34,8 @@ from .visibility import check_visible
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from iqa_core.clip.load import Precision, Towers
-    from iqa_core.scoring.scorer import PromptFeatures
+    from iqa_core.clip.encoder import Precision, Towers
+    from iqa_core.scoring.features import PromptFeatures
     from iqa_core.tables.output import Audit
 
     from ..config import ImageConfig
@@ -84,7 +84,7 @@ def run_images(
         print(f"and {len(manifest.notes) - _NOTES:,} more such folders or links", file=sys.stderr)
     towers = load_towers(config.model, config.resolution)
     prompts = prompts_of(towers) if prompts_of else None
-    width = towers.text.encode(["a photo"]).shape[-1]
+    width = towers.image.width
     schema = output_schema(
         manifest,
         config.keep,

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from iqa_core.clip.load import Precision
+    from iqa_core.clip.encoder import Precision
     from iqa_core.fetch.fetcher import Fetcher
     from iqa_core.images.decode import Decoded
     from iqa_core.preprocess import Preprocess
-    from iqa_core.scoring.scorer import PromptFeatures
+    from iqa_core.scoring.features import PromptFeatures
 
 __all__ = [
     "DECODED_ON",

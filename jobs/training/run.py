@@ -41,15 +41,17 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.config import LoggingConfig
 
 from iqa_core import __version__
+from iqa_core.clip.encoder import context_encoder
 from iqa_core.clip.load import load_towers
 from iqa_core.errors import InputError
 from iqa_core.evaluation.correlations import srcc
 from iqa_core.pages.training import TrainingFacts, training_page
-from iqa_core.prompts.file import learned_prompts, save_prompts
-from iqa_core.prompts.learner import PromptLearner, teacher_scores
+from iqa_core.prompts.file import save_prompts
+from iqa_core.prompts.learner import PromptLearner, learned_prompts
 from iqa_core.prompts.pairs import load_pairs
-from iqa_core.scoring.scorer import encode_prompts
-from iqa_core.scoring.scorer import margins as fixed_margins
+from iqa_core.scoring.features import encode_prompts
+from iqa_core.scoring.margins import image_scores_f64
+from iqa_core.scoring.margins import margins as fixed_margins
 from iqa_core.storage.folder import Folder, has_scheme
 from iqa_core.storage.lease import OutputLease
 from iqa_core.tables.feature_cache import FeatureCache
@@ -82,9 +84,9 @@ from ..scoring.visibility import check_visible
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from iqa_core.clip.load import TextTower, Towers
+    from iqa_core.clip.encoder import ContextTextEncoder, Towers
     from iqa_core.prompts.file import LearnedPrompts
-    from iqa_core.scoring.scorer import PromptFeatures
+    from iqa_core.scoring.features import PromptFeatures
     from iqa_core.training.data import DataPlan
 
     from ..train import Config
@@ -120,7 +122,7 @@ class Job:
         folder: The run folder.
     """
 
-    tower: TextTower
+    tower: ContextTextEncoder
     learner: PromptLearner
     settings: Settings
     folder: str
@@ -185,7 +187,7 @@ def run_training(config: Config) -> int:
             cluster.start()
             if folder.is_local:
                 check_visible(folder.path(_RUN), f"--run-folder {folder.uri}")
-            job = Job(towers.text, learner, settings, _absolute(folder))
+            job = Job(context_encoder(towers.text), learner, settings, _absolute(folder))
             with _saying(folder, settings, partial(_waiting, scaling)):
                 state = _fit(job, scaling, config.max_failures, folder)
             _conclude(config, towers, learner, prompts, data, settings, state, training, folder)
@@ -577,8 +579,10 @@ def _conclude(
     with torch.no_grad():
         learner.context.copy_(state.best_context)
     rows, (teacher, watched) = data.held_out(), data.held_out_references()
-    margins = held_out_margins(learner, towers.text, rows.features, prompts.logit_scale)
-    student = teacher_scores(margins)[:, 0].numpy()
+    margins = held_out_margins(
+        learner, context_encoder(towers.text), rows.features, prompts.logit_scale
+    )
+    student = image_scores_f64(margins)[:, 0].numpy()
     # Between each pair and itself it is 1; the ensemble weighs its pairs by their trust.
     fixed = 1.0 if data.per_pair else srcc(teacher, rows.targets[:, 0])
     reached = agreement(margins, rows.targets, per_pair=data.per_pair)
@@ -645,8 +649,8 @@ def _known_order(
     clean = np.zeros((len(rows.levels), 1), rows.levels.dtype)
     levels = torch.from_numpy(np.concatenate([clean, rows.levels], 1).ravel())
     fixed = torch.from_numpy(fixed_margins(every, prompts))
-    learned = held_out_margins(learner, towers.text, every, prompts.logit_scale)
-    found = (known_order_agreement(teacher_scores(one), levels) for one in (fixed, learned))
+    learned = held_out_margins(learner, context_encoder(towers.text), every, prompts.logit_scale)
+    found = (known_order_agreement(image_scores_f64(one), levels) for one in (fixed, learned))
     teacher, student = (float(one[0]) for one in found)
     return teacher, student
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from iqa_core.clip.load import load_towers
 from iqa_core.prompts.pairs import load_pairs
-from iqa_core.scoring.scorer import encode_prompts
+from iqa_core.scoring.features import encode_prompts
 from iqa_core.tables.feature_cache import EMBEDDING, features_of, score_columns
 from jobs.cli import main
 

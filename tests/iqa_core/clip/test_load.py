@@ -21,11 +21,13 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import save_file
 
-from iqa_core.clip.load import ImageTower, TextTower, load_towers
+from iqa_core.clip.image_tower import ImageTower
+from iqa_core.clip.load import load_towers
+from iqa_core.clip.text_tower import TextTower
 from iqa_core.errors import InputError
 from iqa_core.images.decode import decode_image, prepare_image
 from iqa_core.preprocess import Preprocess
-from iqa_core.scoring.scorer import encode_images
+from iqa_core.scoring.encode import encode_images
 
 ROOT = Path(__file__).parents[3]
 PROMPTS = ["a photo", "Good photo.", "a photo of a cat, with compression artifacts", ""]
@@ -310,7 +312,7 @@ def test_a_missing_tokenizer(architectures, files, tmp_path):
     with pytest.raises(
         InputError, match=r"the tokenizer of --model other-tokenizer@.* can't be had"
     ):
-        load_towers(f"other-tokenizer@{files['state.pt']}")
+        load_towers(f"other-tokenizer@{files['state.pt']}").text  # noqa: B018
 
 
 def test_a_download_that_fails_is_one_clear_line(tmp_path):
@@ -641,9 +643,9 @@ WHITE = np.full((2, 8, 8, 3), 255, dtype=np.uint8)
 
 def test_an_overflow_of_half_precision_is_the_models_error():
     """As on a GPU, whose automatic precision is fp16: finite in fp32, infinite above 65,504."""
-    tower = ImageTower(Linear(50.0), PLAIN)
+    tower = ImageTower(Linear(50.0), PLAIN, width=4, digest="")
     assert tower.encode(WHITE).isfinite().all()
-    tower = ImageTower(Linear(50.0), PLAIN).to_device("cpu", "fp16")
+    tower = ImageTower(Linear(50.0), PLAIN, width=4, digest="").to_device("cpu", "fp16")
     features, errors = encode_images(tower.encode, list(WHITE), 4)
     assert np.isnan(features).all()
     assert errors == dict.fromkeys((0, 1), "the image tower returned features that are not finite")
@@ -652,4 +654,4 @@ def test_an_overflow_of_half_precision_is_the_models_error():
 @pytest.mark.parametrize("weight", [0.0, 1e30])
 def test_features_without_direction_are_not_a_number(weight):
     """Zeros would score 0.5; the length of such large ones is infinite, which leaves zeros."""
-    assert ImageTower(Linear(weight), PLAIN).encode(WHITE).isnan().all()
+    assert ImageTower(Linear(weight), PLAIN, width=4, digest="").encode(WHITE).isnan().all()

@@ -6,6 +6,7 @@ import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,18 +14,13 @@ import safetensors
 import safetensors.numpy
 import torch
 
-from iqa_core.clip.load import Towers, load_towers
+from iqa_core.clip.encoder import Towers
+from iqa_core.clip.load import load_towers
 from iqa_core.errors import InputError
-from iqa_core.prompts.file import (
-    FORMAT,
-    LearnedPrompts,
-    learned_prompts,
-    load_prompts,
-    save_prompts,
-)
-from iqa_core.prompts.learner import PromptLearner
+from iqa_core.prompts.file import FORMAT, LearnedPrompts, load_prompts, save_prompts
+from iqa_core.prompts.learner import PromptLearner, learned_prompts
 from iqa_core.prompts.pairs import NAMED_PAIRS
-from iqa_core.scoring import scorer as scoring
+from iqa_core.scoring.margins import margins
 
 PAIRS = NAMED_PAIRS["pyiqa"][:2]
 TRAINING = {"loss": "listmle", "seed": 3, "lr": 1e-3, "kinds": ["a", "b"], "held_out": None}
@@ -83,7 +79,7 @@ def test_the_features_are_those_of_the_learner(path, prompts, learner, towers):
     np.testing.assert_array_equal(features.features, learner(towers.text).detach().numpy())
     images = np.random.default_rng(0).normal(size=(4, 128)).astype(np.float32)
     np.testing.assert_allclose(
-        scoring.margins(images, features),
+        margins(images, features),
         learner.margins(towers.text, torch.from_numpy(images), towers.logit_scale).detach(),
         rtol=1e-4,
         atol=1e-3,
@@ -187,7 +183,7 @@ def test_logit_scale_can_be_given(learner, towers):
 
 def test_other_towers_are_refused(path, prompts, towers):
     save_prompts(path, prompts)
-    other = replace(towers, name="RN50/openai", digest="f" * 64)
+    other = replace(towers, name="RN50/openai", image=SimpleNamespace(digest="f" * 64))
     message = (
         rf"prompts.safetensors: the prompts were learned for --model tiny \(weights "
         rf"{towers.digest[:12]}\), but --model RN50/openai has the weights ffffffffffff: score with "

@@ -7,6 +7,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import open_clip
@@ -19,14 +20,9 @@ from iqa_core import Scorer
 from iqa_core.clip.load import load_towers
 from iqa_core.errors import ImageError, InputError, Status
 from iqa_core.prompts.pairs import PromptPair, load_pairs
-from iqa_core.scoring.scorer import (
-    PromptFeatures,
-    encode_images,
-    encode_prompts,
-    image_scores,
-    margins,
-    pair_scores,
-)
+from iqa_core.scoring.encode import encode_images
+from iqa_core.scoring.features import PromptFeatures, encode_prompts
+from iqa_core.scoring.margins import image_scores, margins, pair_scores
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +139,9 @@ def test_pairs_that_can_not_be_told_apart(towers):
     pair = PromptPair("good", "a good photo", "a bad photo")
     with pytest.raises(InputError, match=r"prompt pairs are named \[\]: give one or more"):
         encode_prompts(towers, [])
-    with pytest.raises(InputError, match=r"are named \['good', 'good'\]: give .* named apart"):
+    with pytest.raises(
+        InputError, match=r"are named \['good', 'good'\]: give .* with distinct names"
+    ):
         encode_prompts(towers, [pair, replace(pair, positive="a fine photo")])
 
 
@@ -156,7 +154,9 @@ def test_the_digest_changes_with_all_that_changes_a_score(towers):
         encode_prompts(towers, [replace(pair, negative="a poor photo")]).digest,
         encode_prompts(towers, [pair], 1).digest,
         encode_prompts(towers, [pair, replace(pair, name="fine")]).digest,
-        encode_prompts(replace(towers, digest="other weights"), [pair]).digest,
+        encode_prompts(
+            replace(towers, image=SimpleNamespace(digest="other weights")), [pair]
+        ).digest,
         encode_prompts(replace(towers, quick_gelu=True), [pair]).digest,
     ]
     assert len(set(digests)) == len(digests)
@@ -552,4 +552,4 @@ def test_a_text_tower_that_returns_nothing_finite_is_refused(towers):
             return torch.full((len(texts), 128), torch.nan)
 
     with pytest.raises(InputError, match="text features of prompt pair 'quality' are not finite"):
-        encode_prompts(replace(towers, text=Broken()), load_pairs("clip-iqa"))
+        encode_prompts(replace(towers, load_text=Broken), load_pairs("clip-iqa"))

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from iqa_core.scoring.scorer import PromptFeatures
+from iqa_core.scoring.features import PromptFeatures
 from iqa_core.tables.feature_cache import EMBEDDING, feature_column, score_columns
 from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.output import Output, output_schema

@@ -21,11 +21,12 @@ from iqa_core.clip.load import load_towers
 from iqa_core.errors import InputError
 from iqa_core.images.degrade import degraded_views
 from iqa_core.losses.ranking import make_loss
-from iqa_core.prompts.file import learned_prompts, load_prompts, save_prompts
-from iqa_core.prompts.learner import PromptLearner, pair_margins, teacher_scores
+from iqa_core.prompts.file import load_prompts, save_prompts
+from iqa_core.prompts.learner import PromptLearner, learned_prompts
 from iqa_core.prompts.pairs import NAMED_PAIRS, PromptPair
-from iqa_core.scoring.scorer import encode_prompts
-from iqa_core.scoring.scorer import margins as scoring_margins
+from iqa_core.scoring.features import encode_prompts
+from iqa_core.scoring.margins import image_scores_f64, pair_margins, pair_scores_f64
+from iqa_core.scoring.margins import margins as scoring_margins
 from iqa_core.tables.feature_cache import (
     EMBEDDING,
     VIEW_LEVELS,
@@ -127,7 +128,8 @@ def settings(towers, **options):
 
 WORKER = """
 import sys, torch, torch.distributed as dist
-from iqa_core.prompts.learner import PromptLearner, pair_margins
+from iqa_core.prompts.learner import PromptLearner
+from iqa_core.scoring.margins import pair_margins
 from iqa_core.losses.ranking import make_loss
 from iqa_core.prompts.pairs import NAMED_PAIRS, PromptPair
 from iqa_core.clip.load import load_towers
@@ -170,7 +172,7 @@ def one_list(prompts):
         torch.randn(64, WIDTH, generator=torch.Generator().manual_seed(1)), dim=-1
     ).half()
     margins = torch.from_numpy(scoring_margins(features.numpy(), prompts))
-    targets = {kind: teacher_scores(margins, kind) for kind in ("ensemble", "per-pair")}
+    targets = {"ensemble": image_scores_f64(margins), "per-pair": pair_scores_f64(margins)}
     return {"features": features, **targets}
 
 
@@ -378,7 +380,7 @@ def test_rows_are_those_of_the_cache(data, table, prompts):
     assert 40 < data.held_out_rows < 120
     features = features_of(table)
     place = {row.astype(np.float16).tobytes(): n for n, row in enumerate(features)}
-    scores = teacher_scores(torch.from_numpy(scoring_margins(features, prompts))).numpy()[:, 0]
+    scores = image_scores_f64(torch.from_numpy(scoring_margins(features, prompts))).numpy()[:, 0]
     mos = table.column("mos").to_numpy()
     seen = []
     for stored, targets in (data.shard(0, 1)[:2], data.held_out()[:2]):
@@ -526,7 +528,7 @@ def right_share(learner, towers, cache):
     table = pa.concat_tables(cache.tables())
     views, levels = views_of(table)
     margins = held_out_margins(learner, towers.text, views.reshape(-1, WIDTH), towers.logit_scale)
-    return float(known_order_agreement(teacher_scores(margins), torch.from_numpy(levels.ravel())))
+    return float(known_order_agreement(image_scores_f64(margins), torch.from_numpy(levels.ravel())))
 
 
 def test_a_wrong_teacher_is_not_followed_where_the_order_is_known(viewed, towers, tmp_path):

@@ -27,7 +27,7 @@ from iqa_core.errors import ImageError, Status
 from iqa_core.fetch.fetcher import Fetcher
 from iqa_core.images.decode import decode_image
 from iqa_core.preprocess import Preprocess
-from iqa_core.scoring.scorer import PromptFeatures
+from iqa_core.scoring.features import PromptFeatures
 from iqa_core.tables.manifest import DATA, open_manifest, plan_units
 from iqa_core.tables.output import Output, output_schema
 from iqa_core.tables.rows import RowSet
