@@ -10,7 +10,7 @@ import torch
 from iqa_core.clip.encoder import Towers
 from iqa_core.clip.image_tower import ImageTower
 from iqa_core.clip.text_tower import TextTower
-from iqa_core.clip.weight_checks import check_finite, digest_of, scale_of
+from iqa_core.clip.weight_checks import finite_digest, scale_of
 from iqa_core.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ def lazy_towers(
     }
     # Converted one at a time: a text tower that is not used must not fill the memory.
     converted = {name: partial(weights[name].to, own.dtype) for name, own in expected.items()}
-    check_finite(model, ((name, convert()) for name, convert in converted.items()))
-    digest = digest_of((name, converted[name]()) for name in sorted(converted))
+    digest = finite_digest(model, converted)
     visual = clip.visual
     del clip.visual
     image = {name: tensor for name, tensor in weights.items() if name.startswith("visual.")}
@@ -91,9 +90,8 @@ def whole_towers(
     Raises:
         InputError: As :func:`lazy_towers` does.
     """
-    weights = clip.state_dict()
-    check_finite(model, weights.items())
-    digest = digest_of(sorted(weights.items()))
+    weights = {name: tensor.detach for name, tensor in clip.state_dict().items()}
+    digest = finite_digest(model, weights)
     return Towers(
         name=model,
         image=ImageTower(

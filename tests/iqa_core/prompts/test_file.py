@@ -9,6 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import safetensors
 import safetensors.numpy
@@ -17,10 +20,11 @@ import torch
 from iqa_core.clip.encoder import Towers
 from iqa_core.clip.load import load_towers
 from iqa_core.errors import InputError
+from iqa_core.images.decode import decode_image
 from iqa_core.prompts.file import FORMAT, LearnedPrompts, load_prompts, save_prompts
 from iqa_core.prompts.learner import PromptLearner, learned_prompts
 from iqa_core.prompts.pairs import NAMED_PAIRS
-from iqa_core.scoring.margins import margins
+from iqa_core.scoring.margins import margins, score_features
 
 PAIRS = NAMED_PAIRS["pyiqa"][:2]
 TRAINING = {"loss": "listmle", "seed": 3, "lr": 1e-3, "kinds": ["a", "b"], "held_out": None}
@@ -319,3 +323,64 @@ def test_training_that_diverged_is_not_saved(towers):
         learner.context.fill_(torch.nan)
     with pytest.raises(InputError, match="the context is not finite"):
         learned_prompts(learner, towers)
+
+
+# Version 0.1.
+
+OLD = Path(__file__).parents[2] / "data" / "v0.1"
+
+
+def of_version_0_1(run: str) -> pa.Table:
+    (part,) = (OLD / run).glob("part-*.parquet")
+    return pq.read_table(part)
+
+
+def assert_scored_as_rescored(features: np.ndarray, towers: Towers) -> None:
+    """Bit for bit, all rows at once as that version scored them."""
+    prompts = load_prompts(OLD / "prompts.safetensors", towers).features
+    margin, scores, score = score_features(features, prompts)
+    old = of_version_0_1("rescored")
+    missing = np.isnan(score)
+    assert 10 < (~missing).sum() < len(old)
+    assert missing.tolist() == [value is None for value in old["score"].to_pylist()]
+    np.testing.assert_array_equal(score[~missing], old["score"].drop_null().to_numpy())
+    for place, name in enumerate(prompts.names):
+        for values, column in ((scores, "scores"), (margin, "margins")):
+            found = pc.struct_field(old[column], name).drop_null().to_numpy()
+            np.testing.assert_array_equal(values[~missing, place], found)
+
+
+def test_a_prompt_file_of_version_0_1_scores_its_features_as_then(towers):
+    """``rescored`` holds what that version made of ``features`` and the prompt file."""
+    rows = of_version_0_1("features")["embedding"].to_pylist()
+    features = np.array([np.full(128, np.nan) if row is None else row for row in rows], np.float16)
+    assert_scored_as_rescored(features.astype(np.float32), towers)
+
+
+def test_images_of_version_0_1_score_as_its_prompt_file_did(towers):
+    """From the images on: through today's decoder and tower, and float16 as the cache stores it."""
+    old = of_version_0_1("rescored").select(["manifest_file", "manifest_row", "score"]).to_pylist()
+    images = {
+        path.name: pq.read_table(path, columns=["image"])["image"].to_pylist()
+        for path in (OLD / "manifest").glob("*.parquet")
+    }
+    features = np.full((len(old), 128), np.nan, dtype=np.float32)
+    for place, row in enumerate(old):
+        if row["score"] is not None:
+            data = images[row["manifest_file"]][row["manifest_row"]]
+            data = data["bytes"] if isinstance(data, dict) else data
+            pixels = decode_image(data, towers.preprocess, mode="fast").pixels
+            features[place] = towers.image.encode(pixels[None])[0].numpy().astype(np.float16)
+    assert_scored_as_rescored(features, towers)
+
+
+def test_a_prompt_file_needs_no_text_tower(path, prompts, towers):
+    save_prompts(path, prompts)
+
+    def fail():
+        raise AssertionError("the text tower was loaded")
+
+    without = replace(towers, load_text=fail)
+    found = load_prompts(path, without).features
+    np.testing.assert_array_equal(found.features, prompts.text_features)
+    assert found.features.shape[-1] == without.image.width
