@@ -335,30 +335,36 @@ def of_version_0_1(run: str) -> pa.Table:
     return pq.read_table(part)
 
 
-def assert_scored_as_rescored(features: np.ndarray, towers: Towers) -> None:
-    """Bit for bit, all rows at once as that version scored them."""
+def assert_scored_as_rescored(features: np.ndarray, towers: Towers, tolerance: float) -> None:
+    """All rows at once, as that version scored them."""
     prompts = load_prompts(OLD / "prompts.safetensors", towers).features
     margin, scores, score = score_features(features, prompts)
     old = of_version_0_1("rescored")
     missing = np.isnan(score)
     assert 10 < (~missing).sum() < len(old)
     assert missing.tolist() == [value is None for value in old["score"].to_pylist()]
-    np.testing.assert_array_equal(score[~missing], old["score"].drop_null().to_numpy())
+    np.testing.assert_allclose(
+        score[~missing], old["score"].drop_null().to_numpy(), rtol=0, atol=tolerance
+    )
     for place, name in enumerate(prompts.names):
         for values, column in ((scores, "scores"), (margin, "margins")):
             found = pc.struct_field(old[column], name).drop_null().to_numpy()
-            np.testing.assert_array_equal(values[~missing, place], found)
+            np.testing.assert_allclose(values[~missing, place], found, rtol=0, atol=tolerance)
 
 
 def test_a_prompt_file_of_version_0_1_scores_its_features_as_then(towers):
-    """``rescored`` holds what that version made of ``features`` and the prompt file."""
+    """Bit for bit: ``rescored`` holds what that version made of ``features`` and the prompt file."""
     rows = of_version_0_1("features")["embedding"].to_pylist()
     features = np.array([np.full(128, np.nan) if row is None else row for row in rows], np.float16)
-    assert_scored_as_rescored(features.astype(np.float32), towers)
+    assert_scored_as_rescored(features.astype(np.float32), towers, 0)
 
 
 def test_images_of_version_0_1_score_as_its_prompt_file_did(towers):
-    """From the images on: through today's decoder and tower, and float16 as the cache stores it."""
+    """From the images on: through today's decoder and tower, and float16 as the cache stores it.
+
+    Not bit for bit: a feature's last bits depend on the batch and the processor, and with them on which
+    side of a float16 it is rounded to.
+    """
     old = of_version_0_1("rescored").select(["manifest_file", "manifest_row", "score"]).to_pylist()
     images = {
         path.name: pq.read_table(path, columns=["image"])["image"].to_pylist()
@@ -371,7 +377,7 @@ def test_images_of_version_0_1_score_as_its_prompt_file_did(towers):
             data = data["bytes"] if isinstance(data, dict) else data
             pixels = decode_image(data, towers.preprocess, mode="fast").pixels
             features[place] = towers.image.encode(pixels[None])[0].numpy().astype(np.float16)
-    assert_scored_as_rescored(features, towers)
+    assert_scored_as_rescored(features, towers, 5e-5)
 
 
 def test_a_prompt_file_needs_no_text_tower(path, prompts, towers):
