@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-from math import exp
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from iqa_core.prompts.learner import DEFAULT_CONTEXT_LENGTH, PromptLearner
 from iqa_core.prompts.nearest_words import nearest_words
 from iqa_core.prompts.pairs import NAMED_PAIRS, PromptPair
 from iqa_core.scoring.features import PromptFeatures
-from iqa_core.scoring.margins import image_scores_f64, margins, pair_margins, pair_scores_f64
+from iqa_core.scoring.margins import margins
 
 WEIGHTS = Path(__file__).parents[3] / "iqa_core" / "weights"
 PAIRS = (
@@ -294,25 +293,6 @@ def test_margins_equal_those_of_scoring(tiny):
     np.testing.assert_allclose(
         found.detach().numpy(), margins(images, prompts), rtol=1e-4, atol=1e-3
     )
-
-
-def test_pair_margins_are_the_scaled_difference_of_cosines():
-    prompts = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.6, 0.8], [1.0, 0.0]]])
-    images = torch.tensor([[0.8, 0.6]])
-    expected = torch.tensor([[10 * (0.8 - 0.6), 10 * ((0.8 * 0.6 + 0.6 * 0.8) - 0.8)]])
-    torch.testing.assert_close(pair_margins(prompts, images, 10.0), expected)
-
-
-def test_image_scores_f64():
-    margins = torch.tensor([[0.0, 2.0], [30.0, 31.0]], requires_grad=True)
-    each = pair_scores_f64(margins)
-    assert each.shape == (2, 2)
-    assert each[0].tolist() == pytest.approx([0.5, 1 / (1 + exp(-2))])
-    assert not each.requires_grad
-    ensemble = image_scores_f64(margins)
-    assert ensemble.shape == (2, 1)
-    assert ensemble[0].item() == pytest.approx((0.5 + 1 / (1 + exp(-2))) / 2)
-    assert each[1, 0] < each[1, 1] < 1, "float32 would have tied these"
 
 
 def test_nearest_words_of_words_are_these_words(tiny):
