@@ -50,7 +50,9 @@ def vit() -> tuple[ImageTower, TextTower]:
     clip = open_clip.create_model("ViT-B-32")
     logging.disable(logging.NOTSET)
     tokenizer = open_clip.get_tokenizer("ViT-B-32")
-    return ImageTower(clip.visual, load_towers("tiny").preprocess), TextTower(clip, tokenizer)
+    return ImageTower(
+        clip.visual, load_towers("tiny").preprocess, width=_WIDTH, digest=""
+    ), TextTower(clip, tokenizer)
 
 
 class Uncut(TextTower):

@@ -163,4 +163,9 @@ def of_length_one(features: torch.Tensor) -> torch.Tensor:
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise InputError(f"--{name} {value!r} is none of {', '.join(choices)}")
+        raise InputError(
+            argument=name,
+            value=value,
+            limit=f"one of {', '.join(choices)}",
+            fix=f"leave it out for {choices[0]}",
+        )

@@ -87,7 +87,12 @@ class PromptLearner(nn.Module):
             ("context", context, get_args(ContextKind)),
         ):
             if value not in known:
-                raise InputError(f"{name} {value!r} is none of {', '.join(known)}")
+                raise InputError(
+                    argument=name,
+                    value=value,
+                    limit=f"one of {', '.join(known)}",
+                    fix=f"leave it out for {known[0]}",
+                )
         self.pairs = tuple(pairs)
         names = [pair.name for pair in self.pairs]
         if not names or len(set(names)) < len(names):
@@ -207,7 +212,9 @@ def _initial_context(
         return embedding[torch.tensor(ids, device=embedding.device)].clone()
     length = DEFAULT_CONTEXT_LENGTH if length is None else length
     if length < 0:
-        raise InputError(f"context length ({length}) must be at least 0")
+        raise InputError(
+            argument="context_length", value=length, limit="at least 0", fix="leave it out for 8"
+        )
     # Drawn on the CPU, so that a seed means the same on every device.
     draw = torch.randn(length, embedding.shape[1], generator=torch.Generator().manual_seed(seed))
     return _INIT_STD * draw.to(embedding)

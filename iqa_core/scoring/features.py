@@ -56,8 +56,10 @@ class PromptFeatures:
             )
         if not 0 < self.logit_scale <= MAX_LOGIT_SCALE:
             raise InputError(
-                f"the logit scale {self.logit_scale:g} must be above 0 and at most "
-                f"{MAX_LOGIT_SCALE:g}, so that margins are finite: give a smaller --logit-scale"
+                argument="logit_scale",
+                value=self.logit_scale,
+                limit=f"above 0 and at most {MAX_LOGIT_SCALE:g}",
+                fix="give another {logit_scale}, so that margins are finite",
             )
 
 
@@ -85,8 +87,10 @@ def encode_prompts(
         )
     if logit_scale is not None and not (0 < logit_scale < float("inf")):
         raise InputError(
-            f"--logit-scale {logit_scale} must be a finite number above 0: leave it out for the "
-            "model's own, or give 1 for plain cosines"
+            argument="logit_scale",
+            value=logit_scale,
+            limit="a finite number above 0",
+            fix="leave it out for the model's own, or give 1 for plain cosines",
         )
     texts = [side for pair in pairs for side in (pair.positive, pair.negative)]
     features = towers.text.encode(texts).reshape(len(pairs), 2, -1).numpy()

@@ -95,9 +95,19 @@ class Scorer:
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> None:
         if batch_size < 1:
-            raise InputError(f"batch_size ({batch_size}) must be at least 1")
+            raise InputError(
+                argument="batch_size",
+                value=batch_size,
+                limit="at least 1",
+                fix="leave it out for 32",
+            )
         if decode not in ("fast", "exact"):
-            raise InputError(f"--decode {decode!r} is none of fast, exact")
+            raise InputError(
+                argument="decode",
+                value=decode,
+                limit="one of fast, exact",
+                fix="leave it out for fast",
+            )
         table = load_pairs(pairs) if isinstance(pairs, (str, Path)) else tuple(pairs)
         towers = load_towers(model, resolution)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")

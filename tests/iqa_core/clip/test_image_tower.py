@@ -90,9 +90,11 @@ def test_auto_is_full_precision_on_a_cpu(tiny):
 
 
 def test_a_precision_or_resolution_that_is_none(tiny):
-    with pytest.raises(InputError, match="--precision 'half' is none of auto, fp32, bf16, fp16"):
+    with pytest.raises(
+        InputError, match=r"precision \('half'\) must be one of auto, fp32, bf16, fp16: "
+    ):
         copy.deepcopy(tiny.image).to_device("cpu", "half")
-    with pytest.raises(InputError, match="--resolution 'full' is none of model, native"):
+    with pytest.raises(InputError, match=r"resolution \('full'\) must be one of model, native: "):
         load_towers("tiny", "full")
 
 

@@ -320,9 +320,9 @@ def test_a_prompt_that_does_not_fit_is_named(tiny):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"position": "back"}, "position 'back' is none of front, end, middle"),
-        ({"context": "per-pair"}, "context 'per-pair' is none of shared, per-side"),
-        ({"context_length": -1}, r"context length \(-1\) must be at least 0"),
+        ({"position": "back"}, r"position \('back'\) must be one of front, end, middle: "),
+        ({"context": "per-pair"}, r"context \('per-pair'\) must be one of shared, per-side: "),
+        ({"context_length": -1}, r"context_length \(-1\) must be at least 0"),
         ({"words": "a photo", "context_length": 8}, "'a photo' are 2 tokens, .* is 8: leave"),
         ({"words": " "}, "' ' are 0 tokens"),
         ({"pairs": []}, r"named \[\]: give one or more"),

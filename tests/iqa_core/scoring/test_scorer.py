@@ -274,10 +274,10 @@ def test_something_that_is_no_image(scorer, image, message):
         ({"model": "tinny"}, "--model 'tinny' is not a model"),
         ({"pairs": "qualty"}, "--pairs 'qualty' is neither a named set"),
         ({"pairs": []}, "give one or more"),
-        ({"logit_scale": 0}, "--logit-scale 0 must be"),
+        ({"logit_scale": 0}, r"logit_scale \(0\) must be"),
         ({"batch_size": 0}, r"batch_size \(0\) must be at least 1"),
-        ({"precision": "half"}, "--precision 'half' is none of auto, fp32, bf16, fp16"),
-        ({"resolution": "full"}, "--resolution 'full' is none of model, native"),
+        ({"precision": "half"}, r"precision \('half'\) must be one of auto, fp32, bf16, fp16: "),
+        ({"resolution": "full"}, r"resolution \('full'\) must be one of model, native: "),
         ({"decode": "quick"}, "'quick'"),
     ],
 )
