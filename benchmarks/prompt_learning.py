@@ -30,11 +30,13 @@ from scipy.stats import rankdata
 from sklearn.linear_model import RidgeCV
 
 from benchmarks.tiny_quality import cuts, held_out_photos
-from iqa_core.clip.load import Towers, load_towers
+from iqa_core.clip.encoder import Towers
+from iqa_core.clip.load import load_towers
 from iqa_core.evaluation.correlations import srcc
-from iqa_core.prompts.learner import PromptLearner, teacher_scores
+from iqa_core.prompts.learner import PromptLearner
 from iqa_core.prompts.pairs import NAMED_PAIRS, PromptPair
-from iqa_core.scoring.scorer import encode_prompts
+from iqa_core.scoring.features import encode_prompts
+from iqa_core.scoring.margins import image_scores_f64
 from iqa_core.tables.feature_cache import FeatureCache, features_of
 from iqa_core.training.check import held_out_margins
 from iqa_core.training.loop import train
@@ -135,7 +137,7 @@ def embed(folder: Path, views: int) -> FeatureCache:
 def test_agreement(learner: PromptLearner, towers: Towers, test: tuple[np.ndarray, ...]) -> float:
     """Return the student's SRCC with HaarPSI on the test images."""
     margins = held_out_margins(learner, towers.text, test[0], towers.logit_scale)
-    return srcc(teacher_scores(margins)[:, 0].numpy(), test[1])
+    return srcc(image_scores_f64(margins)[:, 0].numpy(), test[1])
 
 
 def students(

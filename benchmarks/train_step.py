@@ -28,10 +28,13 @@ import numpy as np
 import open_clip
 import torch
 
-from iqa_core.clip.load import ImageTower, TextTower, load_towers
+from iqa_core.clip.image_tower import ImageTower
+from iqa_core.clip.load import load_towers
+from iqa_core.clip.text_tower import TextTower
 from iqa_core.losses.table import make_loss
-from iqa_core.prompts.learner import PromptLearner, pair_margins
+from iqa_core.prompts.learner import PromptLearner
 from iqa_core.prompts.pairs import NAMED_PAIRS
+from iqa_core.scoring.margins import pair_margins
 from iqa_core.training.data import DATA, TrainingData
 from iqa_core.training.loop import train
 from iqa_core.training.settings import Settings

@@ -22,9 +22,9 @@ except PackageNotFoundError:  # `ray job submit --working-dir .` ships the sourc
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562
-    """Import the parts that need torch on first use: decode workers never do."""
+    """Import what needs torch on first use; decode workers never use it."""
     if name in {"Scorer", "Scores"}:
-        from iqa_core.scoring import scorer as scoring
+        from iqa_core.scoring import scorer
 
-        return getattr(scoring, name)
+        return getattr(scorer, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

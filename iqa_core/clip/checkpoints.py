@@ -1,8 +1,8 @@
 """Files of weights: whatever container they come in, the tensors that they hold, by dotted name.
 
 Reads safetensors (one file, or shards by their index), what ``torch.save`` writes, and TorchScript
-archives, told apart by their content. Nothing that a file holds is run: pickles are read by torch's
-``weights_only`` unpickler.
+archives; the content decides which it is, not the suffix. Nothing that a file holds is run: pickles are
+read by torch's ``weights_only`` unpickler, and those of TorchScript by one that is stricter.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from iqa_core.clip.torchscript import is_torchscript, read_torchscript
+from iqa_core.clip.weights_error import WeightsError, one_line
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["WeightsError", "read_tensors"]
+__all__ = ["read_tensors"]
 
 _HEAD = 512
 _DEEPEST = 16
@@ -110,20 +113,6 @@ _HARMLESS: list[Any] = [
 ]
 
 
-class WeightsError(Exception):
-    """A file of weights can't be used.
-
-    Args:
-        problem: What is wrong with it, or what it is instead.
-        advice: What helps.
-    """
-
-    def __init__(self, problem: str, advice: str) -> None:
-        super().__init__(problem, advice)
-        self.problem = problem
-        self.advice = advice
-
-
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Read every tensor of a checkpoint.
 
@@ -199,11 +188,9 @@ def _read_zip(path: Path) -> dict[str, torch.Tensor]:
     if not zipfile.is_zipfile(path):
         raise WeightsError("the file is cut short", "download or copy it again")
     with zipfile.ZipFile(path) as archive:
+        if is_torchscript(archive):
+            return read_torchscript(path)
         members = {name.rpartition("/")[2] for name in archive.namelist()}
-    if "constants.pkl" in members:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*torch.jit")  # that it is deprecated
-            return dict(torch.jit.load(str(path), map_location="cpu").state_dict())
     if "data.pkl" in members:
         # torch.load would take this suffix for the content.
         return dict(_flatten(_unpickle(path, mmap=path.suffix != ".safetensors")))
@@ -243,7 +230,8 @@ def _unpickle(path: Path, *, mmap: bool) -> Any:  # noqa: ANN401 - what a file h
         raise
     except Exception as error:  # whatever a damaged file makes of the unpickler
         raise WeightsError(
-            f"the file is damaged or cut short: {_one_line(error)}", "download or copy it again"
+            f"the file is damaged or cut short: {one_line(error)[:200]}",
+            "download or copy it again",
         ) from error
 
 
@@ -288,7 +276,3 @@ def _foreign(path: Path, head: bytes) -> WeightsError:
         f"it is neither safetensors nor a file of torch.save: it begins with {head[:12]!r}",
         "give the model's safetensors or PyTorch weights",
     )
-
-
-def _one_line(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]

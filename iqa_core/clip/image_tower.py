@@ -10,23 +10,22 @@ Sources:
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own spelling
 
+from iqa_core.clip.encoder import Precision, Resolution
 from iqa_core.errors import InputError
-from iqa_core.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-__all__ = ["ImageTower", "Precision", "Resolution", "of_length_one"]
+    from iqa_core.preprocess import Preprocess
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Resolution = Literal["model", "native"]
+__all__ = ["ImageTower", "of_length_one"]
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -39,10 +38,11 @@ class ImageTower(nn.Module):
         preprocess: Channel means and deviations to normalise with, and the input size.
         resolution: ``model`` takes images of ``preprocess.size``; ``native`` takes any size and
             needs a ResNet, whose attention pool then runs without its positional embedding.
+        width: Width D of the features.
+        digest: SHA-256 (hex) of the whole model's weights, whatever the resolution.
 
     Raises:
-        InputError: If the resolution is neither, or ``native`` is asked of a tower that is no
-            ResNet.
+        InputError: If there is no such resolution, or it is ``native`` and the tower is no ResNet.
     """
 
     mean: torch.Tensor
@@ -52,12 +52,20 @@ class ImageTower(nn.Module):
     min_side = 32
 
     def __init__(
-        self, visual: nn.Module, preprocess: Preprocess, resolution: Resolution = "model"
+        self,
+        visual: nn.Module,
+        preprocess: Preprocess,
+        resolution: Resolution = "model",
+        *,
+        width: int,
+        digest: str,
     ) -> None:
         super().__init__()
         self.visual = visual
         self.resolution = resolution
         self.preprocess = preprocess
+        self.width = width
+        self.digest = digest
         self.precision: Precision = "fp32"
         self.register_buffer("mean", torch.tensor(preprocess.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(preprocess.std).view(1, 3, 1, 1))
@@ -80,7 +88,7 @@ class ImageTower(nn.Module):
         """Where the weights are."""
         return self.mean.device
 
-    def to_device(self, device: str | torch.device, precision: Precision = "auto") -> ImageTower:
+    def to_device(self, device: str | torch.device, precision: Precision = "auto") -> Self:
         """Move to a device and set the precision of the tower's arithmetic.
 
         Args:
@@ -155,4 +163,9 @@ def of_length_one(features: torch.Tensor) -> torch.Tensor:
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise InputError(f"--{name} {value!r} is none of {', '.join(choices)}")
+        raise InputError(
+            argument=name,
+            value=value,
+            limit=f"one of {', '.join(choices)}",
+            fix=f"leave it out for {choices[0]}",
+        )

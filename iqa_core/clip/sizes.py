@@ -27,7 +27,7 @@ _RESNET_STRIDE = 32
 
 
 class ClipSizes(NamedTuple):
-    """Sizes that the shapes of a plain CLIP's tensors tell.
+    """Sizes of a plain CLIP, as the shapes of its tensors show them.
 
     Attributes:
         layers: Of the image tower: one number for a ViT, four for a ResNet.
@@ -52,7 +52,7 @@ class ClipSizes(NamedTuple):
     vocab_size: int
 
     def __str__(self) -> str:
-        """Return it as one would say it."""
+        """Return the sizes as a phrase of a message."""
         tower = (
             f"a ResNet of {'-'.join(map(str, self.layers))} blocks"
             if isinstance(self.layers, tuple)
@@ -111,13 +111,15 @@ class ClipSizes(NamedTuple):
         """
         tensors = without_wrappers(tensors, ())
         if place:
-            tensors = {name: one for name, one in tensors.items() if name.startswith(f"{place}.")}
+            tensors = {
+                name: tensor for name, tensor in tensors.items() if name.startswith(f"{place}.")
+            }
         try:
             for anchor in (_PATCHES, IN_TRANSFORMERS[_PATCHES]):
                 for prefix in prefixes(tensors, {anchor})[:1]:
                     shapes = {
-                        name.removeprefix(prefix).removeprefix("text."): tuple(one.shape)
-                        for name, one in tensors.items()
+                        name.removeprefix(prefix).removeprefix("text."): tuple(tensor.shape)
+                        for name, tensor in tensors.items()
                         if name.startswith(prefix)
                     }
                     return _sizes(shapes) if anchor == _PATCHES else _sizes_in_transformers(shapes)
@@ -166,7 +168,7 @@ def _sizes_in_transformers(shapes: Mapping[str, tuple[int, ...]]) -> ClipSizes:
 
 
 def _layers(names: Mapping[str, Any], before: str) -> int:
-    """Return how many numbers follow a pattern at the beginning of the names."""
+    """Return the count of distinct numbers that follow a pattern at the beginning of the names."""
     found = (re.match(rf"{before}(\d+)\.", name) for name in names)
     return len({match[1] for match in found if match})
 

@@ -1,26 +1,26 @@
-"""Whether weights can be scored with: the architecture's shapes, finite numbers, a usable scale."""
+"""Whether weights can be scored with (shapes, finite numbers, scale), and their digest."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
 from typing import TYPE_CHECKING
 
 import torch
 
-from iqa_core.clip.checkpoints import WeightsError
-from iqa_core.clip.layouts import OtherArchitectureError
+from iqa_core.clip.encoder import MAX_LOGIT_SCALE
+from iqa_core.clip.weights_error import OtherArchitectureError, WeightsError
 from iqa_core.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-__all__ = ["MAX_LOGIT_SCALE", "check_finite", "fitted", "scale_of"]
+__all__ = ["finite_digest", "fitted", "scale_of"]
 
 log = logging.getLogger(__name__)
 
-#: Margins are at most twice the scale, and with this one finite in float32.
-MAX_LOGIT_SCALE = 1e38
 _USUAL_SCALE = (1.0, 1000.0)
 
 
@@ -52,7 +52,7 @@ def fitted(
             "join them first, with the zero_to_fp32.py in the checkpoint's folder",
         )
     if other:
-        shapes = (" x ".join(map(str, one[other[0]].shape)) for one in (found, expected))
+        shapes = (" x ".join(map(str, side[other[0]].shape)) for side in (found, expected))
         raise OtherArchitectureError(
             f"{other[0]} is {next(shapes)} in the file and {next(shapes)} in the architecture, the "
             f"first of {len(other)} tensors that differ, of {len(expected)}",
@@ -61,22 +61,40 @@ def fitted(
     return found
 
 
-def check_finite(model: str, weights: Mapping[str, torch.Tensor]) -> None:
-    """Refuse weights of a training that diverged: every score would be not-a-number."""
-    state = {name: one for name, one in weights.items() if one.is_floating_point()}
-    # One pass without a copy (aminmax passes NaN on): a seventh of the digest's time.
-    wrong = [
-        name
-        for name, tensor in state.items()
-        if tensor.numel() and not torch.stack(torch.aminmax(tensor)).isfinite().all()
-    ]
+def finite_digest(model: str, weights: Mapping[str, Callable[[], torch.Tensor]]) -> str:
+    """Return the SHA-256 (hex) of weights: names, shapes, types and values, in the order of the names.
+
+    Weights of a training that diverged are refused: every score would be not-a-number.
+
+    Args:
+        model: ``--model``.
+        weights: By name, in the architecture's order, a function that returns the tensor as the model
+            computes with it. Each is called once, so that converted tensors need not be held.
+
+    Raises:
+        InputError: If a floating-point tensor holds a number that is not finite.
+    """
+    sha = hashlib.sha256()
+    wrong: dict[str, str] = {}
+    total = 0
+    for name in sorted(weights):
+        tensor = weights[name]().detach()
+        total += tensor.is_floating_point()
+        # One pass without a copy (aminmax passes NaN on): a seventh of the digest's time.
+        if tensor.is_floating_point() and tensor.numel():
+            extremes = torch.stack(torch.aminmax(tensor))
+            if not extremes.isfinite().all():
+                wrong[name] = "not-a-number" if extremes.isnan().any() else "infinity"
+        sha.update(json.dumps([name, list(tensor.shape), str(tensor.dtype)]).encode())
+        sha.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
     if wrong:
-        kind = "not-a-number" if state[wrong[0]].isnan().any() else "infinity"
+        first = next(name for name in weights if name in wrong)
         raise InputError(
-            f"weights of --model {model} hold {kind} in {len(wrong)} of {len(state)} "
-            f"tensors, {wrong[0]} the first: their training diverged, or they overflowed when they "
+            f"weights of --model {model} hold {wrong[first]} in {len(wrong)} of {total} "
+            f"tensors, {first} the first: their training diverged, or they overflowed when they "
             "were saved in half precision: use an earlier checkpoint, or save them in float32"
         )
+    return sha.hexdigest()
 
 
 def scale_of(model: str, logit_scale: torch.Tensor) -> float:

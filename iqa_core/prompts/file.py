@@ -1,4 +1,4 @@
-"""The file of learned prompts: what scoring needs, how it came about, and nothing that can run.
+"""The file of learned prompts: what scoring needs, how the prompts were made, and nothing that can run.
 
 A safetensors file (https://huggingface.co/docs/safetensors) with two float32 tensors, ``context``
 and ``features``, and one metadata entry, a JSON document with everything else. One entry, because
@@ -13,24 +13,25 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from iqa_core.clip.weight_checks import MAX_LOGIT_SCALE
+from iqa_core.clip.encoder import MAX_LOGIT_SCALE
 from iqa_core.errors import InputError
-from iqa_core.prompts.learner import ContextKind, Position, nearest_words
 from iqa_core.prompts.pairs import PromptPair
-from iqa_core.scoring.scorer import PromptFeatures
+from iqa_core.scoring.features import PromptFeatures
 from iqa_core.storage.folder import Folder, has_scheme
 
 if TYPE_CHECKING:
-    from iqa_core.clip.load import Towers
-    from iqa_core.prompts.learner import PromptLearner
+    from iqa_core.clip.encoder import Towers
 
-__all__ = ["FORMAT", "LearnedPrompts", "learned_prompts", "load_prompts", "save_prompts"]
+__all__ = ["FORMAT", "ContextKind", "LearnedPrompts", "Position", "load_prompts", "save_prompts"]
+
+Position = Literal["front", "end", "middle"]
+ContextKind = Literal["shared", "per-side"]
 
 #: The version of the format that is written; older ones are read.
 FORMAT = 1
@@ -41,10 +42,10 @@ _KEY = "iqa_prompts"
 
 @dataclass(frozen=True, eq=False)
 class LearnedPrompts:
-    """Learned prompts and how they came about.
+    """Learned prompts and how they were made.
 
     Attributes:
-        tower: The ``--model`` text of the CLIP they were learned for.
+        model: The ``--model`` text of the CLIP they were learned for; ``tower`` in the file.
         weights_digest: SHA-256 (hex) of its weights.
         quick_gelu: Whether its activation was QuickGELU.
         pairs: The P base prompt pairs.
@@ -62,7 +63,7 @@ class LearnedPrompts:
         InputError: If the parts don't fit each other.
     """
 
-    tower: str
+    model: str
     weights_digest: str
     quick_gelu: bool
     pairs: tuple[PromptPair, ...]
@@ -141,57 +142,18 @@ class LearnedPrompts:
         """
         if towers.digest != self.weights_digest:
             raise InputError(
-                f"the prompts were learned for --model {self.tower} (weights "
+                f"the prompts were learned for --model {self.model} (weights "
                 f"{self.weights_digest[:12]}), but --model {towers.name} has the weights "
-                f"{towers.digest[:12]}: score with --model {self.tower}, or learn prompts for "
+                f"{towers.digest[:12]}: score with --model {self.model}, or learn prompts for "
                 f"{towers.name}"
             )
         if towers.quick_gelu != self.quick_gelu:
             raise InputError(
-                f"the prompts were learned for --model {self.tower} "
+                f"the prompts were learned for --model {self.model} "
                 f"{'with' if self.quick_gelu else 'without'} QuickGELU, but --model {towers.name} "
                 f"runs the same weights {'with' if towers.quick_gelu else 'without'} it: score with "
-                f"--model {self.tower}"
+                f"--model {self.model}"
             )
-
-
-def learned_prompts(
-    learner: PromptLearner,
-    towers: Towers,
-    *,
-    logit_scale: float | None = None,
-    training: Mapping[str, Any] | None = None,
-    metrics: Mapping[str, Any] | None = None,
-) -> LearnedPrompts:
-    """Take the prompts out of a learner.
-
-    Args:
-        learner: The trained learner, on the device of the text tower.
-        towers: The CLIP that it was trained with.
-        logit_scale: Factor on cosine differences; None takes the model's own.
-        training: The training's configuration.
-        metrics: What was measured.
-
-    Returns:
-        The prompts with their features and nearest words.
-
-    Raises:
-        InputError: If training diverged: the context is not finite.
-    """
-    return LearnedPrompts(
-        tower=towers.name,
-        weights_digest=towers.digest,
-        quick_gelu=towers.quick_gelu,
-        pairs=learner.pairs,
-        position=learner.position,
-        kind=learner.kind,
-        context=learner.context.detach().float().cpu().numpy().copy(),
-        text_features=learner(towers.text).detach().cpu().numpy(),
-        logit_scale=towers.logit_scale if logit_scale is None else float(logit_scale),
-        nearest_words=nearest_words(towers.text, learner.context),
-        training=training or {},
-        metrics=metrics or {},
-    )
 
 
 def save_prompts(path: str | Path, prompts: LearnedPrompts) -> None:
@@ -211,7 +173,7 @@ def save_prompts(path: str | Path, prompts: LearnedPrompts) -> None:
         raise InputError(f"prompt file {path} must be named *{_SUFFIX}: add it to the name")
     document = {
         "format": FORMAT,
-        "tower": prompts.tower,
+        "tower": prompts.model,
         "weights_digest": prompts.weights_digest,
         "quick_gelu": prompts.quick_gelu,
         "pairs": [asdict(pair) for pair in prompts.pairs],
@@ -290,7 +252,7 @@ def _parse(data: bytes) -> LearnedPrompts:
                 "distributed-iqa"
             )
         return LearnedPrompts(
-            tower=str(document["tower"]),
+            model=str(document["tower"]),
             weights_digest=str(document["weights_digest"]),
             quick_gelu=bool(document["quick_gelu"]),
             pairs=tuple(PromptPair(**pair) for pair in document["pairs"]),

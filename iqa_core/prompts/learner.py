@@ -11,34 +11,25 @@ CoOp names the place of the class ("end" is context first); here a position is t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import nn
 
+from iqa_core.clip.encoder import context_encoder
 from iqa_core.errors import InputError
+from iqa_core.prompts.file import ContextKind, LearnedPrompts, Position
+from iqa_core.prompts.nearest_words import nearest_words
 from iqa_core.prompts.prefix_tree import PrefixTree
+from iqa_core.scoring.margins import pair_margins
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from iqa_core.clip.load import TextTower
+    from iqa_core.clip.encoder import ContextTextEncoder, TextEncoder, Towers
     from iqa_core.prompts.pairs import PromptPair
 
-__all__ = [
-    "DEFAULT_CONTEXT_LENGTH",
-    "ContextKind",
-    "Position",
-    "PromptLearner",
-    "Teacher",
-    "nearest_words",
-    "pair_margins",
-    "teacher_scores",
-]
-
-Position = Literal["front", "end", "middle"]
-ContextKind = Literal["shared", "per-side"]
-Teacher = Literal["ensemble", "per-pair"]
+__all__ = ["DEFAULT_CONTEXT_LENGTH", "PromptLearner", "learned_prompts"]
 
 DEFAULT_CONTEXT_LENGTH = 8
 _INIT_STD = 0.02  # CoOp's, and about that of CLIP's own token embedding
@@ -80,7 +71,7 @@ class PromptLearner(nn.Module):
 
     def __init__(
         self,
-        tower: TextTower,
+        tower: TextEncoder,
         pairs: Sequence[PromptPair],
         *,
         context_length: int | None = None,
@@ -90,21 +81,24 @@ class PromptLearner(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if not tower.takes_embeddings:
-            raise InputError(
-                "prompts can't be learned for this model: its text tower is not of CLIP's causal "
-                "kind (SigLIP, Hugging Face and CoCa towers are not): use another --model"
-            )
+        tower = context_encoder(tower)
         for name, value, known in (
             ("position", position, get_args(Position)),
             ("context", context, get_args(ContextKind)),
         ):
             if value not in known:
-                raise InputError(f"{name} {value!r} is none of {', '.join(known)}")
+                raise InputError(
+                    argument=name,
+                    value=value,
+                    limit=f"one of {', '.join(known)}",
+                    fix=f"leave it out for {known[0]}",
+                )
         self.pairs = tuple(pairs)
         names = [pair.name for pair in self.pairs]
         if not names or len(set(names)) < len(names):
-            raise InputError(f"prompt pairs are named {names}: give one or more, named apart")
+            raise InputError(
+                f"prompt pairs are named {names}: give one or more, with distinct names"
+            )
         self.position = position
         self.kind = context
         start = _initial_context(tower, context_length, init, seed)
@@ -143,7 +137,7 @@ class PromptLearner(nn.Module):
         """The P pairs' names."""
         return tuple(pair.name for pair in self.pairs)
 
-    def forward(self, tower: TextTower) -> torch.Tensor:
+    def forward(self, tower: ContextTextEncoder) -> torch.Tensor:
         """Encode the prompts; gradients flow to the context alone.
 
         Args:
@@ -157,84 +151,55 @@ class PromptLearner(nn.Module):
         return features.reshape(len(self.pairs), 2, -1)
 
     def margins(
-        self, tower: TextTower, images: torch.Tensor, logit_scale: float = 1.0
+        self, tower: ContextTextEncoder, images: torch.Tensor, logit_scale: float = 1.0
     ) -> torch.Tensor:
         """Return :func:`pair_margins` of these prompts; arguments and result as there."""
         return pair_margins(self(tower), images, logit_scale)
 
 
-def pair_margins(
-    prompts: torch.Tensor, images: torch.Tensor, logit_scale: float = 1.0
-) -> torch.Tensor:
-    """Return the logit margins g * (<f_i, z_p0> - <f_i, z_p1>), with gradients.
-
-    The same as :func:`iqa_core.scoring.scorer.margins` to float32's precision.
-
-    Args:
-        prompts: (P, 2, D) unit prompt features, as :class:`PromptLearner` returns them.
-        images: (N, D) unit image features, also in half precision, as caches hold them.
-        logit_scale: The factor g.
-
-    Returns:
-        (N, P) float32. Losses take lists in the last dimension: pass them ``.T``.
-    """
-    # The difference first: subtracting two large, nearly equal logits would lose digits.
-    directions = prompts[:, 0] - prompts[:, 1]
-    return logit_scale * (images.float() @ directions.T)
-
-
-def teacher_scores(margins: torch.Tensor, teacher: Teacher = "ensemble") -> torch.Tensor:
-    """Return the scores that a student is to agree with.
+def learned_prompts(
+    learner: PromptLearner,
+    towers: Towers,
+    *,
+    logit_scale: float | None = None,
+    training: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> LearnedPrompts:
+    """Take the prompts out of a learner.
 
     Args:
-        margins: (N, P) logit margins of the fixed base prompts.
-        teacher: ``ensemble`` is the image score, the mean over pairs of sigmoid(margin), for all
-            pairs alike; ``per-pair`` gives each pair its own.
+        learner: The trained learner, on the device of the text tower.
+        towers: The CLIP that it was trained with.
+        logit_scale: Factor on cosine differences; None takes the model's own.
+        training: The training's configuration.
+        metrics: What was measured.
 
     Returns:
-        (N, 1) or (N, P) float64 in [0, 1], without gradients: in float32, margins above 17 would
-        all be 1 and thereby ties. Losses take lists in the last dimension: pass them ``.T``.
+        The prompts with their features and nearest words.
 
     Raises:
-        InputError: If there is no such teacher.
+        InputError: If training diverged (the context is not finite), or the text encoder takes no context.
     """
-    if teacher not in get_args(Teacher):
-        raise InputError(f"teacher {teacher!r} is none of {', '.join(get_args(Teacher))}")
-    scores = margins.detach().double().sigmoid()
-    return scores.mean(dim=-1, keepdim=True) if teacher == "ensemble" else scores
+    text = context_encoder(towers.text)
+    return LearnedPrompts(
+        model=towers.name,
+        weights_digest=towers.digest,
+        quick_gelu=towers.quick_gelu,
+        pairs=learner.pairs,
+        position=learner.position,
+        kind=learner.kind,
+        context=learner.context.detach().float().cpu().numpy().copy(),
+        text_features=learner(text).detach().cpu().numpy(),
+        logit_scale=towers.logit_scale if logit_scale is None else float(logit_scale),
+        nearest_words=nearest_words(text, learner.context),
+        training=training or {},
+        metrics=metrics or {},
+    )
 
 
-@torch.no_grad()
-def nearest_words(
-    tower: TextTower, context: torch.Tensor, count: int = 3
-) -> list[list[tuple[str, float]]]:
-    """Return what learned context vectors are closest to, as CoOp's section 4.4 looks inside.
-
-    Args:
-        tower: The text tower they were learned for.
-        context: (..., M, width); leading dimensions are flattened.
-        count: Words for each vector.
-
-    Returns:
-        For each vector the nearest tokens (parts of words too) and their Euclidean distances in the
-        token embedding, nearest first.
-    """
-    table = tower.token_embedding.weight
-    vectors = context.detach().reshape(-1, table.shape[1]).to(table)
-    # Not the matrix product that cdist prefers, which can't tell near from equal.
-    distances = torch.cdist(vectors, table, compute_mode="donot_use_mm_for_euclid_dist")
-    distances[:, tower.tokenizer.all_special_ids] = torch.inf
-    near = distances.topk(count, largest=False)
-    return [
-        [
-            (tower.tokenizer.decode([token]).strip(), distance)
-            for token, distance in zip(tokens, far, strict=True)
-        ]
-        for tokens, far in zip(near.indices.tolist(), near.values.tolist(), strict=True)
-    ]
-
-
-def _initial_context(tower: TextTower, length: int | None, init: str, seed: int) -> torch.Tensor:
+def _initial_context(
+    tower: ContextTextEncoder, length: int | None, init: str, seed: int
+) -> torch.Tensor:
     """Return (M, width)."""
     embedding: torch.Tensor = tower.token_embedding.weight.detach()
     if init != "random":
@@ -247,7 +212,9 @@ def _initial_context(tower: TextTower, length: int | None, init: str, seed: int)
         return embedding[torch.tensor(ids, device=embedding.device)].clone()
     length = DEFAULT_CONTEXT_LENGTH if length is None else length
     if length < 0:
-        raise InputError(f"context length ({length}) must be at least 0")
+        raise InputError(
+            argument="context_length", value=length, limit="at least 0", fix="leave it out for 8"
+        )
     # Drawn on the CPU, so that a seed means the same on every device.
     draw = torch.randn(length, embedding.shape[1], generator=torch.Generator().manual_seed(seed))
     return _INIT_STD * draw.to(embedding)

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from iqa_core.columns import MARGINS, SCORE, SCORES
-from iqa_core.scoring.scorer import score_features
+from iqa_core.scoring.margins import score_features
 
 if TYPE_CHECKING:
-    from iqa_core.scoring.scorer import PromptFeatures
+    from iqa_core.scoring.features import PromptFeatures
 
 __all__ = ["score_columns"]
 

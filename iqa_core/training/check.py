@@ -11,7 +11,8 @@ import torch
 import torch.distributed as dist
 
 from iqa_core.evaluation.correlations import srcc
-from iqa_core.prompts.learner import PromptLearner, pair_margins, teacher_scores
+from iqa_core.prompts.learner import PromptLearner
+from iqa_core.scoring.margins import image_scores_f64, pair_margins
 from iqa_core.training.data import Rows, TrainingData
 from iqa_core.training.known_order import known_order_agreement
 from iqa_core.training.settings import Settings, learning_rate
@@ -19,7 +20,7 @@ from iqa_core.training.state import State
 from iqa_core.training.world import World
 
 if TYPE_CHECKING:
-    from iqa_core.clip.text_tower import TextTower
+    from iqa_core.clip.encoder import ContextTextEncoder
 
 __all__ = ["HeldOutCheck", "agreement", "held_out_margins"]
 
@@ -41,7 +42,7 @@ class HeldOutCheck:
     def __init__(
         self,
         learner: PromptLearner,
-        tower: TextTower,
+        tower: ContextTextEncoder,
         data: TrainingData,
         settings: Settings,
         world: World,
@@ -117,7 +118,7 @@ class HeldOutCheck:
             return reached
         views = rows.views[:_VIEWED_ROWS].reshape(-1, self.data.width)
         copies = held_out_margins(self.learner, self.tower, views, scale)
-        scores = teacher_scores(torch.cat([margins[:_VIEWED_ROWS], copies]))
+        scores = image_scores_f64(torch.cat([margins[:_VIEWED_ROWS], copies]))
         levels = torch.from_numpy(np.array(rows.levels[:_VIEWED_ROWS])).ravel()
         clean = torch.zeros(len(scores) - len(levels), dtype=levels.dtype)
         known = float(known_order_agreement(scores, torch.cat([clean, levels])))
@@ -127,7 +128,7 @@ class HeldOutCheck:
 
 @torch.no_grad()
 def held_out_margins(
-    learner: PromptLearner, tower: TextTower, features: np.ndarray, logit_scale: float
+    learner: PromptLearner, tower: ContextTextEncoder, features: np.ndarray, logit_scale: float
 ) -> torch.Tensor:
     """Return the margins of rows by the learner's present prompts: (N, P) float32 on the CPU.
 
@@ -160,4 +161,4 @@ def agreement(margins: torch.Tensor, targets: np.ndarray, *, per_pair: bool) -> 
     if per_pair:
         each = [srcc(margins[:, p].numpy(), targets[:, p]) for p in range(margins.shape[1])]
         return float(np.mean(each))
-    return srcc(teacher_scores(margins)[:, 0].numpy(), targets[:, 0])
+    return srcc(image_scores_f64(margins)[:, 0].numpy(), targets[:, 0])

@@ -25,7 +25,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from iqa_core.prompts.learner import PromptLearner, pair_margins
+from iqa_core.prompts.learner import PromptLearner
+from iqa_core.scoring.margins import pair_margins
 from iqa_core.training.check import HeldOutCheck
 from iqa_core.training.data import TrainingData
 from iqa_core.training.known_order import order_loss
@@ -40,7 +41,7 @@ from iqa_core.training.world import (
 )
 
 if TYPE_CHECKING:
-    from iqa_core.clip.text_tower import TextTower
+    from iqa_core.clip.encoder import ContextTextEncoder
 
 __all__ = ["train"]
 
@@ -49,7 +50,7 @@ _MOMENTUM = 0.9
 
 def train(
     learner: PromptLearner,
-    tower: TextTower,
+    tower: ContextTextEncoder,
     data: TrainingData,
     settings: Settings,
     *,

@@ -8,13 +8,12 @@ import numpy as np
 import torch
 
 from iqa_core.columns import EMBEDDING, VIEW_LEVELS, VIEWS
-from iqa_core.prompts.learner import teacher_scores
-from iqa_core.scoring.scorer import margins
+from iqa_core.scoring.margins import image_scores_f64, margins, pair_scores_f64
 from iqa_core.tables.feature_cache import features_of, views_of
 from iqa_core.training.known_order import known_order_agreement, reliability
 
 if TYPE_CHECKING:
-    from iqa_core.scoring.scorer import PromptFeatures
+    from iqa_core.scoring.features import PromptFeatures
     from iqa_core.tables.feature_cache import FeatureCache
 
 __all__ = ["ensemble_scores", "measure_trust"]
@@ -61,6 +60,6 @@ def ensemble_scores(margin: torch.Tensor, weights: np.ndarray) -> torch.Tensor:
         (N, 1) float64 in [0, 1].
     """
     if not weights.any() or (weights == weights[0]).all():
-        return teacher_scores(margin)
-    each = teacher_scores(margin, "per-pair")
+        return image_scores_f64(margin)
+    each = pair_scores_f64(margin)
     return each @ torch.from_numpy(weights / weights.sum())[:, None]

@@ -13,8 +13,7 @@ import torch
 
 from iqa_core.columns import EMBEDDING, IDENTITY, VIEW_LEVELS, VIEWS
 from iqa_core.errors import InputError
-from iqa_core.prompts.learner import teacher_scores
-from iqa_core.scoring.scorer import margins
+from iqa_core.scoring.margins import image_scores_f64, margins, pair_scores_f64
 from iqa_core.storage.folder import Folder
 from iqa_core.tables.feature_cache import features_of, views_of
 from iqa_core.training.data import ARRAY_TYPES, DATA, TRAIN_ARRAYS
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from iqa_core.scoring.scorer import PromptFeatures
+    from iqa_core.scoring.features import PromptFeatures
     from iqa_core.tables.feature_cache import FeatureCache
     from iqa_core.training.data import TrainingData
     from iqa_core.training.split import DataPlan
@@ -101,13 +100,13 @@ def _write_arrays(
         fixed = torch.from_numpy(margins(features, prompts))
         values = {
             "features": features,
-            "fixed_scores": teacher_scores(fixed).numpy(),
+            "fixed_scores": image_scores_f64(fixed).numpy(),
             "watched": numbers_of(table, data.watched),
             "views": views,
             "levels": levels,
         }
         if data.per_pair:
-            values["targets"] = teacher_scores(fixed, "per-pair").numpy()
+            values["targets"] = pair_scores_f64(fixed).numpy()
         elif column is None:
             values["targets"] = ensemble_scores(fixed, weights).numpy()
         else:

@@ -15,7 +15,7 @@ from iqa_core.columns import EMBEDDING, HEIGHT, IDENTITY, URI, VIEWS, WIDTH
 from iqa_core.errors import Status
 from iqa_core.redaction import redact
 from iqa_core.scoring.columns import score_columns
-from iqa_core.scoring.scorer import encode_images
+from iqa_core.scoring.encode import encode_images
 from iqa_core.tables.feature_cache import feature_column
 from iqa_core.tables.unscored import unscored_as_errors
 
@@ -31,7 +31,7 @@ from .stage_columns import (
 )
 
 if TYPE_CHECKING:
-    from iqa_core.clip.load import ImageTower
+    from iqa_core.clip.encoder import ImageEncoder
 
     from .pool import ActorPool
     from .settings import ScoreSettings
@@ -69,7 +69,7 @@ class TowerActor:
         node, name = this_node()
         device = "cuda" if pool.gpus else "cpu"
         try:
-            self.tower: ImageTower = ray.get(ray.cloudpickle.loads(tower))
+            self.tower: ImageEncoder = ray.get(ray.cloudpickle.loads(tower))
             self.tower = self.tower.to_device(device, settings.precision)
         except Exception as error:
             # Raised by the first call instead of here: Ray keeps only the text of what is raised here.

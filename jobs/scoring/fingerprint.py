@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from iqa_core.clip.load import Precision, Towers
-    from iqa_core.scoring.scorer import PromptFeatures
+    from iqa_core.clip.encoder import Precision, Towers
+    from iqa_core.scoring.features import PromptFeatures
 
     from ..config import ImageOptions
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from iqa_core.prompts.file import load_prompts
 from iqa_core.prompts.pairs import load_pairs
-from iqa_core.scoring.scorer import encode_prompts
+from iqa_core.scoring.features import encode_prompts
 
 if TYPE_CHECKING:
-    from iqa_core.clip.load import Towers
-    from iqa_core.scoring.scorer import PromptFeatures
+    from iqa_core.clip.encoder import Towers
+    from iqa_core.scoring.features import PromptFeatures
 
     from ..config import PromptOptions
 

@@ -26,8 +26,8 @@ from .prompts import prompt_features
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from iqa_core.clip.load import Towers
-    from iqa_core.scoring.scorer import PromptFeatures
+    from iqa_core.clip.encoder import Towers
+    from iqa_core.scoring.features import PromptFeatures
 
     from ..config import RescoreOptions
 

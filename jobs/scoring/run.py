@@ -29,8 +29,8 @@ from .visibility import check_visible
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from iqa_core.clip.load import Precision, Towers
-    from iqa_core.scoring.scorer import PromptFeatures
+    from iqa_core.clip.encoder import Precision, Towers
+    from iqa_core.scoring.features import PromptFeatures
     from iqa_core.tables.manifest import Manifest
 
     from ..config import ImageOptions
@@ -71,7 +71,7 @@ def run_images(
     _print_notes(manifest, config.manifest)
     towers = load_towers(config.model, config.resolution)
     prompts = prompts_of(towers) if prompts_of else None
-    width = towers.text.encode(["a photo"]).shape[-1]
+    width = towers.image.width
     schema = output_schema(
         manifest,
         config.keep,

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from iqa_core.clip.load import ImageTower, Precision
+    from iqa_core.clip.encoder import ImageEncoder, Precision
     from iqa_core.fetch.fetcher import Fetcher
     from iqa_core.images.decode import Decoded
     from iqa_core.preprocess import Preprocess
-    from iqa_core.scoring.scorer import PromptFeatures
+    from iqa_core.scoring.features import PromptFeatures
 
 __all__ = ["DecodeSettings", "ScoreSettings", "StageSettings"]
 
@@ -79,7 +79,7 @@ class StageSettings:
         decode_seconds: Time limit on decoding one image.
     """
 
-    tower: ImageTower
+    tower: ImageEncoder
     fetcher: Fetcher
     preprocess: Preprocess | None
     decoder: Callable[[bytes], Decoded]

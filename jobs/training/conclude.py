@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from iqa_core.clip.encoder import context_encoder
 from iqa_core.errors import InputError
 from iqa_core.evaluation.correlations import srcc
 from iqa_core.pages.training import TrainingFacts, training_page
-from iqa_core.prompts.file import learned_prompts, save_prompts
-from iqa_core.prompts.learner import teacher_scores
-from iqa_core.scoring.scorer import margins as fixed_margins
+from iqa_core.prompts.file import save_prompts
+from iqa_core.prompts.learner import learned_prompts
+from iqa_core.scoring.margins import image_scores_f64
+from iqa_core.scoring.margins import margins as fixed_margins
 from iqa_core.storage.folder import Folder, has_scheme
 from iqa_core.training.check import agreement, held_out_margins
 from iqa_core.training.data import Rows
@@ -26,10 +28,10 @@ from .run_folder import STARTS, tidy, write_metrics
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from iqa_core.clip.load import Towers
+    from iqa_core.clip.encoder import Towers
     from iqa_core.prompts.file import LearnedPrompts
     from iqa_core.prompts.learner import PromptLearner
-    from iqa_core.scoring.scorer import PromptFeatures
+    from iqa_core.scoring.features import PromptFeatures
     from iqa_core.training.data import TrainingData
     from iqa_core.training.state import State
 
@@ -131,8 +133,8 @@ def _measure(run: TrainingRun) -> tuple[np.ndarray, np.ndarray, Agreements]:
     """Return the held-out rows' scores by fixed and by learned prompts, and both's agreements."""
     data, scale = run.data, run.prompts.logit_scale
     rows, (fixed, watched) = data.held_out(), data.held_out_references()
-    margins = held_out_margins(run.learner, run.towers.text, rows.features, scale)
-    student = teacher_scores(margins)[:, 0].numpy()
+    margins = held_out_margins(run.learner, context_encoder(run.towers.text), rows.features, scale)
+    student = image_scores_f64(margins)[:, 0].numpy()
     # Per pair, a teacher agrees with itself; in the ensemble its pairs are weighted by their trust.
     own = 1.0 if data.per_pair else srcc(fixed, rows.targets[:, 0])
     reached = agreement(margins, rows.targets, per_pair=data.per_pair)
@@ -155,9 +157,11 @@ def _known_order(run: TrainingRun) -> tuple[float, float]:
     clean = np.zeros((len(rows.levels), 1), rows.levels.dtype)
     levels = torch.from_numpy(np.concatenate([clean, rows.levels], 1).ravel())
     fixed = torch.from_numpy(fixed_margins(views, run.prompts))
-    learned = held_out_margins(run.learner, run.towers.text, views, run.prompts.logit_scale)
+    learned = held_out_margins(
+        run.learner, context_encoder(run.towers.text), views, run.prompts.logit_scale
+    )
     teacher, student = (
-        float(known_order_agreement(teacher_scores(margins), levels)[0])
+        float(known_order_agreement(image_scores_f64(margins), levels)[0])
         for margins in (fixed, learned)
     )
     return teacher, student

@@ -10,11 +10,12 @@ import numpy as np
 import ray
 from ray.train import ScalingConfig
 
+from iqa_core.clip.encoder import context_encoder
 from iqa_core.clip.load import load_towers
 from iqa_core.errors import InputError
 from iqa_core.prompts.learner import PromptLearner
 from iqa_core.prompts.pairs import load_pairs
-from iqa_core.scoring.scorer import encode_prompts
+from iqa_core.scoring.features import encode_prompts
 from iqa_core.storage.folder import Folder
 from iqa_core.storage.lease import OutputLease
 from iqa_core.tables.feature_cache import FeatureCache
@@ -40,7 +41,7 @@ from .run_folder import (
 from .workers import Job, fit
 
 if TYPE_CHECKING:
-    from iqa_core.clip.load import Towers
+    from iqa_core.clip.encoder import Towers
     from iqa_core.training.data import TrainingData
 
     from .config import Config
@@ -104,7 +105,7 @@ def run_training(config: Config) -> int:
             cluster.start()
             if folder.is_local:
                 check_visible(folder.path(RUN), f"--run-folder {folder.uri}")
-            job = Job(towers.text, learner, settings, absolute(folder))
+            job = Job(context_encoder(towers.text), learner, settings, absolute(folder))
             with show_progress(folder, settings.steps, partial(_waiting, scaling)):
                 state = fit(job, scaling, config.max_failures, folder)
             run = TrainingRun(config, towers, learner, prompts, data, document, folder)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from iqa_core.prompts.learner import PromptLearner
-    from iqa_core.scoring.scorer import PromptFeatures
+    from iqa_core.scoring.features import PromptFeatures
     from iqa_core.tables.feature_cache import FeatureCache
     from iqa_core.training.settings import Settings
     from iqa_core.training.split import DataPlan

@@ -45,7 +45,7 @@ from .run_folder import CHECKPOINTS, PROGRESS, STARTS, STATE, TENSORBOARD, absol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from iqa_core.clip.text_tower import TextTower
+    from iqa_core.clip.encoder import ContextTextEncoder
     from iqa_core.prompts.learner import PromptLearner
     from iqa_core.training.settings import Settings
 
@@ -68,7 +68,7 @@ class Job:
         folder: The run folder, for any working directory.
     """
 
-    tower: TextTower
+    tower: ContextTextEncoder
     learner: PromptLearner
     settings: Settings
     folder: str

@@ -40,6 +40,7 @@ class OnDevice(nn.Module):
         super().__init__()
         self.tower = tower
         self.device = "cpu"
+        self.preprocess, self.width, self.digest = tower.preprocess, tower.width, tower.digest
 
     def to_device(self, device, precision):
         assert (device, precision) == ("cuda", "fp16")
@@ -86,7 +87,7 @@ def pretend():
 
     def load_to_train(model):
         towers = load_towers(model)
-        return replace(towers, text=TextOnDevice(towers.text))
+        return replace(towers, load_text=lambda: TextOnDevice(towers.text))
 
     jobs.scoring.run.load_towers = load
     jobs.training.run.load_towers = load_to_train

@@ -17,7 +17,7 @@ from iqa_core.clip.load import load_towers
 from iqa_core.columns import EMBEDDING
 from iqa_core.prompts.pairs import load_pairs
 from iqa_core.scoring.columns import score_columns
-from iqa_core.scoring.scorer import encode_prompts
+from iqa_core.scoring.features import encode_prompts
 from iqa_core.tables.feature_cache import features_of
 from jobs import rescore, score
 from jobs.cli import main

@@ -18,7 +18,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from iqa_core.clip.checkpoints import WeightsError, read_tensors
+from iqa_core.clip.checkpoints import read_tensors
+from iqa_core.clip.weights_error import WeightsError
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(2.0)}
 

@@ -342,15 +342,6 @@ def test_sizes_are_those_that_open_clips_configurations_state(resnet, state):
     assert ClipSizes.of_config(open_clip.get_model_config("ViT-B-16-SigLIP")) is None
 
 
-def test_each_architecture_of_open_clips_is_read_off_its_own_weights():
-    """RN50x4 and ViT-B-16 without their numbers: shapes are enough."""
-    for name in ("RN50x4", "ViT-B-16", "ViT-L-14-336"):
-        config = open_clip.get_model_config(name)
-        with torch.device("meta"):
-            tensors = open_clip.CLIP(**config).state_dict()
-        assert ClipSizes.of_tensors(tensors) == ClipSizes.of_config(config)
-
-
 def only(state, *marks):
     return {name: one for name, one in state.items() if name.startswith(marks)}
 

@@ -6,25 +6,25 @@ import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import safetensors
 import safetensors.numpy
 import torch
 
-from iqa_core.clip.load import Towers, load_towers
+from iqa_core.clip.encoder import Towers
+from iqa_core.clip.load import load_towers
 from iqa_core.errors import InputError
-from iqa_core.prompts.file import (
-    FORMAT,
-    LearnedPrompts,
-    learned_prompts,
-    load_prompts,
-    save_prompts,
-)
-from iqa_core.prompts.learner import PromptLearner
+from iqa_core.images.decode import decode_image
+from iqa_core.prompts.file import FORMAT, LearnedPrompts, load_prompts, save_prompts
+from iqa_core.prompts.learner import PromptLearner, learned_prompts
 from iqa_core.prompts.pairs import NAMED_PAIRS
-from iqa_core.scoring import scorer as scoring
+from iqa_core.scoring.margins import margins, score_features
 
 PAIRS = NAMED_PAIRS["pyiqa"][:2]
 TRAINING = {"loss": "listmle", "seed": 3, "lr": 1e-3, "kinds": ["a", "b"], "held_out": None}
@@ -83,7 +83,7 @@ def test_the_features_are_those_of_the_learner(path, prompts, learner, towers):
     np.testing.assert_array_equal(features.features, learner(towers.text).detach().numpy())
     images = np.random.default_rng(0).normal(size=(4, 128)).astype(np.float32)
     np.testing.assert_allclose(
-        scoring.margins(images, features),
+        margins(images, features),
         learner.margins(towers.text, torch.from_numpy(images), towers.logit_scale).detach(),
         rtol=1e-4,
         atol=1e-3,
@@ -187,7 +187,7 @@ def test_logit_scale_can_be_given(learner, towers):
 
 def test_other_towers_are_refused(path, prompts, towers):
     save_prompts(path, prompts)
-    other = replace(towers, name="RN50/openai", digest="f" * 64)
+    other = replace(towers, name="RN50/openai", image=SimpleNamespace(digest="f" * 64))
     message = (
         rf"prompts.safetensors: the prompts were learned for --model tiny \(weights "
         rf"{towers.digest[:12]}\), but --model RN50/openai has the weights ffffffffffff: score with "
@@ -323,3 +323,70 @@ def test_training_that_diverged_is_not_saved(towers):
         learner.context.fill_(torch.nan)
     with pytest.raises(InputError, match="the context is not finite"):
         learned_prompts(learner, towers)
+
+
+# Version 0.1.
+
+OLD = Path(__file__).parents[2] / "data" / "v0.1"
+
+
+def of_version_0_1(run: str) -> pa.Table:
+    (part,) = (OLD / run).glob("part-*.parquet")
+    return pq.read_table(part)
+
+
+def assert_scored_as_rescored(features: np.ndarray, towers: Towers, tolerance: float) -> None:
+    """All rows at once, as that version scored them."""
+    prompts = load_prompts(OLD / "prompts.safetensors", towers).features
+    margin, scores, score = score_features(features, prompts)
+    old = of_version_0_1("rescored")
+    missing = np.isnan(score)
+    assert 10 < (~missing).sum() < len(old)
+    assert missing.tolist() == [value is None for value in old["score"].to_pylist()]
+    np.testing.assert_allclose(
+        score[~missing], old["score"].drop_null().to_numpy(), rtol=0, atol=tolerance
+    )
+    for place, name in enumerate(prompts.names):
+        for values, column in ((scores, "scores"), (margin, "margins")):
+            found = pc.struct_field(old[column], name).drop_null().to_numpy()
+            np.testing.assert_allclose(values[~missing, place], found, rtol=0, atol=tolerance)
+
+
+def test_a_prompt_file_of_version_0_1_scores_its_features_as_then(towers):
+    """Bit for bit: ``rescored`` holds what that version made of ``features`` and the prompt file."""
+    rows = of_version_0_1("features")["embedding"].to_pylist()
+    features = np.array([np.full(128, np.nan) if row is None else row for row in rows], np.float16)
+    assert_scored_as_rescored(features.astype(np.float32), towers, 0)
+
+
+def test_images_of_version_0_1_score_as_its_prompt_file_did(towers):
+    """From the images on: through today's decoder and tower, and float16 as the cache stores it.
+
+    Not bit for bit: a feature's last bits depend on the batch and the processor, and with them on which
+    side of a float16 it is rounded to.
+    """
+    old = of_version_0_1("rescored").select(["manifest_file", "manifest_row", "score"]).to_pylist()
+    images = {
+        path.name: pq.read_table(path, columns=["image"])["image"].to_pylist()
+        for path in (OLD / "manifest").glob("*.parquet")
+    }
+    features = np.full((len(old), 128), np.nan, dtype=np.float32)
+    for place, row in enumerate(old):
+        if row["score"] is not None:
+            data = images[row["manifest_file"]][row["manifest_row"]]
+            data = data["bytes"] if isinstance(data, dict) else data
+            pixels = decode_image(data, towers.preprocess, mode="fast").pixels
+            features[place] = towers.image.encode(pixels[None])[0].numpy().astype(np.float16)
+    assert_scored_as_rescored(features, towers, 5e-5)
+
+
+def test_a_prompt_file_needs_no_text_tower(path, prompts, towers):
+    save_prompts(path, prompts)
+
+    def fail():
+        raise AssertionError("the text tower was loaded")
+
+    without = replace(towers, load_text=fail)
+    found = load_prompts(path, without).features
+    np.testing.assert_array_equal(found.features, prompts.text_features)
+    assert found.features.shape[-1] == without.image.width

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import copy
 import io
-from math import exp
+from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 
-from iqa_core.clip import load as towers
+from iqa_core.clip.text_tower import TextTower
 from iqa_core.errors import InputError
 from iqa_core.evaluation.correlations import srcc
 from iqa_core.losses.listwise import listmle
-from iqa_core.prompts.learner import (
-    DEFAULT_CONTEXT_LENGTH,
-    PromptLearner,
-    nearest_words,
-    pair_margins,
-    teacher_scores,
-)
+from iqa_core.prompts.learner import DEFAULT_CONTEXT_LENGTH, PromptLearner
+from iqa_core.prompts.nearest_words import nearest_words
 from iqa_core.prompts.pairs import NAMED_PAIRS, PromptPair
-from iqa_core.scoring import scorer as scoring
+from iqa_core.scoring.features import PromptFeatures
+from iqa_core.scoring.margins import margins
 
+WEIGHTS = Path(__file__).parents[3] / "iqa_core" / "weights"
 PAIRS = (
     PromptPair("short", "Good photo.", "Bad photo."),
     PromptPair("long", "a sharp, antialiased photo with crisp details", "blurry"),
@@ -35,21 +33,19 @@ TEXTS = [text for pair in PAIRS for text in (pair.positive, pair.negative)]
 def clip_of(name: str):
     """open_clip's own model, the reference: whole text tower, random weights, stunted image tower."""
     if name == "tiny":
-        return towers.open_clip.create_model(
-            name, pretrained=str(towers._WEIGHTS / f"{name}.safetensors")
-        )
+        return open_clip.create_model(name, pretrained=str(WEIGHTS / f"{name}.safetensors"))
     torch.manual_seed(0)
     vision = {"image_size": 32, "patch_size": 16, "layers": 1, "width": 64}
-    return towers.open_clip.create_model(name, vision_cfg=vision)
+    return open_clip.create_model(name, vision_cfg=vision)
 
 
-def tower_of(clip) -> towers.TextTower:
-    return towers.TextTower(clip.eval(), towers.open_clip.get_tokenizer("tiny"))
+def tower_of(clip) -> TextTower:
+    return TextTower(clip.eval(), open_clip.get_tokenizer("tiny"))
 
 
 def encode_by_open_clip(clip, texts: list[str]) -> torch.Tensor:
     with torch.no_grad():
-        return clip.encode_text(towers.open_clip.get_tokenizer("tiny")(texts), normalize=True)
+        return clip.encode_text(open_clip.get_tokenizer("tiny")(texts), normalize=True)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +54,7 @@ def tiny_clip():
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_clip) -> towers.TextTower:
+def tiny(tiny_clip) -> TextTower:
     return tower_of(tiny_clip)
 
 
@@ -291,33 +287,12 @@ def test_margins_equal_those_of_scoring(tiny):
     learner = PromptLearner(tiny, PAIRS)
     features = learner(tiny).detach()
     images = np.random.default_rng(0).normal(size=(5, 128)).astype(np.float16)
-    prompts = scoring.PromptFeatures(learner.names, features.numpy(), 100.0, digest="")
+    prompts = PromptFeatures(learner.names, features.numpy(), 100.0, digest="")
     found = learner.margins(tiny, torch.from_numpy(images), 100.0)
     assert found.dtype == torch.float32
     np.testing.assert_allclose(
-        found.detach().numpy(), scoring.margins(images, prompts), rtol=1e-4, atol=1e-3
+        found.detach().numpy(), margins(images, prompts), rtol=1e-4, atol=1e-3
     )
-
-
-def test_pair_margins_are_the_scaled_difference_of_cosines():
-    prompts = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.6, 0.8], [1.0, 0.0]]])
-    images = torch.tensor([[0.8, 0.6]])
-    expected = torch.tensor([[10 * (0.8 - 0.6), 10 * ((0.8 * 0.6 + 0.6 * 0.8) - 0.8)]])
-    torch.testing.assert_close(pair_margins(prompts, images, 10.0), expected)
-
-
-def test_teacher_scores():
-    margins = torch.tensor([[0.0, 2.0], [30.0, 31.0]], requires_grad=True)
-    each = teacher_scores(margins, "per-pair")
-    assert each.shape == (2, 2)
-    assert each[0].tolist() == pytest.approx([0.5, 1 / (1 + exp(-2))])
-    assert not each.requires_grad
-    ensemble = teacher_scores(margins)
-    assert ensemble.shape == (2, 1)
-    assert ensemble[0].item() == pytest.approx((0.5 + 1 / (1 + exp(-2))) / 2)
-    assert each[1, 0] < each[1, 1] < 1, "float32 would have tied these"
-    with pytest.raises(InputError, match="teacher 'mos' is none of ensemble, per-pair"):
-        teacher_scores(margins, "mos")
 
 
 def test_nearest_words_of_words_are_these_words(tiny):
@@ -345,13 +320,13 @@ def test_a_prompt_that_does_not_fit_is_named(tiny):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"position": "back"}, "position 'back' is none of front, end, middle"),
-        ({"context": "per-pair"}, "context 'per-pair' is none of shared, per-side"),
-        ({"context_length": -1}, r"context length \(-1\) must be at least 0"),
+        ({"position": "back"}, r"position \('back'\) must be one of front, end, middle: "),
+        ({"context": "per-pair"}, r"context \('per-pair'\) must be one of shared, per-side: "),
+        ({"context_length": -1}, r"context_length \(-1\) must be at least 0"),
         ({"init": "a photo", "context_length": 8}, "'a photo' are 2 tokens, .* is 8: leave"),
         ({"init": " "}, "' ' are 0 tokens"),
         ({"pairs": []}, r"named \[\]: give one or more"),
-        ({"pairs": [*PAIRS, PAIRS[0]]}, "named apart"),
+        ({"pairs": [*PAIRS, PAIRS[0]]}, "with distinct names"),
     ],
 )
 def test_unusable_arguments(tiny, arguments, message):
@@ -361,7 +336,7 @@ def test_unusable_arguments(tiny, arguments, message):
 
 def test_a_text_tower_that_pools_otherwise_is_refused():
     """SigLIP's text tower reads the last token, without a causal mask."""
-    siglip = towers.open_clip.CustomTextCLIP(
+    siglip = open_clip.CustomTextCLIP(
         embed_dim=32,
         vision_cfg={"image_size": 32, "layers": 1, "width": 64, "patch_size": 16},
         text_cfg={
@@ -374,6 +349,6 @@ def test_a_text_tower_that_pools_otherwise_is_refused():
             "no_causal_mask": True,
         },
     )
-    tower = towers.TextTower(siglip, towers.open_clip.get_tokenizer("tiny"))
+    tower = TextTower(siglip, open_clip.get_tokenizer("tiny"))
     with pytest.raises(InputError, match=r"not of CLIP's causal kind .* use another --model"):
         PromptLearner(tower, PAIRS)

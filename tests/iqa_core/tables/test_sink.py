@@ -16,7 +16,7 @@ import pytest
 from iqa_core.columns import EMBEDDING, IDENTITY, STATUS
 from iqa_core.errors import InputError
 from iqa_core.scoring.columns import score_columns
-from iqa_core.scoring.scorer import PromptFeatures
+from iqa_core.scoring.features import PromptFeatures
 from iqa_core.tables.audit import Committed, audit, left_to_do
 from iqa_core.tables.feature_cache import FeatureCache, feature_column, features_of
 from iqa_core.tables.manifest import open_manifest

@@ -11,7 +11,7 @@ import pytest
 
 from iqa_core.columns import EMBEDDING
 from iqa_core.scoring.columns import score_columns
-from iqa_core.scoring.scorer import PromptFeatures
+from iqa_core.scoring.features import PromptFeatures
 from iqa_core.tables.feature_cache import feature_column
 from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.output import Output

@@ -8,7 +8,7 @@ import pytest
 
 from iqa_core.clip.load import load_towers
 from iqa_core.columns import EMBEDDING, VIEW_LEVELS, VIEWS
-from iqa_core.scoring.scorer import encode_prompts
+from iqa_core.scoring.features import encode_prompts
 from iqa_core.tables.feature_cache import feature_column
 from tests.iqa_core.training.rows import (
     PAIRS,

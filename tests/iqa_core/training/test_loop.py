@@ -11,10 +11,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from iqa_core.prompts.file import learned_prompts, load_prompts, save_prompts
-from iqa_core.prompts.learner import PromptLearner, pair_margins, teacher_scores
+from iqa_core.prompts.file import load_prompts, save_prompts
+from iqa_core.prompts.learner import PromptLearner, learned_prompts
 from iqa_core.prompts.pairs import PromptPair
-from iqa_core.scoring.scorer import encode_prompts
+from iqa_core.scoring.features import encode_prompts
+from iqa_core.scoring.margins import image_scores_f64, pair_margins
 from iqa_core.tables.feature_cache import views_of
 from iqa_core.training.check import agreement, held_out_margins
 from iqa_core.training.known_order import known_order_agreement
@@ -110,7 +111,7 @@ def right_share(learner, towers, cache):
     table = pa.concat_tables(cache.tables())
     views, levels = views_of(table)
     margins = held_out_margins(learner, towers.text, views.reshape(-1, WIDTH), towers.logit_scale)
-    return float(known_order_agreement(teacher_scores(margins), torch.from_numpy(levels.ravel())))
+    return float(known_order_agreement(image_scores_f64(margins), torch.from_numpy(levels.ravel())))
 
 
 def test_a_wrong_teacher_is_not_followed_where_the_order_is_known(viewed, towers, tmp_path):

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from iqa_core.prompts.pairs import PromptPair
-from iqa_core.scoring.scorer import encode_prompts
-from iqa_core.scoring.scorer import margins as scoring_margins
+from iqa_core.scoring.features import encode_prompts
+from iqa_core.scoring.margins import margins as scoring_margins
 from tests.iqa_core.training.rows import (
     written,
 )

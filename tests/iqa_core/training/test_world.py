@@ -12,8 +12,9 @@ import torch
 
 from iqa_core.errors import InputError
 from iqa_core.losses.table import make_loss
-from iqa_core.prompts.learner import PromptLearner, pair_margins, teacher_scores
-from iqa_core.scoring.scorer import margins as scoring_margins
+from iqa_core.prompts.learner import PromptLearner
+from iqa_core.scoring.margins import image_scores_f64, pair_margins, pair_scores_f64
+from iqa_core.scoring.margins import margins as scoring_margins
 from iqa_core.training.world import World, epoch_order, list_loss, steps_per_epoch
 from tests.iqa_core.training.rows import (
     PAIRS,
@@ -25,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 
 WORKER = """
 import sys, torch, torch.distributed as dist
-from iqa_core.prompts.learner import PromptLearner, pair_margins
+from iqa_core.prompts.learner import PromptLearner
 from iqa_core.losses.table import make_loss
 from iqa_core.prompts.pairs import NAMED_PAIRS, PromptPair
 from iqa_core.clip.load import load_towers
@@ -68,7 +69,7 @@ def one_list(prompts):
         torch.randn(64, WIDTH, generator=torch.Generator().manual_seed(1)), dim=-1
     ).half()
     margins = torch.from_numpy(scoring_margins(features.numpy(), prompts))
-    targets = {kind: teacher_scores(margins, kind) for kind in ("ensemble", "per-pair")}
+    targets = {"ensemble": image_scores_f64(margins), "per-pair": pair_scores_f64(margins)}
     return {"features": features, **targets}
 
 

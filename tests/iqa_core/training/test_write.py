@@ -9,8 +9,8 @@ import torch
 
 from iqa_core.columns import EMBEDDING
 from iqa_core.errors import InputError
-from iqa_core.prompts.learner import teacher_scores
-from iqa_core.scoring.scorer import margins as scoring_margins
+from iqa_core.scoring.margins import image_scores_f64
+from iqa_core.scoring.margins import margins as scoring_margins
 from iqa_core.tables.feature_cache import features_of
 from tests.iqa_core.training.rows import (
     ROWS,
@@ -25,7 +25,7 @@ def test_rows_are_those_of_the_cache(data, table, prompts):
     assert 40 < data.held_out_rows < 120
     features = features_of(table)
     place = {row.astype(np.float16).tobytes(): n for n, row in enumerate(features)}
-    scores = teacher_scores(torch.from_numpy(scoring_margins(features, prompts))).numpy()[:, 0]
+    scores = image_scores_f64(torch.from_numpy(scoring_margins(features, prompts))).numpy()[:, 0]
     mos = table.column("mos").to_numpy()
     seen = []
     for stored, targets in (data.shard(0, 1)[:2], data.held_out()[:2]):

@@ -25,7 +25,7 @@ from iqa_core.errors import Status
 from iqa_core.fetch.fetcher import Fetcher
 from iqa_core.images.decode import decode_image
 from iqa_core.preprocess import Preprocess
-from iqa_core.scoring.scorer import PromptFeatures
+from iqa_core.scoring.features import PromptFeatures
 from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.output import Output
 from iqa_core.tables.rows import RowSet

@@ -1,0 +1,54 @@
+"""The error of a file of weights that can't be used, and the line that tells a user of it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from iqa_core.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["OtherArchitectureError", "WeightsError", "does_not_load", "one_line"]
+
+_SHARD = re.compile(r"-\d+-of-\d+\.")
+
+
+class WeightsError(Exception):
+    """A file of weights can't be used.
+
+    Args:
+        problem: What is wrong with it, or what it is instead.
+        advice: What helps.
+    """
+
+    def __init__(self, problem: str, advice: str) -> None:
+        super().__init__(problem, advice)
+        self.problem = problem
+        self.advice = advice
+
+
+class OtherArchitectureError(WeightsError):
+    """The tensors are those of another architecture than the named one."""
+
+
+def does_not_load(path: Path, name: str, error: Exception) -> InputError:
+    """Return the error that a user sees where a file does not load as an architecture."""
+    if isinstance(error, WeightsError):
+        problem, advice = error.problem, error.advice
+        if isinstance(error, OtherArchitectureError) and _SHARD.search(path.name):
+            problem = f"it is one shard of several: {problem}"
+            advice = "give the index, *.index.json, with all shards beside it"
+    else:
+        problem = f"{type(error).__name__}: {one_line(error)[:200]}"
+        advice = (
+            "name the architecture that the file was saved from, or openai@FILE for weights of "
+            "OpenAI's"
+        )
+    return InputError(f"weights of {path} do not load as {name} ({problem}): {advice}")
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's text on one line, or its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

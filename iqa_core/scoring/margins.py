@@ -1,0 +1,131 @@
+"""From image and text features to margins and scores: the formula, in NumPy and in torch.
+
+    logit margin   m_ip = g * (<f_i, z_p0> - <f_i, z_p1>)
+    pair score     s_ip = sigmoid(m_ip)
+    image score    s_i  = mean over p of s_ip
+
+Scoring works on NumPy arrays in float64 and returns float32; training works on tensors, in float32 with
+gradients, and needs scores in float64, where margins above 17 are no ties yet.
+
+Sources:
+    Wang, Chan, Loy, "Exploring CLIP for Assessing the Look and Feel of Images", AAAI 2023,
+    https://arxiv.org/abs/2207.12396. What differs: several pairs are averaged, and the two-way
+    softmax is computed as the sigmoid of the logit margin, which is the same number but does not
+    saturate before the ranking losses see it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import torch
+
+from iqa_core.scoring.features import not_unit
+
+if TYPE_CHECKING:
+    from iqa_core.scoring.features import PromptFeatures
+
+__all__ = [
+    "image_scores",
+    "image_scores_f64",
+    "margins",
+    "pair_margins",
+    "pair_scores",
+    "pair_scores_f64",
+    "score_features",
+]
+
+_Array = TypeVar("_Array", np.ndarray, torch.Tensor)
+
+
+def _margins(images: _Array, prompts: _Array, logit_scale: float) -> _Array:
+    """Return (N, P) margins of (N, D) image features and (P, 2, D) prompt features."""
+    # The difference first: subtracting two large, nearly equal logits would lose digits.
+    directions = prompts[:, 0] - prompts[:, 1]
+    result: _Array = logit_scale * (images @ directions.T)
+    return result
+
+
+def margins(features: np.ndarray, prompts: PromptFeatures) -> np.ndarray:
+    """Return the logit margins g * (<f_i, z_p0> - <f_i, z_p1>), computed in float64.
+
+    Args:
+        features: (N, D) unit image features of any float type.
+        prompts: P pairs of width D.
+
+    Returns:
+        (N, P) float32.
+    """
+    images = features.astype(np.float64, copy=False)
+    scaled: np.ndarray = _margins(images, prompts.features.astype(np.float64), prompts.logit_scale)
+    result: np.ndarray = scaled.astype(np.float32)
+    return result
+
+
+def pair_margins(
+    prompts: torch.Tensor, images: torch.Tensor, logit_scale: float = 1.0
+) -> torch.Tensor:
+    """Return :func:`margins` of tensors, computed in float32, with gradients.
+
+    Args:
+        prompts: (P, 2, D) unit prompt features, as the prompt learner returns them.
+        images: (N, D) unit image features, also in half precision, as caches hold them.
+        logit_scale: The factor g.
+
+    Returns:
+        (N, P) float32. Losses take lists in the last dimension: pass them ``.T``.
+    """
+    return _margins(images.float(), prompts, logit_scale)
+
+
+def pair_scores(margin: np.ndarray) -> np.ndarray:
+    """Return sigmoid(margin), the two-way softmax of CLIP-IQA, in [0, 1]; same shape, float32."""
+    return torch.from_numpy(np.asarray(margin, dtype=np.float32)).sigmoid().numpy()
+
+
+def image_scores(scores: np.ndarray) -> np.ndarray:
+    """Return the mean over pairs of (N, P) pair scores: (N,) float32 in [0, 1]."""
+    mean: np.ndarray = scores.mean(axis=1, dtype=np.float64)
+    return mean.astype(np.float32)
+
+
+def pair_scores_f64(margins: torch.Tensor) -> torch.Tensor:
+    """Return sigmoid(margin) without gradients, (N, P) float64 in [0, 1].
+
+    In float32, margins above 17 would all be 1 and thereby ties.
+    """
+    return margins.detach().double().sigmoid()
+
+
+def image_scores_f64(margins: torch.Tensor) -> torch.Tensor:
+    """Return the mean over pairs of sigmoid(margin), without gradients.
+
+    Args:
+        margins: (N, P) logit margins.
+
+    Returns:
+        (N, 1) float64 in [0, 1]. Losses take lists in the last dimension: pass them ``.T``.
+    """
+    return pair_scores_f64(margins).mean(dim=-1, keepdim=True)
+
+
+def score_features(
+    features: np.ndarray, prompts: PromptFeatures
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Score image features; rows that are none give NaN (zeros would score 0.5).
+
+    Args:
+        features: (N, D) of any float type.
+        prompts: P pairs of width D.
+
+    Returns:
+        (N, P) margins, (N, P) pair scores and (N,) scores, all float32. All are NaN in rows whose
+        features are not finite or not of length 1, or where a number is not finite.
+    """
+    usable = features.astype(np.float64)
+    usable[not_unit(usable)] = np.nan
+    margin = margins(usable, prompts)
+    margin = np.where(np.isfinite(margin).all(axis=1, keepdims=True), margin, np.float32(np.nan))
+    scores = pair_scores(margin)
+    return margin, scores, image_scores(scores)
