@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iqa_core.fetch.fetcher import DEFAULT_SCHEMES
+from iqa_core.fetch.policy import DEFAULT_SCHEMES
 from iqa_core.pages.run.page import DEFAULT_SAMPLE, write_report
 
 from .options import option

@@ -63,32 +63,10 @@ WITHOUT_TORCH = {*BOTTOM, "storage", "tables", "fetch", "pages", "evaluation", "
 MOST_LINES = 350
 
 #: Imports that break a rule, with the reason: (file, imported module).
-KNOWN = {
-    ("iqa_core/clip/load.py", "open_clip"): "moves to clip/open_clip.py",
-    ("iqa_core/clip/load.py", "open_clip.convert"): "moves to clip/open_clip.py",
-    ("iqa_core/clip/load.py", "open_clip.model"): "moves to clip/open_clip.py",
-    ("iqa_core/scoring/scorer.py", "iqa_core.tables.unscored"): "a constant, moves to errors",
-    ("iqa_core/tables/manifest_reading.py", "iqa_core.tables.manifest"): "the type Unit",
-    ("jobs/training/run.py", "jobs.train"): "a type, moves to jobs/config.py",
-    ("iqa_core/tables/feature_cache.py", "iqa_core.scoring.scorer"): "moves to scoring/columns.py",
-}
+KNOWN: dict[tuple[str, str], str] = {}
 
 #: Files that are too long, with the reason.
-KNOWN_LONG = {
-    "iqa_core/clip/layouts.py": "to be split",
-    "iqa_core/clip/load.py": "to be split",
-    "iqa_core/evaluation/evaluate.py": "to be split",
-    "iqa_core/images/decode.py": "to be split",
-    "iqa_core/losses/ranking.py": "to be split",
-    "iqa_core/pages/run/pictures.py": "to be split",
-    "iqa_core/releases/read.py": "to be split",
-    "iqa_core/scoring/scorer.py": "to be split",
-    "iqa_core/tables/delimited.py": "to be split",
-    "iqa_core/tables/output.py": "to be split",
-    "iqa_core/training/data.py": "to be split",
-    "iqa_core/training/loop.py": "to be split",
-    "jobs/training/run.py": "to be split",
-}
+KNOWN_LONG: dict[str, str] = {}
 
 
 @dataclass(frozen=True)

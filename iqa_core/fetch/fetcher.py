@@ -33,14 +33,14 @@ from iqa_core.fetch.policy import (
     without_file_scheme,
 )
 from iqa_core.fetch.uri import check_text, is_http, trimmed, why_no_uri
-from iqa_core.redaction import redact, shown
+from iqa_core.redaction import shown
 from iqa_core.storage.folder import has_scheme
 from iqa_core.storage.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["DEFAULT_MAX_BYTES", "DEFAULT_SCHEMES", "Fetcher", "host_of", "redact"]
+__all__ = ["DEFAULT_MAX_BYTES", "Fetcher"]
 
 DEFAULT_MAX_BYTES = 256 * 1024 * 1024
 
@@ -339,14 +339,3 @@ def _split_range(uri: str) -> tuple[str, tuple[int, int] | None]:
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="fetch")
-
-
-def host_of(uri: str | None) -> str:
-    """Return what fails together: scheme and host or bucket of a URI, or nothing if it is local."""
-    if uri is None or not has_scheme(uri):
-        return ""
-    scheme, _, rest = trimmed(uri).partition(
-        "://"
-    )  # `urlsplit` refuses some, and any may come here
-    host = re.split(r"[/?#\\]", rest, maxsplit=1)[0].rpartition("@")[2]
-    return f"{scheme.lower()}://{host}"

@@ -17,7 +17,15 @@ from yarl import URL
 from iqa_core.errors import ImageError, Status
 from iqa_core.redaction import shown
 
-__all__ = ["MAX_CHARACTERS", "WebAddress", "check_text", "is_http", "trimmed", "why_no_uri"]
+__all__ = [
+    "MAX_CHARACTERS",
+    "WebAddress",
+    "check_text",
+    "host_of",
+    "is_http",
+    "trimmed",
+    "why_no_uri",
+]
 
 #: Of a URI; servers take 8 to 16 thousand.
 MAX_CHARACTERS = 64 * 1024
@@ -264,3 +272,13 @@ def _encoded(text: str, target: str) -> str:
 
 def _invalid(text: str, reason: str) -> ImageError:
     return ImageError(Status.INVALID_ROW, f"{shown(text)} {reason}")
+
+
+def host_of(uri: str | None) -> str:
+    """Return what fails together: scheme and host or bucket of a URI, or nothing if it is local."""
+    if uri is None or not re.search("::|://", uri):
+        return ""
+    # Any text may come here; `urlsplit` refuses some.
+    scheme, _, rest = trimmed(uri).partition("://")
+    host = re.split(r"[/?#\\]", rest, maxsplit=1)[0].rpartition("@")[2]
+    return f"{scheme.lower()}://{host}"

@@ -6,7 +6,7 @@ from collections import Counter, OrderedDict, deque
 from typing import TYPE_CHECKING
 
 from iqa_core.errors import Status
-from iqa_core.fetch.fetcher import host_of
+from iqa_core.fetch.uri import host_of
 from iqa_core.storage.folder import has_scheme
 
 if TYPE_CHECKING:

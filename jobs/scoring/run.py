@@ -7,7 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from iqa_core.clip.load import load_towers
-from iqa_core.fetch.fetcher import DEFAULT_SCHEMES, Fetcher
+from iqa_core.fetch.fetcher import Fetcher
+from iqa_core.fetch.policy import DEFAULT_SCHEMES
 from iqa_core.images.decode import decode_image
 from iqa_core.redaction import redact
 from iqa_core.tables.audit import left_to_do

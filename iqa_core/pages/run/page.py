@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iqa_core.errors import InputError, Status
-from iqa_core.fetch.fetcher import DEFAULT_SCHEMES, Fetcher
+from iqa_core.fetch.fetcher import Fetcher
+from iqa_core.fetch.policy import DEFAULT_SCHEMES
 from iqa_core.pages.html import asset, page
 from iqa_core.pages.run import sections
 from iqa_core.pages.run.browse import browse

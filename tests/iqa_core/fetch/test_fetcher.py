@@ -18,7 +18,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from iqa_core.errors import ImageError, Status
 from iqa_core.fetch.failures import status_of as status_of_error
-from iqa_core.fetch.fetcher import Fetcher, host_of
+from iqa_core.fetch.fetcher import Fetcher
+from iqa_core.fetch.uri import host_of
 from iqa_core.redaction import redact
 
 ROOT = Path(__file__).parents[3]

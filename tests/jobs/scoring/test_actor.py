@@ -6,12 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.xfail(strict=True, reason="scoring/scorer.py still loads both towers")
 def test_an_actor_imports_no_text_tower():
     code = "import jobs.scoring.actor, sys; print('iqa_core.clip.text_tower' in sys.modules)"
     run = subprocess.run(
