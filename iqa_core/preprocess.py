@@ -1,4 +1,4 @@
-"""How a model wants its images; without any model, so that decode workers can import it."""
+"""How images are resized for a model; without any model code, so that decode workers can import it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Preprocess"]
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a tower wants its images, as open_clip's ``PreprocessCfg`` states it.
+    """How images are resized and normalised for an image encoder, as in open_clip's ``PreprocessCfg``.
 
     Attributes:
         size: Height and width of the tower's input in pixels.

@@ -128,7 +128,7 @@ class ContextTextEncoder(TextEncoder, Protocol):
 
 
 def context_encoder(text: TextEncoder) -> ContextTextEncoder:
-    """Return a text encoder as one that prompts can be learned for.
+    """Narrow a text encoder to the kind that prompts can be learned for.
 
     Raises:
         InputError: If it takes no token embeddings.

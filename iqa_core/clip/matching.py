@@ -131,11 +131,11 @@ def _fits(tensors: Mapping[str, torch.Tensor], expected: Collection[str]) -> lis
     return sorted(fits, key=lambda fit: (len(fit.missing), len(fit.prefix)))
 
 
-def _equal(tensors: Mapping[str, torch.Tensor], one: _Fit, other: _Fit) -> bool:
+def _equal(tensors: Mapping[str, torch.Tensor], left: _Fit, right: _Fit) -> bool:
     """Whether two places hold the same numbers, as where a model is stored twice."""
-    return one.layout == other.layout and all(
-        torch.equal(_taken(tensors, one.prefix, source), _taken(tensors, other.prefix, source))
-        for name, source in one.sources.items()
+    return left.layout == right.layout and all(
+        torch.equal(_taken(tensors, left.prefix, source), _taken(tensors, right.prefix, source))
+        for name, source in left.sources.items()
         if not name.endswith(OPTIONAL)
     )
 

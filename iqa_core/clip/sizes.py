@@ -174,5 +174,5 @@ def _layers(names: Mapping[str, Any], before: str) -> int:
 
 
 def _side(positions: tuple[int, ...]) -> int:
-    """Return the side of the square of positions; one more is the whole image's."""
+    """Return the side of the square grid of positions; the first position is the class token's."""
     return math.isqrt(max(0, positions[0] - 1))

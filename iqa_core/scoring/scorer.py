@@ -78,7 +78,7 @@ class Scorer:
         max_pixels: Limit on an image's size in pixels.
 
     Raises:
-        InputError: If one of these is not what it may be.
+        InputError: If an argument is not usable.
     """
 
     def __init__(
