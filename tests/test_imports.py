@@ -325,6 +325,7 @@ def test_parts_without_torch_bring_no_deep_learning():
     assert loaded_by(f"import {light}", "torch", "torchvision", "open_clip", "ray") == set()
 
 
+@pytest.mark.slow
 def test_the_whole_library_brings_no_ray():
     modules = [module_of(path) for path in sources() if part_of(module_of(path))]
     assert "iqa_core.scoring.scorer" in modules

@@ -21,6 +21,7 @@ def test_every_marker_is_borne_by_a_test():
     assert markers == markers & set(re.findall(r"pytest\.mark\.(\w+)", sources))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "chosen"),
     [

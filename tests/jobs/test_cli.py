@@ -35,55 +35,66 @@ def listing(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-def run(tmp_path, *words):
-    """Run the command in a process of its own; return status and standard error."""
-    before = listing(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs", *map(str, words)], cwd=ROOT, capture_output=True, text=True
-    )
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.splitlines()) == 1, done.stderr
+def check(tmp_path, before, status, errors):
+    """Return a status and the one line that was printed, if nothing was written."""
+    assert "Traceback" not in errors
+    assert len(errors.splitlines()) == 1, errors
     assert listing(tmp_path) == before, "something was written"
-    return done.returncode, done.stderr
+    return status, errors
 
 
-def test_a_missing_manifest(tmp_path):
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Return a function that runs a command; it returns status and standard error."""
+
+    def run(*words):
+        before = listing(tmp_path)
+        status = main([str(word) for word in words])
+        return check(tmp_path, before, status, capsys.readouterr().err)
+
+    return run
+
+
+def test_a_missing_manifest_in_a_process_of_its_own(tmp_path):
     gone = tmp_path / "gone.parquet"
-    status, line = run(tmp_path, "score", "--manifest", gone, "--output", tmp_path / "o")
+    words = [sys.executable, "-m", "jobs", "score", "--manifest", gone, "--output", tmp_path / "o"]
+    before = listing(tmp_path)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    status, line = check(tmp_path, before, done.returncode, done.stderr)
     assert status == 1
     assert f"--manifest {gone} does not exist: check the path" in line
 
 
-def test_a_manifest_without_images(tmp_path):
+def test_a_manifest_without_images(run, tmp_path):
     manifest = tmp_path / "m.parquet"
     pq.write_table(pa.table({"file": ["a.jpg"]}), manifest)
-    status, line = run(tmp_path, "score", "--manifest", manifest, "--output", tmp_path / "o")
+    status, line = run("score", "--manifest", manifest, "--output", tmp_path / "o")
     assert status == 1
     assert "has the columns file, but needs a uri column (string) or an image column" in line
 
 
-def test_an_unknown_model(tmp_path, manifest):
+def test_an_unknown_model(run, tmp_path, manifest):
     words = ("score", "--manifest", manifest, "--output", tmp_path / "o", "--model", "RN50/laion")
-    status, line = run(tmp_path, *words)
+    status, line = run(*words)
     assert status == 1
     assert "tag 'laion' of --model RN50/laion is unknown: RN50 has openai" in line
 
 
-def test_an_unknown_pair_set(tmp_path, manifest):
+def test_an_unknown_pair_set(run, tmp_path, manifest):
     words = ("score", "--manifest", manifest, "--output", tmp_path / "o", "--pairs", "clipiqa")
-    status, line = run(tmp_path, *words)
+    status, line = run(*words)
     assert status == 1
     assert "--pairs 'clipiqa' is neither a named set (clip-iqa, pyiqa," in line
 
 
-def test_an_output_of_another_fingerprint(tmp_path, manifest):
+def test_an_output_of_another_fingerprint(run, tmp_path, manifest):
     output = tmp_path / "o"
     (output / "_run").mkdir(parents=True)
     other = {"kind": "score", "format": 1, "model": "RN50/openai"}
     (output / "_run" / "fingerprint.json").write_text(json.dumps(other))
     identity = {"manifest_file": ["m.parquet"], "manifest_row": [0], "status": ["ok"]}
     pq.write_table(pa.table(identity), output / "part-0.parquet")
-    status, line = run(tmp_path, "score", "--manifest", manifest, "--output", output)
+    status, line = run("score", "--manifest", manifest, "--output", output)
     assert status == 1
     assert "holds another run's rows, with model 'RN50/openai' where this run has 'tiny'" in line
 

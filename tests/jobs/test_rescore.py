@@ -126,6 +126,7 @@ def test_the_alias_says_so_and_does_the_same(tmp_path, capsys):
     assert command.equals(alias)
 
 
+@pytest.mark.slow
 def test_it_needs_no_ray(tmp_path):
     words = [
         "rescore",

@@ -286,6 +286,7 @@ def test_a_missing_tokenizer(architectures, files, tmp_path):
         load_towers(f"other-tokenizer@{files['state.pt']}").text  # noqa: B018
 
 
+@pytest.mark.slow
 def test_a_download_that_fails_is_one_clear_line(tmp_path):
     """In a process of its own, whose hub client is told that there is no network."""
     models = ["RN50/openai", "ViT-B-32/laion2b_s34b_b79k", "hf-hub:org/repo"]

@@ -123,6 +123,7 @@ def rewritten(path: Path, target: Path, *, compress: bool = False, **members: by
     return target
 
 
+@pytest.mark.slow
 def test_compressed_archives_are_read(openai_archives, tmp_path):
     path = openai_archives["small-vit-quickgelu"]
     packed = rewritten(path, tmp_path / "packed.pt", compress=True)

@@ -27,6 +27,7 @@ def test_bootstrap_values_are_those_of_the_resampled_rows():
     assert found["plcc_logistic4"].low == pytest.approx(refit.plcc, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth():
     """Pearson's and Spearman's are known for a normal pair: rho and 6/pi asin(rho/2)."""
     rho, count, trials = 0.8, 60, 60

@@ -51,6 +51,7 @@ def test_everything_is_inside_of_the_picture():
         assert (points[:, 1] <= height).all()
 
 
+@pytest.mark.slow
 def test_a_million_images_stay_a_small_file():
     text, root = draw(count=20_000, resamples=0)
     assert paths(root, "point")[0].count("M") == 4000

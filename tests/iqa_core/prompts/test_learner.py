@@ -70,7 +70,16 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> None:
 # Text parity.
 
 
-@pytest.mark.parametrize("name", ["tiny", "RN50", "RN50-quickgelu", "ViT-B-32-quickgelu"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tiny",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("RN50", "RN50-quickgelu", "ViT-B-32-quickgelu")
+        ),
+    ],
+)
 def test_the_learner_is_open_clips_encode_text(name):
     """Without context vectors, and with those of words: the prompt with these words in front."""
     clip = clip_of(name)
