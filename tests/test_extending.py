@@ -181,16 +181,21 @@ for words in json.loads(sys.argv[1]):
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_tower_and_a_column_score_images_on_ray(site, home):
+def test_a_tower_a_column_and_a_sink_on_ray(site, home):
+    program = FILES["example.py"].replace("iqa_jobs.rescore", "iqa_jobs.score")
+    program = program.replace('features="scores"', 'manifest="photos.parquet", model="mine:10"')
+    program += "import pyarrow.parquet as pq\npq.write_table(table, 'from-memory.parquet')\n"
+    (home / "images_to_memory.py").write_text(program)
     wider = ["--scores", "with-megapixels"]
     words = [
         *(["iqa_jobs", *command(f"iqa {name}")[1:]] for name in ("score", "verify", "report")),
         command("python -m my_package.score")[2:],
         ["iqa_jobs", "verify", *wider, "--manifest", "photos.parquet"],
         ["iqa_jobs", "report", *wider, "--output", "wider.html"],
+        ["images_to_memory"],
     ]
     said = run(sys.executable, "-c", DRIVER, json.dumps(words), cwd=home, path=[site, ROOT])
-    assert said.count("6 rows in, 6 rows out: none missing, none twice") == 4
+    assert said.count("6 rows in, 6 rows out: none missing, none twice") == 5
     assert said.count("6 rows, 6 scored, 0 not; 6 images shown") == 2
     table = scored(home / "scores")
     assert table["status"].to_pylist() == ["ok"] * len(GREYS)
@@ -201,6 +206,8 @@ def test_a_tower_and_a_column_score_images_on_ray(site, home):
     assert table["megapixels"].to_pylist() == pytest.approx([MEGAPIXELS] * len(GREYS))
     np.testing.assert_allclose(table["score"].to_numpy(), expected_scores(), atol=1e-5)
     assert "megapixels" in (home / "wider.html").read_text(encoding="utf-8")
+    in_memory = pq.read_table(home / "from-memory.parquet").sort_by("manifest_row")
+    assert in_memory.equals(table)
 
 
 def test_a_column_is_added_without_ray(site, features):
@@ -367,7 +374,11 @@ def test_a_command_runs(clone, features):
     assert "count the rows of an output by status" in said
     for words, status, message in (
         (["--scores", "photos"], 1, "--scores photos must be a folder with part files: give the"),
-        (["--scores", "scores", "--most", "0"], 1, "--most (0) must be at least 1"),
+        (
+            ["--scores", "scores", "--most", "0"],
+            1,
+            "--most 0 must be at least 1: leave --most out for 20",
+        ),
     ):
         done = subprocess.run(
             [sys.executable, "-m", "jobs", "count", *words], cwd=features, text=True,
