@@ -102,7 +102,8 @@ class ImageOptions(OutputOptions):
     model: str = option(
         "tiny",
         help="tiny (embedded), NAME/TAG as open_clip has it (such as RN50/openai), hf-hub:ORG/REPO, "
-        "or NAME@FILE with local weights",
+        "NAME@FILE with local weights, or PREFIX:ARGUMENT of another package's encoder (entry points of "
+        "the group iqa.encoders)",
     )
     resolution: Literal["model", "native"] = option(
         "model", help="resize to the model's input, or keep each image's size (ResNets only)"

@@ -6,10 +6,17 @@ Writes part-*.parquet with one row for each row of the features. The same comman
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from iqa_core.prompts.pairs import load_pairs
 
 from .config import RescoreOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from iqa_core.tables.schema import ExtraColumn
+    from iqa_core.tables.sink import OpenSink
 
 __all__ = ["Config", "run"]
 
@@ -19,10 +26,20 @@ class Config(RescoreOptions):
     """Options of ``iqa rescore``."""
 
 
-def run(config: Config) -> int:
-    """Score; return the exit status."""
+def run(
+    config: Config, *, extra: Sequence[ExtraColumn] = (), open_sink: OpenSink | None = None
+) -> int:
+    """Score; return the exit status.
+
+    Args:
+        config: The options.
+        extra: Further columns of the output, for programs that call this.
+        open_sink: Opens another place for the rows than part files, likewise.
+    """
     if config.prompts is None:
         load_pairs(config.pairs)  # before the imports, which take seconds: the name may be wrong
+    from iqa_core.tables.output import Output
+
     from .scoring.rescore import rescore
 
-    return rescore(config)
+    return rescore(config, extra=extra, open_sink=open_sink or Output)

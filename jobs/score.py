@@ -8,11 +8,18 @@ where it was stopped, and does nothing once all is done. `iqa score --features F
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from iqa_core.prompts.pairs import load_pairs
 
 from .config import ImageOptions, PromptOptions
 from .options import option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from iqa_core.tables.schema import ExtraColumn
+    from iqa_core.tables.sink import OpenSink
 
 __all__ = ["Config", "run"]
 
@@ -24,10 +31,20 @@ class Config(PromptOptions, ImageOptions):
     embeddings: bool = option(False, help="also write the image features")
 
 
-def run(config: Config) -> int:
-    """Score; return the exit status."""
+def run(
+    config: Config, *, extra: Sequence[ExtraColumn] = (), open_sink: OpenSink | None = None
+) -> int:
+    """Score; return the exit status.
+
+    Args:
+        config: The options.
+        extra: Further columns of the output, for programs that call this.
+        open_sink: Opens another place for the rows than part files, likewise.
+    """
     if config.prompts is None:
         load_pairs(config.pairs)  # before the imports, which take seconds: the name may be wrong
+    from iqa_core.tables.output import Output
+
     from .scoring.prompts import prompt_features
     from .scoring.run import run_images
 
@@ -36,4 +53,6 @@ def run(config: Config) -> int:
         kind="score",
         prompts_of=lambda towers: prompt_features(config, towers),
         embeddings=config.embeddings,
+        extra=extra,
+        open_sink=open_sink or Output,
     )

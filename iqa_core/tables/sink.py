@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from iqa_core.tables.audit import Audit, Committed
+    from iqa_core.tables.manifest import Manifest
     from iqa_core.tables.schema import ExtraColumn
 
-__all__ = ["Sink", "SinkWithColumns", "write_tables"]
+__all__ = ["OpenSink", "Sink", "SinkWithColumns", "write_tables"]
 
 
 class Sink(Protocol):
@@ -74,6 +75,31 @@ class Sink(Protocol):
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Take the summary of a run, the last call of it."""
+        ...
+
+
+class OpenSink(Protocol):
+    """Opens the sink of a run, such as the class :class:`iqa_core.tables.output.Output`."""
+
+    def __call__(
+        self,
+        output: str,
+        manifest: Manifest,
+        fingerprint: Mapping[str, Any],
+        lease_seconds: float,
+        /,
+    ) -> Sink:
+        """Return a sink, and write nothing.
+
+        Args:
+            output: ``--output``.
+            manifest: The manifest that is scored into it.
+            fingerprint: What makes scores comparable; rows of different fingerprints must not mix.
+            lease_seconds: ``--lease-seconds``.
+
+        Raises:
+            InputError: If it holds another run's rows, or can't be opened.
+        """
         ...
 
 

@@ -15,7 +15,7 @@ from iqa_core.tables.audit import audit, left_to_do
 from iqa_core.tables.feature_cache import FeatureCache, features_of
 from iqa_core.tables.output import Output
 from iqa_core.tables.schema import ExtraColumn, output_schema, schema_with
-from iqa_core.tables.sink import Sink, SinkWithColumns, write_tables
+from iqa_core.tables.sink import SinkWithColumns, write_tables
 
 from ..progress import Progress
 from .conclude import conclude, conclude_without_work, options_as_json
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from iqa_core.clip.encoder import Towers
     from iqa_core.scoring.features import PromptFeatures
+    from iqa_core.tables.sink import OpenSink, Sink
 
     from ..config import RescoreOptions
 
@@ -36,12 +37,18 @@ __all__ = ["rescore"]
 _ROWS_PER_PART = 200_000
 
 
-def rescore(config: RescoreOptions, extra: Sequence[ExtraColumn] = ()) -> int:
+def rescore(
+    config: RescoreOptions,
+    *,
+    extra: Sequence[ExtraColumn] = (),
+    open_sink: OpenSink = Output,
+) -> int:
     """Score a feature cache; the same command again resumes.
 
     Args:
         config: The options.
         extra: Further columns, computed from the finished rows.
+        open_sink: Opens the place of the rows; by default part files in a folder.
 
     Returns:
         The exit status, as of :func:`jobs.scoring.run.run_images`.
@@ -57,7 +64,7 @@ def rescore(config: RescoreOptions, extra: Sequence[ExtraColumn] = ()) -> int:
     schema = output_schema(manifest, keep, pairs=prompts.names)
     columns = schema_with(schema, extra)
     fingerprint = fingerprint_of_run("rescore", cache.tower, prompts, columns)
-    output: Sink = Output(config.output, manifest, fingerprint, config.lease_seconds)
+    output = open_sink(config.output, manifest, fingerprint, config.lease_seconds)
     if extra:
         output = SinkWithColumns(output, extra)
     if not left_to_do(manifest, output.committed()):

@@ -15,7 +15,7 @@ from iqa_core.tables.audit import left_to_do
 from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.output import Output, stored_fingerprint
 from iqa_core.tables.schema import ExtraColumn, output_schema, schema_with
-from iqa_core.tables.sink import Sink, SinkWithColumns
+from iqa_core.tables.sink import SinkWithColumns
 
 from ..cluster import Cluster
 from .conclude import conclude, conclude_without_work, options_as_json
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from iqa_core.clip.encoder import Precision, Towers
     from iqa_core.scoring.features import PromptFeatures
     from iqa_core.tables.manifest import Manifest
+    from iqa_core.tables.sink import OpenSink
 
     from ..config import ImageOptions
     from .pool import ActorPool
@@ -51,6 +52,7 @@ def run_images(
     embeddings: bool,
     views: int = 0,
     extra: Sequence[ExtraColumn] = (),
+    open_sink: OpenSink = Output,
 ) -> int:
     """Encode the images of a manifest, score them if there are prompts, and commit the rows.
 
@@ -61,6 +63,7 @@ def run_images(
         embeddings: Whether the output holds the image features.
         views: Degraded copies of each image whose features it holds, too.
         extra: Further columns, computed from the finished rows.
+        open_sink: Opens the place of the rows; by default part files in a folder.
 
     Returns:
         The exit status: 0, 1 if the audit failed, 3 if too many rows failed, 143 if stopped.
@@ -88,10 +91,11 @@ def run_images(
             cluster.nodes,
             cluster.possible_gpus,
         )
-        precision = _precision(config, pool)
+        stored = stored_fingerprint(config.output) if open_sink is Output else {}
+        precision = _precision(config, pool, stored.get("precision"))
         tower = fingerprint_of_tower(config, towers, precision)
         fingerprint = fingerprint_of_run(kind, tower, prompts, schema_with(schema, extra))
-        output: Sink = Output(config.output, manifest, fingerprint, config.lease_seconds)
+        output = open_sink(config.output, manifest, fingerprint, config.lease_seconds)
         if extra:
             output = SinkWithColumns(output, extra)
         if not left_to_do(manifest, output.committed(), config.retry_errors):
@@ -150,12 +154,11 @@ def _fetcher(config: ImageOptions, manifest: Manifest) -> Fetcher:
     )
 
 
-def _precision(config: ImageOptions, pool: ActorPool) -> Precision:
+def _precision(config: ImageOptions, pool: ActorPool, begun: Precision | None) -> Precision:
     """Return the arithmetic: the given one, else that of the output's rows, else the device's default."""
     if config.precision != "auto":
         return config.precision
     # GPUs may have come or gone since the output's first run, and rows of two precisions don't mix.
-    begun: Precision | None = stored_fingerprint(config.output).get("precision")
     return begun or ("fp16" if pool.gpus else "fp32")
 
 
