@@ -41,7 +41,7 @@ def rescore(config: RescoreOptions, extra: Sequence[ExtraColumn] = ()) -> int:
 
     Args:
         config: The options.
-        extra: Further columns, computed from the finished rows.
+        extra: Extra columns, computed from the finished rows.
 
     Returns:
         The exit status, as of :func:`jobs.scoring.run.run_images`.

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run_images"]
 
-#: Notes on a manifest's folders and links that are printed at most.
+#: Maximum number of notes on a manifest's folders and links that are printed.
 _NOTES = 5
 
 
@@ -60,7 +60,7 @@ def run_images(
         prompts_of: Returns the prompt features for the loaded towers; None only embeds.
         embeddings: Whether the output holds the image features.
         views: Degraded copies of each image whose features it holds, too.
-        extra: Further columns, computed from the finished rows.
+        extra: Extra columns, computed from the finished rows.
 
     Returns:
         The exit status: 0, 1 if the audit failed, 3 if too many rows failed, 143 if stopped.
@@ -151,12 +151,12 @@ def _fetcher(config: ImageOptions, manifest: Manifest) -> Fetcher:
 
 
 def _precision(config: ImageOptions, pool: ActorPool) -> Precision:
-    """Return the arithmetic: the given one, else that of the output's rows, else the device's default."""
+    """Return the precision: the given one, else that of the output's rows, else the device's default."""
     if config.precision != "auto":
         return config.precision
     # GPUs may have come or gone since the output's first run, and rows of two precisions don't mix.
-    begun: Precision | None = stored_fingerprint(config.output).get("precision")
-    return begun or ("fp16" if pool.gpus else "fp32")
+    stored: Precision | None = stored_fingerprint(config.output).get("precision")
+    return stored or ("fp16" if pool.gpus else "fp32")
 
 
 def _about_gpus(pool: ActorPool, cluster: Cluster) -> str | None:
