@@ -94,7 +94,7 @@ class OutputLease:
         self._name = f"_run/lease-{self._id}.json"
         self._clock = clock or Clock()
         self._stopped = threading.Event()
-        self._beaten = 0.0
+        self._last_beat = 0.0
         self._lost = False
         self._thread = threading.Thread(target=self._keep_beating, daemon=True)
 
@@ -135,11 +135,11 @@ class OutputLease:
             raise LeaseLostError(
                 f"the lease on --output {self._folder.uri} is lost ({self._seconds:g} s without a "
                 "heartbeat, or its file in _run/ is gone), and another run may have taken over: nothing "
-                "more was written; run the same command again"
+                "more was written; the same command resumes"
             )
 
     def _holds(self) -> bool:
-        if self._clock.now() - self._beaten > self._seconds:
+        if self._clock.now() - self._last_beat > self._seconds:
             self._lost = True  # permanently: another run may have taken over and finished
         return not self._lost and self._folder.exists(self._name)
 
@@ -159,7 +159,7 @@ class OutputLease:
             raise InputError(
                 f"--output {self._folder.uri} can't be written ({error}): check path and permissions"
             ) from error
-        self._beaten = began
+        self._last_beat = began
 
     def _keep_beating(self) -> None:
         wait = 0.0

@@ -173,13 +173,13 @@ class ManifestSource:
             digest = None  # not even a Parquet file, or one that changes right now
         if digest != self._digest:
             raise InputError(
-                f"{self.shown} was replaced while it was read: put back the file that --output was "
+                f"{self.shown} was replaced while it was read: restore the file that --output was "
                 "started with, or give another --output"
             )
 
     def _gone(self) -> InputError:
         return InputError(
-            f"{self.shown} went away while it was read: put it back and run the same command again"
+            f"{self.shown} was removed while it was read: restore it, then the same command resumes"
         )
 
     def retried(self, action: Callable[[], T]) -> T:
@@ -211,7 +211,7 @@ class ManifestSource:
         ):
             raise InputError(
                 f"{self.shown} can't be read ({one_line(cause)}); what was finished is safe: once the "
-                "file can be read, the same command continues"
+                "file can be read, the same command resumes"
             ) from cause
         time.sleep(_RETRIES.wait_after(failures))
 

@@ -151,7 +151,7 @@ class Output:
         except OSError as error:
             raise InputError(
                 f"--output {self.folder.uri} can't be written ({redact(str(error))}); what was written "
-                "before is safe: fix this and run the same command again"
+                "before is safe: fix this, then the same command resumes"
             ) from error
 
     def write(self, table: pa.Table) -> None:

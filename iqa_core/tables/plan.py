@@ -100,7 +100,7 @@ def check_plan(
         if name not in now:
             raise InputError(
                 f"manifest file {name} is gone from {manifest.uri}, but --output {uri} has rows of it: "
-                "put it back, or give another --output"
+                "restore it, or give another --output"
             )
         for key in ("rows", "size", "digest"):
             # Older outputs have no digest.
@@ -110,6 +110,6 @@ def check_plan(
                     continue
                 raise InputError(
                     f"manifest file {name} of {manifest.uri}: {key} changed from {before[key]} to "
-                    f"{now[name][key]} since --output {uri} was started: put the file back, or give "
+                    f"{now[name][key]} since --output {uri} was started: restore the file, or give "
                     "another --output"
                 )

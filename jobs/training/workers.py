@@ -131,14 +131,14 @@ def _read_checkpoint(checkpoint: Checkpoint) -> State:
 
 
 def _failure(error: Exception, max_failures: int, folder: Folder) -> InputError:
-    """Return one line: why training failed, and whether the same command can continue it."""
+    """Return one line: why training failed, and whether the same command can resume it."""
     failures = [*getattr(error, "worker_failures", {}).values()]
     cause = next(iter(failures), getattr(error, "controller_failure", None)) or error
     reason = str(as_input_error(cause)).partition("; what was finished is safe")[0]
     ended = f"training ended after {max_failures} restarts: {reason}"
     if loss(cause) is not None:
         return InputError(
-            f"{ended}; the same command continues from the last checkpoint in {folder.uri}"
+            f"{ended}; the same command resumes from the last checkpoint in {folder.uri}"
         )
     return InputError(
         f"{ended}; the last checkpoint, if there is one, is kept in {folder.uri}, but the same command may "

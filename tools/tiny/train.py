@@ -140,7 +140,7 @@ class Cache:
         self.chance /= self.chance.sum()
 
     def draw(self, rng: np.random.Generator, groups: int) -> NDArray[np.int64]:
-        """Draw training groups: half mixtures, half ladders of few kinds, to be told apart."""
+        """Draw training groups: half mixtures, half ladders of few kinds, to be distinguished."""
         half = groups // 2
         parts = [rng.choice(self.mixtures, groups - half)]
         few = max(1, half // 2)

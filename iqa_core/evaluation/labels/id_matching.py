@@ -94,7 +94,7 @@ def match_ids(scores: pa.Array, labels: pa.Array) -> IdMatch:
         if match.count == smaller:
             return match
         new = rewrite(sides[0]), rewrite(sides[1])
-        if any(not one.equals(other) for one, other in zip(new, sides, strict=True)) and (
+        if any(not after.equals(before) for after, before in zip(new, sides, strict=True)) and (
             _take(match, name, _equal(*new), scores, labels)
         ):
             sides = new

@@ -166,7 +166,7 @@ def _table_rows(run: Run, layout: Layout, rows: int) -> list[int]:
 
 
 def _failed_rows(run: Run, most: int) -> list[int]:
-    """Return failed rows in turn from each kind, so that a frequent one hides no rare one."""
+    """Return failed rows in turn from each kind, so that a frequent kind hides no rare one."""
     failed = np.flatnonzero(~run.ok)
     kinds = run.status.take(failed).to_pylist()
     seen: Counter[str] = Counter()

@@ -323,7 +323,7 @@ class TestChanges:
     def test_a_file_that_went_away(self, opened, tmp_path):
         (tmp_path / "m.parquet").unlink()
         text = (
-            r"m\.parquet went away while it was read: put it back and run the same command again$"
+            r"m\.parquet was removed while it was read: restore it, then the same command resumes$"
         )
         with pytest.raises(InputError, match=text):
             self.read(opened)
