@@ -78,7 +78,7 @@ class BlockFeed:
     def __exit__(self, *_: object) -> None:
         """End Ray's execution: a thread of it that outlives `ray.shutdown` crashes the process."""
         self._closed.set()
-        self._thread.join(timeout=_NEXT_BLOCK_SECONDS)  # it ends by itself at the next block
+        self._thread.join(timeout=_NEXT_BLOCK_SECONDS)  # it ends at the next block
         if self._thread.is_alive():
             # No block comes: Ray waits for resources, or works on a long one.
             for thread in threading.enumerate():

@@ -1,6 +1,6 @@
-"""The workers of Ray Train: what each of them runs, their checkpoints, and what ends them.
+"""The workers of Ray Train: their training function, checkpoints and failures.
 
-Whatever is killed, a worker or the driver, at most the steps since the last checkpoint are lost.
+If a worker or the driver is killed, only the steps since the last checkpoint are lost.
 """
 
 from __future__ import annotations
@@ -164,7 +164,9 @@ def train_worker(config: dict[str, Any]) -> None:
         def on_check(state: State) -> None:
             _report(state, first=first)
             if first:
-                record(state)  # only now: what people see is never ahead of the checkpoint
+                record(
+                    state
+                )  # only now: the progress that is shown is never ahead of the checkpoint
 
         train(
             job.learner.to(device),
@@ -177,7 +179,7 @@ def train_worker(config: dict[str, Any]) -> None:
 
 
 def _record_start(folder: Folder, step: int) -> None:
-    """Write down that the workers start, where they run, and from which step they continue."""
+    """Record that the workers start, where they run, and from which step they continue."""
     world = World.current()
     me = {"host": platform.node(), "process": os.getpid()}
     workers: list[Any] = [me]

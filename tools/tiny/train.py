@@ -513,7 +513,7 @@ def _trains(name: str, stage: str) -> bool:
 
 
 def _smooth(smooth: nn.Module, student: nn.Module, stage: str, keep: float) -> None:
-    """Move the smoothed copy towards the student: trained weights and batch statistics alike."""
+    """Move the smoothed copy towards the student: trained weights and batch statistics."""
     fresh = student.state_dict()
     with torch.no_grad():
         for name, old in smooth.state_dict().items():

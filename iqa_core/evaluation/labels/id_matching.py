@@ -197,7 +197,9 @@ def _difference(first: str, second: str) -> str:
     parts = {"folders": (paths[0][0], paths[1][0]), "suffixes": (suffixes[0], suffixes[1])}
     differ = [name for name, pair in parts.items() if all(pair) and pair[0] != pair[1]]
     if not differ:
-        return "they are alike, but which belongs to which is ambiguous: write them in the same way"
+        return (
+            "they are similar, but which belongs to which is ambiguous: write them in the same way"
+        )
     return (
         f"their {' and '.join(differ)} differ: if they are the same images, write the ids of the "
         f"labels without {' and '.join(differ)}"
