@@ -8,7 +8,7 @@ unpacked below --photos), each with a random distortion or none, and four degrad
 never looked at in training; SRCC of the score with HaarPSI against the clean cut.
 
 For each start (a set of base prompts) and each way of training: the mean over seeds and the spread
-(standard deviation over seeds). What these features can give at all is told by two rows with labels:
+(standard deviation over seeds). Two rows with labels show the limit of these features:
 `supervised` learns HaarPSI itself on the training crops, by prompts from the start named; the line below
 the table is a linear readout of the features, learned on the same labels (ridge on ranks).
 """

@@ -4,7 +4,7 @@
 
 Writes a manifest, real image files and two scored outputs (through the project's own writer, with
 made-up scores) to a temporary folder, then makes each page in a fresh process. With --copies, a last
-page is of so many copies of the first output's part files in one folder.
+page is of N copies of the first output's part files in one folder.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def write_output(folder: Path, manifest_path: Path, seed: int) -> None:
 
 
 def copy_parts(folder: Path, copies: int) -> None:
-    """Link the part files of the first output so many times into a larger one."""
+    """Link the part files of the first output N times into a larger output."""
     large = folder / "copies"
     shutil.copytree(folder / "first" / "_run", large / "_run")
     for part in (folder / "first").glob("part-*.parquet"):

@@ -225,7 +225,7 @@ def measure(
                 f"tiny with `{DEFAULT_PAIRS}`": result.scores[:, -len(ten) :].mean(axis=1),
                 "random weights": chance.score(batch).scores[:, : len(five)].mean(axis=1),
                 **{label: [f(image) for image in batch] for label, f in classics.items()},
-                # What no blind method knows tells how far HaarPSI follows the strength applied.
+                # Not known to a blind method: shows how far HaarPSI follows the applied strength.
                 "known level": [-level for level in rows.level[-len(batch) :]],
             }
             for label, values in said.items():

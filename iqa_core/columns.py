@@ -70,7 +70,7 @@ NO_FINITE_SCORE = (
 
 
 class Kind(StrEnum):
-    """What a column of the output is about."""
+    """The kind of a column."""
 
     IDENTITY = "identity"
     OUTCOME = "outcome"
@@ -81,7 +81,7 @@ class Kind(StrEnum):
 
 
 class Reader(StrEnum):
-    """Who refuses an output that lacks a column."""
+    """Readers that refuse an output without a column."""
 
     AUDIT = "audit"
     EVALUATION = "evaluation"
@@ -90,7 +90,7 @@ class Reader(StrEnum):
 
 @dataclass(frozen=True)
 class Contents:
-    """What the rows of one output hold, which decides the columns and their types.
+    """The content of an output, which determines the columns and their types.
 
     Attributes:
         image_id: Type of the manifest's ``image_id``.
@@ -116,9 +116,9 @@ class Column:
     Attributes:
         name: Its name.
         type: Its Arrow type, or the rule that returns the type for an output's contents.
-        kind: What it is about.
+        kind: Its kind.
         doc: What it holds, in Markdown.
-        type_name: The type for people.
+        type_name: The type in the documentation.
         nullable: Whether a row may have no value.
         required_by: Readers that refuse an output without it.
     """

@@ -1,4 +1,4 @@
-"""What goes wrong: the status of a row, an image that can't be scored, an input that can't be used."""
+"""Errors and statuses: the status of a row, images that can't be scored, unusable inputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ImageError", "InputError", "Status"]
 
 
 class Status(StrEnum):
-    """What became of one row. Every row of a manifest ends with exactly one of these."""
+    """The outcome of a row. Every row of a manifest ends with exactly one of these."""
 
     OK = "ok"
     INVALID_ROW = "invalid_row"  # the row names no image: null or of a wrong type
@@ -32,7 +32,7 @@ class Status(StrEnum):
 
 
 class InputError(ValueError):
-    """Something that the user gave is wrong: one line that names the value, the limit and the fix.
+    """An unusable input of the user: one line that names the value, the limit and the fix.
 
     The command line prints :meth:`on_command_line` without a traceback and ends with status 1; a
     notebook sees ``str(error)``. Where the argument is named, the first spells the flag, the second
@@ -48,7 +48,7 @@ class InputError(ValueError):
         message: The whole line, instead of all that follows.
         argument: The argument's keyword.
         value: What was given.
-        limit: What it must be, such as ``at least 1``.
+        limit: The requirement, such as ``at least 1``.
         fix: What to do. Here and in ``limit``, other arguments stand in braces.
     """
 
@@ -94,7 +94,7 @@ class ImageError(Exception):
     """
 
     def __init__(self, status: Status, message: str) -> None:
-        super().__init__(status, message)  # both in args, so that it survives pickling
+        super().__init__(status, message)  # both in args, for pickling
         self.status = status
         self.message = " ".join(message.split())
 

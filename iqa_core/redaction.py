@@ -26,7 +26,7 @@ _SHOWN_END = 40
 
 
 def redact(text: str) -> str:
-    """Return a text without the passwords, and without the signed queries, of the URIs in it."""
+    """Return a text without the passwords and signed queries of its URIs."""
     text = _USER_INFO.sub("", text)
     text = _QUERY.sub(lambda m: "" if _is_secret(m[0]) else m[0], text)
     return _PARAMETER.sub(lambda m: "" if _is_secret("&" + m[0]) else m[0], text)

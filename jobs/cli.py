@@ -117,7 +117,7 @@ def _has(arguments: Sequence[str], flag: str) -> bool:
 
 
 def _without_temporary_folder() -> str | None:
-    """Use memory where no temporary folder is writable, as torch needs one; return why there is none."""
+    """Use /dev/shm if no temporary folder is writable, as torch needs one; return an error or None."""
     try:
         tempfile.gettempdir()
     except FileNotFoundError as error:  # a read-only root, and no TMPDIR

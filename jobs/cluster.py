@@ -44,9 +44,9 @@ class Cluster:
         address: As for ``ray.init``.
 
     Attributes:
-        nodes: Resources of each node that is there, as ``ray.nodes()`` has them.
-        possible_gpus: GPUs that the cluster could have with all nodes of its autoscaler; None if it is
-            not known.
+        nodes: Resources of each live node, as in ``ray.nodes()``.
+        possible_gpus: GPUs that the cluster could have with all nodes of its autoscaler; None if
+            unknown.
 
     Raises:
         InputError: If there is no cluster at the address, or a local one does not start.
@@ -55,7 +55,7 @@ class Cluster:
     def __init__(self, address: str | None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray's core prints errors that need no action by the user, such as a peer that went away.
-        # What they cost is seen in the rows.
+        # Their effect is visible in the rows.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         self._opened = not ray.is_initialized()
         address = address or os.environ.get("RAY_ADDRESS")
@@ -67,7 +67,7 @@ class Cluster:
             self.nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
             self.possible_gpus = _possible_gpus(self.resources.get("GPU", 0.0))
         else:
-            # Two at least: one reads and decodes while an actor holds the other.
+            # At least two: one reads and decodes while an actor holds the other.
             cpus = float(max(2, os.cpu_count() or 1))
             gpus = float(torch.cuda.device_count())
             self.nodes = [{"CPU": cpus, "GPU": gpus}]
@@ -75,7 +75,7 @@ class Cluster:
 
     @property
     def resources(self) -> Resources:
-        """Resources of all nodes that are there."""
+        """Resources of all live nodes."""
         kinds = {kind for node in self.nodes for kind in node}
         return {kind: sum(node.get(kind, 0.0) for node in self.nodes) for kind in kinds}
 
@@ -176,7 +176,7 @@ def _variables(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _usable_environment() -> Iterator[None]:
-    """Give a local Ray a folder for its sockets and a token where those of the environment are unusable."""
+    """Give a local Ray a folder for sockets and a token if those of the environment are unusable."""
     values = {"RAY_TMPDIR": _socket_folder()}
     if not _token_can_be_kept():
         values["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -230,7 +230,7 @@ def _token_can_be_kept() -> bool:
 
 
 def _check_reachable(address: str) -> None:
-    """Fail at once where nothing listens at HOST:PORT; ``ray.init`` tries for five minutes."""
+    """Fail at once if nothing listens at HOST:PORT; ``ray.init`` retries for five minutes."""
     host, _, port = address.rpartition(":")
     if "/" in host or not host or not port.isdecimal():
         return
@@ -278,7 +278,7 @@ def _without_noise() -> Iterator[None]:
 
 @contextmanager
 def _import_folder() -> Iterator[None]:
-    """Change to the folder that Ray is to put first on its workers' import path.
+    """Change to the folder that Ray will put first on its workers' import path.
 
     Ray takes the working folder, which may hold a ``jobs.py`` or ``iqa_core.py`` of the user. From the
     repository, workers need its root; installed, they need none, so a folder without Python files is used.

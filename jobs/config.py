@@ -1,4 +1,4 @@
-"""Options that several commands share, grouped by what obeys them."""
+"""Options that several commands share, grouped by the commands that have them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RetryKind = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
-    """Where rows are written, by whatever makes them."""
+    """Options of every command that writes rows."""
 
     output: str = option(
         help="folder to write to, local or remote; the same command again resumes", metavar="O"
@@ -41,7 +41,7 @@ class OutputOptions:
     max_error_rate: float = option(
         0.05,
         help="exit with status 3 if a larger share of rows could not be scored; the output is "
-        "complete all the same",
+        "complete anyway",
         metavar="X",
         minimum=0,
         maximum=1,
@@ -57,7 +57,7 @@ class OutputOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptOptions:
-    """What image features are scored by."""
+    """Options of every command that scores: the prompts and their scale."""
 
     pairs: str = option(
         DEFAULT_PAIRS,
@@ -73,7 +73,7 @@ class PromptOptions:
     )
     logit_scale: float | None = option(
         None,
-        help="factor on cosine differences (default: the model's own; 1 gives plain cosines)",
+        help="factor applied to cosine differences (default: the model's own; 1 gives plain cosines)",
         metavar="G",
         above=0,
     )
@@ -81,7 +81,7 @@ class PromptOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RescoreOptions(OutputOptions, PromptOptions):
-    """What to score from features: no image is read, and no Ray is used."""
+    """Options of scoring from features: no image is read, and Ray is not used."""
 
     features: str = option(help="output of `iqa embed` or `iqa score --embeddings`", metavar="F")
     keep: tuple[str, ...] = option(
@@ -93,7 +93,7 @@ class RescoreOptions(OutputOptions, PromptOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions(OutputOptions):
-    """What to read, with which model, and on what."""
+    """Options of every command that reads images: manifest, model, resources and fetching."""
 
     manifest: str = option(
         help="Parquet file, glob or folder with a uri or an image column, local or remote",
@@ -101,16 +101,16 @@ class ImageOptions(OutputOptions):
     )
     model: str = option(
         "tiny",
-        help="tiny (embedded), NAME/TAG as open_clip has it (such as RN50/openai), hf-hub:ORG/REPO, "
-        "NAME@FILE with local weights, or PREFIX:ARGUMENT of another package's encoder (entry points of "
-        "the group iqa.encoders)",
+        help="tiny (embedded), NAME/TAG as in open_clip (such as RN50/openai), hf-hub:ORG/REPO, "
+        "NAME@FILE with local weights, or PREFIX:ARGUMENT for an encoder of another package (entry points "
+        "of the group iqa.encoders)",
     )
     resolution: Literal["model", "native"] = option(
         "model", help="resize to the model's input, or keep each image's size (ResNets only)"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option(
         "auto",
-        help="arithmetic of the image tower; auto is that of the output's earlier rows, else fp16 on "
+        help="precision of the image tower; auto takes that of the output's existing rows, else fp16 on "
         "GPUs and fp32 on CPUs",
     )
     decode: Literal["fast", "exact"] = option(
@@ -125,13 +125,13 @@ class ImageOptions(OutputOptions):
     )
     gpus_per_actor: float | None = option(
         None,
-        help="GPUs of an actor; 1 waits for GPUs, 0 scores on CPUs (default: 1 if the cluster has GPUs or "
+        help="GPUs per actor; 1 waits for GPUs, 0 scores on CPUs (default: 1 if the cluster has GPUs or "
         "can start some)",
         metavar="X",
         minimum=0,
     )
     cpus_per_actor: float | None = option(
-        None, help="CPUs and threads of an actor (default: 1)", metavar="X", above=0
+        None, help="CPUs and threads per actor (default: 1)", metavar="X", above=0
     )
     keep: tuple[str, ...] = option(
         (), help="columns of the manifest to carry into the output", metavar="COLUMN"
@@ -146,10 +146,13 @@ class ImageOptions(OutputOptions):
         minimum=0,
     )
     max_bytes: int = option(
-        DEFAULT_MAX_BYTES, help="limit on an encoded image's bytes", metavar="N", minimum=1
+        DEFAULT_MAX_BYTES, help="maximum size of an encoded image in bytes", metavar="N", minimum=1
     )
     max_pixels: int = option(
-        DEFAULT_MAX_PIXELS, help="limit on an image's width x height", metavar="N", minimum=1
+        DEFAULT_MAX_PIXELS,
+        help="maximum width x height of an image in pixels",
+        metavar="N",
+        minimum=1,
     )
     allow_scheme: tuple[str, ...] = option(
         (),

@@ -21,8 +21,8 @@ class Config(ImageOptions):
 
     views: int = option(
         0,
-        help="also encode N degraded copies of each image (blur, noise, JPEG, ...), whose order is known: "
-        "`iqa train` learns from it",
+        help="also encode N degraded copies of each image (blur, noise, JPEG, ...), whose order of quality "
+        "is known: `iqa train` learns from it",
         metavar="N",
         minimum=0,
         maximum=32,

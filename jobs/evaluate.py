@@ -31,7 +31,7 @@ class Config:
         "(default: the columns that the scores kept)",
         metavar="L",
     )
-    label_column: str = option("mos", help="column of the labels", metavar="COLUMN")
+    label_column: str = option("mos", help="column that holds the labels", metavar="COLUMN")
     lower_is_better: bool = option(
         False, help="a low label is a good image, as in DMOS: invert the correlations"
     )
@@ -47,7 +47,7 @@ class Config:
         "labels are the manifest that was scored",
     )
     resamples: int = option(
-        1000, help="bootstrap resamples; 0 for no intervals", metavar="N", minimum=0
+        1000, help="number of bootstrap resamples; 0 computes no intervals", metavar="N", minimum=0
     )
     resample_by: str | None = option(
         None,
@@ -70,7 +70,7 @@ class Config:
 
 
 def run(config: Config) -> int:
-    """Join, evaluate, draw, print."""
+    """Join, evaluate, draw and print; return the exit status."""
     if config.figure and not config.figure.endswith(".svg"):
         raise InputError(
             argument="figure",

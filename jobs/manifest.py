@@ -28,8 +28,8 @@ class Config:
 
     images: tuple[str, ...] = option(
         help="folders (searched to any depth), globs, images, tar shards, CSV and TSV files with a column "
-        "of paths or URIs, whose other columns are kept, or .txt files with a path or URI a line; also on "
-        "s3:// and other filesystems of fsspec; or the folder of a benchmark's official release, whose "
+        "of paths or URIs, whose other columns are kept, or .txt files with one path or URI per line; also "
+        "on s3:// and other filesystems of fsspec; or the folder of a benchmark's official release, whose "
         "opinion scores become columns",
         metavar="IMAGES",
         positional=True,
@@ -37,8 +37,8 @@ class Config:
     output: str = option(help="the manifest to write, a .parquet file", metavar="M")
     uri_column: str | None = option(
         None,
-        help="the CSV's column of paths or URIs (default: the first of uri, path, file, filename, "
-        "image, image_path, url and the like)",
+        help="column of the CSV file that holds paths or URIs (default: the first of uri, path, file, "
+        "filename, image, image_path, url and the like)",
         metavar="COLUMN",
     )
     release: str = option(

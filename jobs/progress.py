@@ -44,7 +44,7 @@ class Progress:
         self._waiting: tuple[float, float] | None = None  # when it began, and when it was printed
 
     def add(self, statuses: Mapping[str, int]) -> None:
-        """Set the counts by status of all rows so far."""
+        """Set the number of rows by status so far."""
         self._statuses = dict(statuses)
         self._waiting = None
         if self._first is None:
@@ -61,7 +61,7 @@ class Progress:
             self._print()
 
     def wait_for(self, what: str | None) -> None:
-        """Print every half minute what the run waits for, and since when; None if it doesn't wait."""
+        """Print every half minute what the run waits for, and since when; None stops that."""
         now = time.monotonic()
         if what is None:
             self._waiting = None
@@ -74,7 +74,7 @@ class Progress:
         self._waiting = (since, printed)
 
     def say(self, line: str) -> None:
-        """Print a line of its own."""
+        """Print a separate line."""
         sys.stderr.write(f"\r\x1b[K{line}\n" if self._is_terminal else f"{line}\n")
         sys.stderr.flush()
         self._printed = time.monotonic()
@@ -112,7 +112,7 @@ class Progress:
         return "; ".join(parts)
 
     def _rate(self, now: float) -> float:
-        """Rows a second since the first ones came: starting up is not part of the rate."""
+        """Rows per second since the first rows; start-up does not count."""
         if self._first is None or now <= self._first[0]:
             return 0.0
         return (self._done - self._first[1]) / (now - self._first[0])

@@ -25,7 +25,7 @@ __all__ = [
 
 _LONGEST = 300
 
-#: Losses of machines, memory and connections: the same work may succeed when it is retried.
+#: Losses of machines, memory and connections: a retry of the same work may succeed.
 _RETRYABLE = (
     ray.exceptions.ActorUnavailableError,
     ray.exceptions.GetTimeoutError,
@@ -43,7 +43,7 @@ _RETRYABLE = (
 
 
 class NodeError(Exception):
-    """Something is wrong with one node, not with the work that was given to it.
+    """A failure of a node, not of the work that was scheduled on it.
 
     Args:
         message: What is wrong, in one line that names the node.
@@ -51,11 +51,11 @@ class NodeError(Exception):
     """
 
     def __init__(self, message: str, node: str = "") -> None:
-        super().__init__(message, node)  # both in args, so that it survives pickling
+        super().__init__(message, node)  # both in args, for pickling
         self.node = node
 
     def __str__(self) -> str:
-        """Return the message's first line: Ray Data appends advice of its own."""
+        """Return the message's first line, without the advice that Ray Data appends."""
         return str(self.args[0]).partition("\n")[0]
 
 

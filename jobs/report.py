@@ -1,6 +1,6 @@
 """Show a run as one self-contained HTML page: distributions, images to sort and filter, failures.
 
-The page needs no server and asks for nothing outside of itself.
+The page needs no server and loads nothing from elsewhere.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Config:
     scores: str = option(help="output folder of `iqa score`", metavar="O")
     output: str = option(help="the page to write, an .html file, local or remote", metavar="FILE")
     manifest: str | None = option(
-        None, help="where the manifest is now, if it has moved since the run", metavar="M"
+        None, help="the manifest's current path, if it was moved after the run", metavar="M"
     )
     compare: str | None = option(
         None,
@@ -38,7 +38,7 @@ class Config:
     )
     sample: int = option(
         DEFAULT_SAMPLE,
-        help="in a larger run, distributions are of this many rows drawn at random",
+        help="maximum number of rows for the distributions; a larger run is sampled at random",
         metavar="N",
         minimum=1,
     )
@@ -55,7 +55,7 @@ class Config:
 
 
 def run(config: Config) -> int:
-    """Write the page and say what is on it."""
+    """Write the page and print a summary of it."""
     facts = write_report(
         config.scores,
         config.output,

@@ -1,4 +1,4 @@
-"""Score the features of `iqa embed`: with other prompts, without images and without Ray.
+"""Score the features of `iqa embed` with other prompts, without images and without Ray.
 
 Writes part-*.parquet with one row for each row of the features. The same command again resumes.
 """

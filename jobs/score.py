@@ -1,7 +1,7 @@
 """Score the images of a manifest with CLIP and antonym prompts.
 
 Writes part-*.parquet with one row for each row of the manifest. The same command again resumes
-where it was stopped, and does nothing once all is done. `iqa score --features F` is an alias of
+where it was stopped, and does nothing if all rows are done. `iqa score --features F` is an alias of
 `iqa rescore --features F`, which scores the features of `iqa embed` and reads no image.
 """
 

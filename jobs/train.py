@@ -1,7 +1,7 @@
 """Learn prompts from the features of `iqa embed`: without labels, or from a column such as MOS.
 
-Writes a prompt file for `iqa score --prompts`, and next to it a page with learning curves. To continue
-an interrupted training, run the same command again.
+Writes a prompt file for `iqa score --prompts`, and next to it a page with learning curves. The same
+command again resumes an interrupted training.
 """
 
 from __future__ import annotations

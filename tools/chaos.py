@@ -66,12 +66,12 @@ _RUN_SECONDS = 240
 
 @dataclass
 class Chaos:
-    """A cluster, a manifest, and what an undisturbed run gave.
+    """A cluster, a manifest, and the scores of an undisturbed run.
 
     Args:
         folder: Where manifest and outputs go.
         rows: Rows of the manifest.
-        seed: Fixes targets and moments.
+        seed: Of targets and times.
     """
 
     folder: Path

@@ -1,4 +1,4 @@
-"""From a CLIP module and its weights to the two towers; the text tower waits until it is used."""
+"""Builds the two towers of a CLIP module from its weights; the text tower on first use."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ _HEAD = 512
 _DEEPEST = 16
 _ZIP = b"PK\x03\x04"
 
-#: First bytes of files that hold no tensors for us: at which offset, what they are, what helps.
+#: First bytes of files without usable tensors: offset, what they are, what to do.
 _FOREIGN: tuple[tuple[int, bytes, str, str], ...] = (
     (
         0,
@@ -228,7 +228,7 @@ def _unpickle(path: Path, *, mmap: bool) -> Any:  # noqa: ANN401 - what a file h
         ) from error
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # whatever a damaged file makes of the unpickler
+    except Exception as error:  # a damaged file may raise anything
         raise WeightsError(
             f"the file is damaged or cut short: {one_line(error)[:200]}",
             "download or copy it again",
@@ -250,7 +250,7 @@ def _flatten(
 
 
 def _foreign(path: Path, head: bytes) -> WeightsError:
-    """Say what a file is that is none of weights."""
+    """Describe a file that does not hold weights."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not head:
         return WeightsError("the file is empty", "download or copy it again")

@@ -1,4 +1,4 @@
-"""What a model must do to be scored with: the protocols of its two towers, and both together.
+"""The interface of models: protocols of image and text encoders, and the pair of both.
 
 Nothing here needs torch or open_clip at run time, so that an encoder of another package, registered as
 an entry point (see :mod:`iqa_core.clip.load`), decides by itself what it imports.
@@ -46,7 +46,7 @@ class ImageEncoder(Protocol):
 
     @property
     def preprocess(self) -> Preprocess:
-        """Size and filter that images are resized with before :meth:`encode` gets them."""
+        """Size and filter of the resize before :meth:`encode`."""
 
     @property
     def width(self) -> int:
@@ -168,7 +168,7 @@ class Towers:
 
     @property
     def preprocess(self) -> Preprocess:
-        """How the image encoder wants its images."""
+        """Preprocessing of the image encoder."""
         return self.image.preprocess
 
     @property

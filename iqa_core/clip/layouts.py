@@ -1,4 +1,4 @@
-"""How the tensors of a checkpoint are named.
+"""Layouts of checkpoints: the names of their tensors.
 
 Training frameworks put a prefix before a model's own names (``module.``, ``_orig_mod.``, ``model.``,
 a container's key, any attribute of a user's class). The prefix is found by the names themselves: it
@@ -76,7 +76,7 @@ _BLOCK_PARTS = {
 
 @dataclass(frozen=True)
 class Source:
-    """Where a weight comes from: tensors that are concatenated, and perhaps transposed."""
+    """The source of a weight: tensors to concatenate, and perhaps to transpose."""
 
     names: tuple[str, ...]
     transposed: bool = False
@@ -85,7 +85,7 @@ class Source:
 def without_wrappers(
     tensors: Mapping[str, torch.Tensor], expected: Collection[str]
 ) -> dict[str, torch.Tensor]:
-    """Take out of the names what wrappers inserted, unless two tensors would get the same name."""
+    """Remove what wrappers inserted into the names, unless two tensors would get the same name."""
     wrappers = _WRAPPERS - {part for name in expected for part in name.split(".")}
     plain = {
         name: ".".join(part for part in name.split(".") if part not in wrappers) for name in tensors
@@ -132,7 +132,7 @@ def _in_transformers(name: str) -> Source | None:
 
 
 def prefixes(names: Iterable[str], wanted: Collection[str]) -> list[str]:
-    """Return what precedes the wanted names, what precedes most of them first."""
+    """Return the prefixes of the wanted names, the most frequent first."""
     found: Counter[str] = Counter()
     for name in names:
         start = 0

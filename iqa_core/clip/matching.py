@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint are the weights of a CLIP, or why none are."""
+"""Finds the tensors of a checkpoint that are the weights of a CLIP, or explains why there are none."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MARKS = {
 
 @dataclass(frozen=True)
 class MatchedWeights:
-    """The weights of one CLIP out of a checkpoint.
+    """The weights of one CLIP in a checkpoint.
 
     Attributes:
         state: Tensors by the architecture's names.
@@ -60,7 +60,7 @@ class _Fit:
 
     @property
     def place(self) -> str:
-        """The prefix as a user would say it."""
+        """The prefix in messages."""
         return self.prefix.rstrip(".")
 
     def used(self) -> set[str]:
@@ -147,7 +147,7 @@ def _taken(tensors: Mapping[str, torch.Tensor], prefix: str, source: Source) -> 
 
 
 def _check_rest(tensors: Mapping[str, torch.Tensor], fit: _Fit) -> None:
-    """Refuse weights that are not all there is to the towers, or are no floating-point numbers."""
+    """Refuse weights if the towers have more of them, or they are not floating-point numbers."""
     _check_adapter(name for name in tensors if name.startswith(fit.prefix))
     used = fit.used()
     roots = {name.partition(".")[0] for source in fit.sources.values() for name in source.names}

@@ -122,7 +122,7 @@ def load_file(model: str, resolution: Resolution) -> Towers:
         raise InputError(f"--model {name}@{path}: there is no file {path}: check the path{folder}")
     with quiet(_PACKAGE):
         if path.suffix not in (".npz", ".npy"):
-            return _from_tensors(model, name, config, path, resolution, place=place, stated=False)
+            return _from_tensors(model, name, config, path, resolution, place=place, declared=False)
         config = config or _architecture(name)
         try:  # of big_vision, which open_clip itself reads
             clip = open_clip.create_model(name, pretrained=str(path))
@@ -178,7 +178,7 @@ def _from_tensors(
     *,
     place: str | None = None,
     preprocess: Mapping[str, Any] | None = None,
-    stated: bool = True,
+    declared: bool = True,
 ) -> Towers:
     """Load a file of weights, whatever its container and layout.
 
@@ -190,7 +190,7 @@ def _from_tensors(
         resolution: See :class:`ImageTower`.
         place: Which model of several in the file.
         preprocess: Preprocessing settings that differ from open_clip's defaults.
-        stated: Whether ``quick_gelu`` of the configuration is what the weights were trained with.
+        declared: Whether ``quick_gelu`` of the configuration is what the weights were trained with.
     """
     activation = None
     try:
@@ -198,7 +198,7 @@ def _from_tensors(
         sizes = ClipSizes.of_tensors(tensors, place)
         if name == "openai":
             config, name = _config_of(sizes, tensors, place), ""
-        elif not stated:
+        elif not declared:
             activation = FileActivation.of(name, config, path, tensors)
             config["quick_gelu"] = activation.quick_gelu
         try:

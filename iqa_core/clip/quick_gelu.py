@@ -1,6 +1,6 @@
 """Which activation weights were trained with: QuickGELU, as OpenAI's, or GELU.
 
-With the wrong one a model still runs and its scores are wrong, so it is never guessed in silence.
+With the wrong one a model still runs and its scores are wrong, so it is never guessed silently.
 """
 
 from __future__ import annotations
@@ -36,31 +36,31 @@ def quick_gelu_of_tag(model: str, config: Mapping[str, Any], pretrained: Mapping
     """
     name, _, tag = model.rpartition("/")
     trained_with = bool(pretrained.get("quick_gelu", False))
-    stated = bool(config.get("quick_gelu", False))
+    declared = bool(config.get("quick_gelu", False))
     plain = name.removesuffix("-quickgelu")
-    if stated and not trained_with and plain != name:
+    if declared and not trained_with and plain != name:
         raise InputError(
             f"--model {model} names QuickGELU, but these weights were trained with GELU, and would "
             f"score wrongly: use {plain}/{tag}"
         )
-    if trained_with and not stated:
+    if trained_with and not declared:
         log.info("%s was trained with QuickGELU: using it", model)
-    return stated or trained_with
+    return declared or trained_with
 
 
 class FileActivation(NamedTuple):
-    """What is known of the activation of a file's weights.
+    """The activation of a file's weights.
 
     Attributes:
         name: Of the architecture.
         path: The file.
-        stated: Whether the architecture states QuickGELU.
-        trained_with: Whether the weights were trained with it, None if nothing says so.
+        declared: Whether the architecture's configuration declares QuickGELU.
+        trained_with: Whether the weights were trained with it, None if unknown.
     """
 
     name: str
     path: Path
-    stated: bool
+    declared: bool
     trained_with: bool | None
 
     @classmethod
@@ -76,28 +76,28 @@ class FileActivation(NamedTuple):
             tensors: What it holds.
 
         Raises:
-            InputError: If the architecture states QuickGELU, and the weights were trained with GELU.
+            InputError: If the architecture declares QuickGELU, and the weights were trained with GELU.
         """
-        stated = bool(config.get("quick_gelu", False))
+        declared = bool(config.get("quick_gelu", False))
         trained_with = _trained_with(path, tensors)
-        if stated and trained_with is False:
+        if declared and trained_with is False:
             raise InputError(
                 f"--model {name}@{path} names QuickGELU, but by the config.json beside them these "
                 "weights were trained with GELU, and would score wrongly: use "
                 f"{name.removesuffix('-quickgelu')}"
             )
-        return cls(name, path, stated, trained_with)
+        return cls(name, path, declared, trained_with)
 
     @property
     def quick_gelu(self) -> bool:
         """Whether to use QuickGELU: as the file says, else as the architecture states."""
-        return self.stated or bool(self.trained_with)
+        return self.declared or bool(self.trained_with)
 
     def log(self) -> None:
         """Say what was chosen, where the architecture's name does not."""
-        if self.trained_with and not self.stated:
+        if self.trained_with and not self.declared:
             log.info("%s was trained with QuickGELU, as OpenAI's weights: using it", self.path)
-        elif self.trained_with is None and not self.stated:
+        elif self.trained_with is None and not self.declared:
             log.warning(
                 "%s does not say which activation it was trained with: using GELU as %s states it; "
                 "OpenAI's weights need QuickGELU (%s-quickgelu@%s)",

@@ -1,4 +1,4 @@
-"""The error of a file of weights that can't be used, and the line that tells a user of it."""
+"""The error of an unusable file of weights, and its message."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One image's bytes, safely: what may be read, from where, and how often it is tried."""
+"""Fetches the bytes of an image safely: policy, limits and retries."""

@@ -1,4 +1,4 @@
-"""From whatever a filesystem or a library raises to one status and one line."""
+"""Maps the exceptions of filesystems and libraries to a status and a message of one line."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def may_pass(failure: ImageError) -> bool:
 
 
 def passes_locally(error: OSError) -> bool:
-    """Return whether a local file may be opened a moment later, such as behind a stale NFS handle."""
+    """Return whether opening a local file is worth a retry, such as after a stale NFS handle."""
     return error.errno in _PASSING
 
 
 def as_image_error(error: Exception) -> ImageError:
-    """Return what a remote filesystem raised as the row's failure."""
+    """Convert an exception of a remote filesystem to the row's failure."""
     if isinstance(error, ImageError):
         return error
     text = one_line(str(error)) or "no further message"
@@ -79,7 +79,7 @@ def as_image_error(error: Exception) -> ImageError:
 
 
 def local_error(path: str, error: Exception) -> ImageError:
-    """Return what a local file raised as the row's failure: never one of the network."""
+    """Convert an exception of a local file to the row's failure, which is never ``network``."""
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, MemoryError):
         failure = ImageError(Status.TOO_LARGE, f"this machine has no memory for {shown(path)}")
@@ -94,7 +94,7 @@ def local_error(path: str, error: Exception) -> ImageError:
 
 
 def status_of(error: BaseException) -> Status:
-    """Return the status that an exception of a remote filesystem means."""
+    """Return the status for an exception of a remote filesystem."""
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
         return Status.NOT_FOUND
     if isinstance(error, PermissionError):
@@ -118,7 +118,7 @@ def status_of(error: BaseException) -> Status:
 
 
 def _codes_of(error: BaseException) -> Iterator[str]:
-    """Yield what the libraries of stores call a failure, from the most to the least exact."""
+    """Yield the error codes and names of a failure, from the most to the least specific."""
     cause: BaseException | None = error
     while cause is not None:  # s3fs raises an OSError from botocore's error
         response = getattr(cause, "response", None)

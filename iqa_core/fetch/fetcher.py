@@ -1,4 +1,4 @@
-"""Images by URI: what may be read at all, with limits on time and bytes, and retries.
+"""Fetches images by URI: which may be read, limits on time and bytes, retries.
 
 A manifest may come from someone else. So what it names is read only if it lies beside the manifest or
 is allowed, and over HTTP no machine is reached that the internet can't reach, whatever names, numbers
@@ -74,7 +74,7 @@ class Fetcher:
     prefixes: tuple[str, ...] = ()
 
     def resolve(self, uri: str) -> str:
-        """Return the absolute path or URI of a manifest's entry.
+        """Return the absolute path or URI for an entry of a manifest.
 
         Raises:
             ImageError: ``invalid_row`` if it can't be a URI, ``denied`` if it may not be read.
@@ -153,14 +153,14 @@ class Fetcher:
         """Return one file's content.
 
         Raises:
-            ImageError: With the status that says why not.
+            ImageError: With the status of the failure.
         """
         target = self.resolve(uri)
 
         def read() -> bytes:
             try:
                 return self._read(target)
-            except Exception as error:  # filesystems raise whatever they like
+            except Exception as error:  # filesystems raise any type
                 failure = as_image_error(error)
                 raise failure from failure.__cause__
 
@@ -171,13 +171,13 @@ class Fetcher:
             raise _with_hint(failure, target) from failure.__cause__
 
     def stream(self, uris: Sequence[str | None]) -> Iterator[bytes | ImageError | None]:
-        """Fetch many, some of them ahead, and yield them in order.
+        """Fetch many images, some of them ahead of time, and yield them in order.
 
         Args:
             uris: What to fetch.
 
         Yields:
-            Content, or the error that says why not; None where the URI is None.
+            Content, or the error; None where the URI is None.
         """
         remote = has_scheme(self.base) or any(uri is not None and has_scheme(uri) for uri in uris)
         if not remote:  # a disk gains nothing from threads
@@ -188,14 +188,14 @@ class Fetcher:
         pool = _pool(self.concurrency)
         waiting: deque[Future[bytes | ImageError | None]] = deque()
         for uri in uris:
-            if len(waiting) == self.concurrency:  # bounds what is in memory, too
+            if len(waiting) == self.concurrency:  # also limits what is in memory
                 yield waiting.popleft().result()
             waiting.append(pool.submit(self._fetch_or_error, uri))
         while waiting:
             yield waiting.popleft().result()
 
     def within_limit(self, data: bytes) -> bytes | ImageError:
-        """Return an image that was inside the manifest, or the error that says that it is too large."""
+        """Return an image that was embedded in the manifest, or the error that it is too large."""
         try:
             self._check_size(len(data))
         except ImageError as error:
@@ -213,7 +213,7 @@ class Fetcher:
         target, part = _split_range(target)
         if part is not None:
             self._check_size(part[1] - part[0])
-            if part[1] == part[0]:  # an empty member of a shard; no request can ask for that
+            if part[1] == part[0]:  # an empty member of a shard: no range request can express it
                 return b""
             data = self._read_part(target, *part)
             if len(data) != part[1] - part[0]:
@@ -293,7 +293,7 @@ def _local_path(uri: str) -> str:
 
 
 def _with_hint(failure: ImageError, target: str) -> ImageError:
-    """Say what is odd about a remote name that was not found; of local files that was said."""
+    """Add a hint on the name of a remote file that was not found; local files have theirs."""
     if failure.status != Status.NOT_FOUND or not has_scheme(target):
         return failure
     name = target.partition("?")[0] if is_http(target) else target
@@ -313,7 +313,7 @@ def _with_hint(failure: ImageError, target: str) -> ImageError:
 
 
 def _within(seconds: float, action: Callable[[], bytes]) -> bytes:
-    """Do something with a filesystem that knows no time-outs; what hangs is left behind."""
+    """Run an action on a filesystem without time-outs; a thread that hangs is abandoned."""
     done: Future[bytes] = Future()
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""Reads URLs of HTTP: as they are written, through the environment's proxy, and from no private host.
+"""Reads HTTP URLs: as written, through the environment's proxy, and never from private hosts.
 
 Every connection is made to an address that was checked after DNS, and every redirect is checked as
 the first URL was.
@@ -52,7 +52,7 @@ class HttpReader:
 
     Attributes:
         may_be_private: Whether a URL may lead to a machine that the internet does not reach.
-        check_size: Raises if that many bytes are too many.
+        check_size: Raises if a number of bytes is too large.
         timeout: Seconds for one URL with its redirects.
     """
 
@@ -109,7 +109,7 @@ class HttpReader:
         proxy: Proxy | None,
         span: tuple[int, int] | None,
     ) -> bytes | str:
-        """Return the content, or where it is to be found instead."""
+        """Return the content, or the URL of a redirect."""
         headers = {"Range": f"bytes={span[0]}-{span[1] - 1}"} if span else {}
         if address.credentials:
             headers["Authorization"] = basic_authorization(address.credentials)
@@ -134,7 +134,7 @@ class HttpReader:
 def _proxy_options(
     proxy: Proxy | None, address: WebAddress, headers: dict[str, str]
 ) -> dict[str, Any]:
-    """Return aiohttp's options for a proxy; its password goes to nobody else.
+    """Return aiohttp's options for a proxy; its password is sent to the proxy only.
 
     To the proxy itself in the request if it forwards that, else in the one for a tunnel.
     """
@@ -148,7 +148,7 @@ def _proxy_options(
 
 
 def _with_proxy(error: aiohttp.ClientError, proxy: Proxy | None) -> Exception:
-    """Return a failure that says that there was a proxy on the way, which may be its cause."""
+    """Return a failure whose message names the proxy, which may be its cause."""
     failure = as_image_error(error)
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         hint = "if its certificate authority is your own, name that in SSL_CERT_FILE"
@@ -166,7 +166,7 @@ def _session(kind: str) -> aiohttp.ClientSession:
 
     Args:
         kind: ``public`` connects to addresses of the internet only, ``private`` to any, ``proxy`` to
-            any, too: it connects to a proxy, whose address is the operator's business.
+            any, too: the operator chose the proxy's address.
     """
     files = _ca_files()
     key = (id(asyncio.get_running_loop()), kind, files)
@@ -176,7 +176,7 @@ def _session(kind: str) -> aiohttp.ClientSession:
             atexit.register(_close_sessions)
         _SESSIONS[key] = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=64, socket_factory=guard, ssl=_ssl_context(files)),
-            # aiohttp's own way with proxies knows no checks, and reads the passwords of ~/.netrc.
+            # aiohttp's own proxy support has no checks, and reads passwords from ~/.netrc.
             trust_env=False,
             auto_decompress=False,
             headers={"User-Agent": "distributed-iqa", "Accept-Encoding": "identity"},

@@ -1,4 +1,4 @@
-"""Images of this machine's filesystems: regular files only, and a hint where a name is not found."""
+"""Images of local filesystems: regular files only, and a hint if a name is not found."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def open_regular(path: str) -> BinaryIO:
     A file whose name is the same text in another normal form of Unicode is the same file.
 
     Raises:
-        ImageError: With the status that says why not; never ``network``.
+        ImageError: With the status of the failure; never ``network``.
     """
     try:
         return _open(path)
@@ -68,7 +68,7 @@ def _open_once(path: str) -> BinaryIO:
 
 
 def _open_without_blocking(path: str, flags: int) -> int:
-    """Open as ``open`` does; what has become a pipe meanwhile has no writer to wait for."""
+    """Open as ``open`` does, but never block on a file that has become a pipe."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
@@ -79,7 +79,7 @@ def _check_regular(path: str, mode: int) -> None:
 
 
 def decoded_path(path: str) -> str:
-    """Return the path that a ``file:`` URI's path means on this machine.
+    """Return the local path of a ``file:`` URI's path.
 
     The file of that very name if there is one, else what its percent-escapes stand for, as bytes:
     that is how names are written that are no UTF-8.
@@ -91,7 +91,7 @@ def decoded_path(path: str) -> str:
 
 
 def why_not_found(path: str) -> str:
-    """Return what is odd about the name of a file that is not there, from ``; `` on; else nothing."""
+    """Return a hint on the name of a missing file, which begins with ``; ``; else an empty text."""
     if os.path.islink(path):
         return f"; it is a link to {shown(os.readlink(path))}, which does not exist"
     slashed, bare = path.replace("\\", "/"), _without_blanks(path)

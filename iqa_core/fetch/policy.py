@@ -1,4 +1,4 @@
-"""What a manifest may name, decided by text and address alone; nothing is opened here.
+"""Decides what a manifest may name, from text and address alone; nothing is opened here.
 
 Follows OWASP, "Server-Side Request Forgery Prevention Cheat Sheet".
 """
@@ -28,7 +28,7 @@ __all__ = [
     "without_file_scheme",
 ]
 
-#: What a manifest may name by default. Local files too, if the manifest itself is local.
+#: Schemes that a manifest may name by default. Local files too, if the manifest itself is local.
 DEFAULT_SCHEMES = (
     *("http", "https", "s3", "s3a", "gs", "gcs", "hf"),
     *("az", "abfs", "abfss", "adl", "oci", "r2", "memory"),
@@ -44,7 +44,7 @@ _PRIVATE_DOMAINS = frozenset(
 
 
 def is_fixed(url: str) -> bool:
-    """Return whether a URL's host is the same machine tomorrow, whatever DNS says."""
+    """Return whether a URL's host is independent of DNS: an address or localhost."""
     host = (urlsplit(url).hostname or "").partition("%")[0]
     try:
         ipaddress.ip_address(host)
@@ -73,7 +73,7 @@ def is_below_any(uri: str, prefixes: Sequence[str]) -> bool:
 
 
 def check_literal(host: str) -> None:
-    """Refuse private addresses in the place of a name, also as 2130706433 or 127.1.
+    """Refuse private addresses as the host, also in forms such as 2130706433 or 127.1.
 
     Raises:
         ImageError: ``denied``.
@@ -90,7 +90,7 @@ def check_address(address: str, host: str | None = None) -> None:
 
     Args:
         address: IPv4 or IPv6.
-        host: What led to it, for the message.
+        host: The host that resolved to it, for the message.
 
     Raises:
         ImageError: ``denied``.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Proxy", "basic_authorization", "check_host_behind_proxy", "proxy_for"]
 
 _LOOKUP_SECONDS = 10.0
-#: How long an answer of DNS counts, and how long that there is none.
+#: Seconds for which an answer of DNS, and the lack of one, are cached.
 _KNOWN_SECONDS, _UNKNOWN_SECONDS = 60.0, 300.0
 _MAX_LOOKUPS = 10_000
 
@@ -41,7 +41,7 @@ class Proxy:
 
     Attributes:
         url: Its scheme, host and port.
-        variable: Where it is named, for messages.
+        variable: The environment variable that names it, for messages.
         authorization: Value of ``Proxy-Authorization``; empty without a password.
     """
 
@@ -54,7 +54,7 @@ class Proxy:
         return f"the proxy {self.url.host}:{self.url.port} of {self.variable}"
 
     def failure(self, error: Exception) -> ImageError | None:
-        """Return an error of aiohttp's as a failure of the proxy; None if it is another's."""
+        """Return an error of aiohttp as a failure of the proxy; None if the proxy is not its cause."""
         if isinstance(error, aiohttp.ClientHttpProxyError):
             return self.refusal(error.status, error.message)
         # Of the proxy's own address or name; what is behind a tunnel has another host.
@@ -67,7 +67,7 @@ class Proxy:
         return ImageError(Status.NETWORK, f"{self} can't be reached: {one_line(str(error))}")
 
     def refusal(self, code: int, reason: str) -> ImageError:
-        """Return the failure that the proxy's own answer means."""
+        """Return the failure for the proxy's own answer."""
         answer = one_line(f"{code} {reason}", 100)
         if code == 407:
             text = f"{self} wants a user and a password ({answer}): http://USER:PASSWORD@HOST:PORT"
@@ -144,10 +144,10 @@ def _holds(network: str, number: ipaddress.IPv4Address | ipaddress.IPv6Address) 
 
 
 async def check_host_behind_proxy(host: str) -> None:
-    """Refuse a host that must not be asked of a proxy: one of a private network, as far as known here.
+    """Refuse a host of a private network, as far as known here: a proxy must not be asked for it.
 
     The proxy resolves names by itself, so a name is resolved here only to be checked. One that this
-    machine can't resolve is left to the proxy's own rules, unless it looks like a private name.
+    machine can't resolve is left to the proxy's own rules, unless it is a private name by its form.
 
     Raises:
         ImageError: ``denied``.
@@ -168,7 +168,7 @@ _LOOKUPS: dict[tuple[int, str], tuple[float, asyncio.Task[list[str]]]] = {}
 
 
 async def _addresses(host: str) -> list[str]:
-    """Return a host's addresses, or none if it has none here; remembered for a while."""
+    """Return a host's addresses, or none if it can't be resolved here; cached for a while."""
     key = (id(asyncio.get_running_loop()), host)
     now = time.monotonic()
     started, task = _LOOKUPS.get(key, (now, None))

@@ -1,7 +1,7 @@
-"""Texts in the place of a URI: what can't be one and why, and URLs as they are sent (RFC 3986).
+"""Checks of URIs, with the reason why a text can't be one, and URLs as they are sent (RFC 3986).
 
-A signature may cover a URL as it is written, so a URL is sent byte for byte. Only what no request
-line can hold is percent-encoded: blanks, what is not ASCII, and a ``%`` that begins no escape.
+A signature may cover a URL as it is written, so a URL is sent byte for byte. Only characters that a
+request line can't hold are percent-encoded: blanks, non-ASCII, and a ``%`` that begins no escape.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 MAX_CHARACTERS = 64 * 1024
 
 _TO_IMAGE_COLUMN = "put the image's bytes into a column named image"
-#: What stands where a URI should, by its form, and what to do. Each pattern takes linear time.
+#: Texts that are no URI, by their form, and what to do. Each pattern takes linear time.
 _FORMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE | re.DOTALL), reason)
     for pattern, reason in (
@@ -71,7 +71,7 @@ _LOCAL_FORMS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"//[\w-]+\.[\w.-]+/"), "is a URL without its scheme: write https: before it"),
     (re.compile(r"file:(?!/)", re.IGNORECASE), "lacks slashes: write file:///FOLDER/NAME"),
 )
-#: How images begin in base64: JPEG, PNG, GIF, WebP, TIFF.
+#: First characters of images in base64: JPEG, PNG, GIF, WebP, TIFF.
 _BASE64 = re.compile(r"(/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkqA|TU0AK)[A-Za-z0-9+/_=\s-]{16,}")
 _BASE64_SAMPLE = 4096
 
@@ -101,7 +101,7 @@ def trimmed(uri: str) -> str:
 
 
 def check_text(uri: str) -> None:
-    """Refuse what is no URI whatever it is meant to be.
+    """Refuse texts that can't be a URI of any kind.
 
     Raises:
         ImageError: ``invalid_row`` if it is empty, blank, too long or holds a NUL.
@@ -118,7 +118,7 @@ def check_text(uri: str) -> None:
 
 
 def why_no_uri(uri: str, *, local: bool = False) -> str | None:
-    """Return why a text is no URI, to be read behind it; None if it may be one.
+    """Return why a text is not a URI, as the rest of a sentence; None if it may be one.
 
     It goes by the form, so a file that is there under such a name is a file all the same.
 
@@ -153,7 +153,7 @@ class WebAddress:
 
     @classmethod
     def of(cls, text: str) -> WebAddress:
-        """Take a URL apart.
+        """Parse a URL.
 
         Raises:
             ImageError: ``invalid_row`` if it is none: no host, a bad port, a control character, ...
@@ -171,7 +171,7 @@ class WebAddress:
 
     @property
     def host(self) -> str:
-        """The host as it is looked up: ASCII, IPv6 without brackets."""
+        """The host for a DNS lookup: ASCII, IPv6 without brackets."""
         return self.origin.raw_host or ""
 
     @property
@@ -262,7 +262,7 @@ def _origin(text: str, scheme: str, host: str, port: str | None) -> URL:
 
 
 def _encoded(text: str, target: str) -> str:
-    """Percent-encode what no request line can hold."""
+    """Percent-encode the characters that a request line can't hold."""
     try:
         # Redirects may hold bytes that are no UTF-8; aiohttp has them as surrogates.
         return quote(_LONE_PERCENT.sub("%25", target), _PRINTABLE, errors="surrogateescape")
@@ -275,7 +275,7 @@ def _invalid(text: str, reason: str) -> ImageError:
 
 
 def host_of(uri: str | None) -> str:
-    """Return what fails together: scheme and host or bucket of a URI, or nothing if it is local."""
+    """Return scheme and host or bucket of a URI, whose images fail together; empty if it is local."""
     if uri is None or not re.search("::|://", uri):
         return ""
     # Any text may come here; `urlsplit` refuses some.

@@ -1,1 +1,1 @@
-"""From encoded bytes to pixels as a tower wants them."""
+"""Converts encoded images to pixels as a model's input."""

@@ -1,4 +1,4 @@
-"""AVIF and JPEG 2000, which are made of boxes: metadata that keep their decoders from a picture.
+"""AVIF and JPEG 2000, which consist of boxes: removes metadata that makes their decoders fail.
 
 libavif refuses a file whose EXIF data are invalid, OpenJPEG a file with a box of more than 1 MB before
 the pixels, Pillow a file whose resolution it can't read. The boxes: ISO/IEC 14496-12 (AVIF),
@@ -30,9 +30,9 @@ class _Box(NamedTuple):
 
 
 def avif_without_metadata(data: bytes) -> tuple[bytes, dict[str, Any]]:
-    """Return an AVIF whose EXIF data are an item of no known type, so that nobody reads them.
+    """Return an AVIF whose EXIF data are an item of unknown type, so that decoders ignore them.
 
-    An orientation is not lost: AVIF states it outside of the EXIF data, which don't count.
+    The orientation is not lost: AVIF stores it outside of the EXIF data.
     """
     for box in _boxes(data, 0, len(data)):
         if box.kind == b"meta":
@@ -56,7 +56,7 @@ def jpeg2000_without_metadata(data: bytes) -> tuple[bytes, dict[str, Any]]:
             kept.append(data[box.start : box.end])
         if box.kind == b"jp2c":
             return b"".join(kept), {}
-    return data, {}  # Pillow says what it lacks
+    return data, {}  # Pillow's error names what is missing
 
 
 def _boxes(data: bytes, place: int, end: int) -> Iterator[_Box]:

@@ -1,4 +1,4 @@
-"""Loaded images of any mode to oriented RGB, on white where they are transparent.
+"""Converts loaded images of any mode to oriented RGB, with transparency shown on white.
 
 ICC profiles are ignored, as in CLIP's training pipelines and in open_clip's transform.
 """
@@ -29,7 +29,7 @@ _EXTRA_SAMPLES_TAG = 338
 _WHITE_IS_ZERO = 0
 _ALPHA = {1, 2}  # associated, unassociated
 
-#: Formats in which a fourth channel may be there and mean nothing.
+#: Formats in which a fourth channel may be present but unused.
 _ALPHA_MAY_BE_UNUSED = {"BMP", "DIB", "ICO", "CUR", "TGA", "TIFF", "JPEG2000"}
 
 
@@ -76,7 +76,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if _alpha_is_unused(image):
         image = _without_alpha(image)
     if image.mode == "La":
-        image = image.convert("LA")  # Pillow converts La to nothing else
+        image = image.convert("LA")  # Pillow's only conversion of La
     if image.mode in ("LA", "PA", "RGBA", "RGBa") or (
         image.mode == "P" and image.has_transparency_data
     ):
@@ -88,9 +88,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _alpha_is_unused(image: Image.Image) -> bool:
-    """Return whether an alpha channel is zero throughout in a file that need not mean it.
+    """Return whether an alpha channel is zero throughout in a format that may leave it unused.
 
-    The fourth sample of a TIFF means what it says if the file declares it as alpha.
+    The fourth sample of a TIFF is alpha if the file declares it as such.
     """
     if image.mode not in ("RGBA", "RGBa", "LA", "La"):
         return False

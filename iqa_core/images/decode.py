@@ -1,4 +1,4 @@
-"""Encoded bytes to oriented RGB pixels, at the tower's size or as stored.
+"""Decodes images to oriented RGB pixels, at the model's input size or as stored.
 
 Runs in light decode workers, so it imports numpy and Pillow and no deep-learning library.
 
@@ -7,8 +7,8 @@ is torchvision's Resize and CenterCrop or timm's ResizeKeepRatio and CenterCropO
 images, https://github.com/mlfoundations/open_clip), up to and without ToTensor and Normalize.
 ``fast`` computes the same crop of the same resized image from a cheaper start: JPEG's own scaled
 decoding, and box averages before a strong reduction. ``benchmarks/decode.py`` prints what that
-gains and what it costs in pixel values. The bits of both are those of the installed Pillow:
-since 13, for one, it reduces tall images by height first and rounds differently.
+gains and what it costs in pixel values. Both depend on the version of Pillow: since 13, for
+example, it reduces tall images by height first and rounds differently.
 
 What differs from opening the file with Pillow alone, as open_clip's users do:
 
@@ -17,7 +17,7 @@ What differs from opening the file with Pillow alone, as open_clip's users do:
 * Grey of more than 8 bits is scaled to 8; Pillow's ``convert("RGB")`` clips it to white.
 * Damage that the format itself can detect is an error: checksums, sizes and markers that don't fit, a
   file that is cut short; a JPEG also if its end was padded or closed by a marker.
-* Damaged metadata never cost an image: what pixels don't need is dropped before Pillow reads a file.
+* Damaged metadata never make an image fail: it is dropped before Pillow reads a file.
 * An alpha channel that is zero throughout is ignored in formats in which it may be unused.
 * A TIFF whose first picture is a thumbnail, as in raw camera files, is not read.
 
@@ -69,7 +69,7 @@ _WORDS_FOR_UNREADABLE = re.compile(
 
 @dataclass(frozen=True, eq=False)  # eq: == on arrays is no truth value
 class Decoded:
-    """One image as a tower takes it.
+    """A decoded image, as a model's input.
 
     Attributes:
         pixels: Shape (H, W, 3), uint8, RGB in [0, 255], C-contiguous and writable.
@@ -109,7 +109,7 @@ def decode_image(
     Raises:
         ImageError: With status ``empty`` (zero bytes), ``unsupported`` (no image, or not in a form
             that is read here), ``decode_error`` (damaged or cut short) or ``too_large``. Damage
-            that a format has no means to tell is no error: changed bytes within the data of most
+            that a format can't show is no error: changed bytes within the data of most
             formats without checksums, a progressive JPEG cut after its first scan and closed
             again, or a WebP, AVIF, HEIC or uncompressed file whose end was filled with zeros.
         ValueError: If ``mode`` is neither ``fast`` nor ``exact``.
@@ -202,7 +202,7 @@ def _check_pixels(size: Size, max_pixels: int) -> None:
 
 @contextmanager
 def _pillow_errors(what: str) -> Iterator[None]:
-    """Turn whatever a hostile file makes Pillow raise into an ImageError."""
+    """Convert any exception that a hostile file makes Pillow raise to an ImageError."""
     try:
         yield
     except ImageError:
@@ -231,7 +231,7 @@ def _prepare(
         image: Loaded, at the stored size or drafted to a smaller one.
         stored: Width and height in the file, before orientation.
         box: The part of ``image`` that shows the stored image, in pixels of ``image``.
-        preprocess: What the tower wants; None for nothing.
+        preprocess: Of the model; None keeps size and aspect ratio.
         mode: ``fast`` or ``exact``.
     """
     turn = orientation(image)

@@ -1,13 +1,13 @@
-"""Copies of an image that are worse by construction: the one table of distortions.
+"""Degraded copies of images, and the one table of distortions.
 
 The kinds of continuous severity follow the distortion lists of TID2013 (Ponomarenko et al., Signal
 Processing: Image Communication 2015, https://www.ponomarenko.info/tid2013.htm) and KADID-10k (Lin et
 al., QoMEX 2019, http://database.mmsp-kn.de/kadid-10k-database.html). They differ from both: strengths
 are our own, continuous rather than in five steps, and spatial sizes (blur radius, block size) follow
-the shorter side of the image, so that a level looks alike at every image size.
+the shorter side of the image, so that a level has the same visual effect at every image size.
 
-The six kinds of ``iqa embed --views`` are an order that needs no labels and no teacher: whatever the
-prompts say, an image with more of the same damage is not better.
+The six kinds of ``iqa embed --views`` give an order of quality without labels or a teacher: an image with
+more of the same damage is not better.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def distort(image: ImageArray, kind: str, severity: float, seed: int) -> ImageAr
         image: (H, W, 3) uint8 RGB, at least 16 pixels on each side; not changed.
         kind: A key of :data:`DISTORTIONS`.
         severity: Strength in [0, 1].
-        seed: Fixes directions, places and noise. The same seed at rising severities gives a ladder.
+        seed: Of directions, places and noise. The same seed with increasing severities gives a series.
 
     Returns:
         (H, W, 3) uint8 RGB, a new array.
@@ -148,7 +148,7 @@ def apply_level(image: ImageArray, kind: str, level: float, seed: int = 0) -> Im
         image: (H, W, 3) uint8 RGB; not changed.
         kind: A key of :data:`DISTORTIONS`.
         level: Strength in [0, 5]; below 1 the severity is that of level 1, and only 0 is clean.
-        seed: Fixes directions, places and noise.
+        seed: Of directions, places and noise.
 
     Returns:
         (H, W, 3) uint8 RGB, a new array.
@@ -164,13 +164,13 @@ def apply_level(image: ImageArray, kind: str, level: float, seed: int = 0) -> Im
 
 
 def degrade(image: ImageArray, kind: str, level: int, seed: int = 0) -> ImageArray:
-    """Return a worse copy of an image, of a kind of ``iqa embed --views``.
+    """Return a degraded copy of an image, of a kind of ``iqa embed --views``.
 
     Args:
         image: (H, W, 3) uint8 RGB; not changed.
         kind: One of :data:`KINDS`.
         level: 1 (slight) to 5 (severe).
-        seed: Fixes what is random.
+        seed: Random seed.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -190,8 +190,8 @@ def degraded_views(image: ImageArray, number: int, key: str) -> tuple[list[Image
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        number: Copies.
-        key: Fixes kinds and levels: equal for equal keys, on every machine.
+        number: Number of copies.
+        key: Determines kinds and levels: equal for equal keys, on every machine.
 
     Returns:
         The copies and their levels.

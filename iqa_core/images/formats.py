@@ -1,8 +1,8 @@
-"""The file formats that are read: Pillow's plugin for each, and its metadata taken away.
+"""The file formats that are read: Pillow's plugin for each, and the removal of metadata.
 
 None of the plugins runs another program (EPS runs Ghostscript) or accepts a file without a signature
-(TGA takes anything). They are called directly rather than by ``Image.open``, which would warn of sizes
-by itself and hide why a plugin refused a file.
+(TGA takes anything). They are called directly rather than by ``Image.open``, which has warnings on sizes
+of its own and hides why a plugin refused a file.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ __all__ = ["PLUGINS", "open_format", "without_metadata"]
 class _TiffImageFile(TiffImageFile):
     """A TIFF plugin that leaves the check of the size to ``decode``.
 
-    Pillow's own checks again when it loads, and warns above half of its limit. A filter on warnings
-    would silence it too, but is not safe in threads.
+    Pillow's own plugin checks again when it loads, and warns above half of its limit. A filter on
+    warnings would silence that, too, but is not thread-safe.
     """
 
     def load_prepare(self) -> None:
@@ -58,8 +58,8 @@ PLUGINS: dict[str, Callable[[BytesIO], ImageFile]] = {
     "WebP": WebPImageFile,
 }
 
-#: What verifies a file beyond Pillow's own checks and drops its metadata, which Pillow would parse:
-#: it refuses images whose metadata are damaged.
+#: Functions that verify a file beyond Pillow's own checks and drop its metadata: Pillow would parse
+#: it, and refuses images whose metadata is damaged.
 _WITHOUT_METADATA: dict[str, Callable[[bytes], tuple[bytes, dict[str, Any]]]] = {
     "AVIF": boxes.avif_without_metadata,
     "JPEG": jpeg.without_metadata,
@@ -80,10 +80,10 @@ def open_format(name: str, stream: BytesIO) -> ImageFile:
 
 
 def without_metadata(name: str, data: bytes) -> tuple[bytes, dict[str, Any]]:
-    """Verify a file as far as its format allows, and take its metadata away.
+    """Verify a file as far as its format allows, and remove its metadata.
 
     Returns:
-        The file, and what Pillow's ``info`` has to hold of the metadata: an orientation.
+        The file, and entries for Pillow's ``info`` that hold the orientation.
 
     Raises:
         ImageError: If the file is damaged.
@@ -93,7 +93,7 @@ def without_metadata(name: str, data: bytes) -> tuple[bytes, dict[str, Any]]:
 
 
 def _heif_plugin() -> Callable[[BytesIO], ImageFile]:
-    """Import pillow-heif's plugin on first need, without registering it for the whole process."""
+    """Import pillow-heif's plugin on first use, without registering it for the whole process."""
     try:
         from pillow_heif import HeifImageFile  # optional, and slow to import
     except ImportError:

@@ -1,4 +1,4 @@
-"""JPEG: damage that libjpeg repairs in silence, and metadata dropped before Pillow reads the file."""
+"""JPEG: detects damage that libjpeg conceals, and drops metadata before Pillow reads the file."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ _FILLER = _ANY_DATA + b"".join(bytes([0xFF, 0xD0 + i]) + _ANY_DATA for i in rang
 
 
 def without_metadata(data: bytes) -> tuple[bytes, dict[str, Any]]:
-    """Return a JPEG without comments and application segments, apart from JFIF's and Adobe's.
+    """Return a JPEG without comments and application segments, except JFIF's and Adobe's.
 
     Pillow parses all of them, and treats a segment that is too short as a damaged file.
 
     Returns:
-        The file, and what Pillow's ``info`` shall hold of the metadata that may state an orientation.
-        The file as it is if its header can't be followed up to the first scan: Pillow knows why.
+        The file, and entries for Pillow's ``info`` that may hold the orientation. The file is unchanged
+        if its header can't be parsed up to the first scan: Pillow reports why.
     """
     kept = [data[:2]]
     info: dict[str, Any] = {}
@@ -83,7 +83,7 @@ def _decides_colours(marker: int, content: bytes) -> bool:
 
 
 def _add_orientation_info(info: dict[str, Any], content: bytes) -> None:
-    """Put a segment where Pillow's ``getexif`` looks for it; long EXIF data come in several."""
+    """Store a segment where Pillow's ``getexif`` expects it; long EXIF data have several segments."""
     if content.startswith(_EXIF):
         info["exif"] = info["exif"] + content[len(_EXIF) :] if "exif" in info else content
     elif content.startswith(_XMP):
@@ -91,7 +91,7 @@ def _add_orientation_info(info: dict[str, Any], content: bytes) -> None:
 
 
 def draft(image: ImageFile, wanted: Size) -> Box:
-    """Let libjpeg decode at 1/2, 1/4 or 1/8 where that is enough; return where the image then is.
+    """Let libjpeg decode at 1/2, 1/4 or 1/8 if that is enough; return the box of the image.
 
     A side that is no multiple of the scale ends within the last decoded pixel, so the box is
     fractional; without it the image would be stretched by up to 7 stored pixels. HEIC's plugin
@@ -102,7 +102,7 @@ def draft(image: ImageFile, wanted: Size) -> Box:
 
 
 def check_end(image: ImageFile, data: bytes, scan: int, wanted: Size) -> None:
-    """Raise if the JPEG stops before its last block, or if its scans hold what no scan may.
+    """Raise if the JPEG stops before its last block, or if its scans have invalid markers.
 
     Pillow notices a file that just stops. It does not notice one whose missing part was filled
     with zeros (a preallocated download), nor one that was closed by an end marker: libjpeg then

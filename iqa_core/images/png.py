@@ -1,4 +1,4 @@
-"""PNG: its checksums verified, and its metadata dropped before Pillow reads the file.
+"""PNG: verifies checksums, and drops metadata before Pillow reads the file.
 
 Pillow verifies the checksums (CRC) of the chunks in front of the pixels but not those of the pixel
 data, takes pixel data that end early as black rows, and refuses files whose text or ICC profile is
@@ -53,7 +53,7 @@ class _Chunk(NamedTuple):
 
 
 def without_metadata(data: bytes) -> tuple[bytes, dict[str, Any]]:
-    """Return a PNG file with nothing but what its pixels need.
+    """Return a PNG file with only the chunks that its pixels need.
 
     The last bytes of the pixel data are in one chunk, because Pillow takes no more than a chunk at a
     time and stops at the last row: zlib verifies its checksum only if it comes along with that row.
@@ -62,7 +62,7 @@ def without_metadata(data: bytes) -> tuple[bytes, dict[str, Any]]:
         data: A file that begins with ``SIGNATURE``.
 
     Returns:
-        The file, and what Pillow's ``info`` shall hold of the metadata that may state an orientation.
+        The file, and entries for Pillow's ``info`` that may hold the orientation.
 
     Raises:
         ImageError: With status ``decode_error`` if the file is cut short or a checksum is wrong, or
@@ -94,7 +94,7 @@ def without_metadata(data: bytes) -> tuple[bytes, dict[str, Any]]:
 
 
 def check_rows(data: bytes, image: Image.Image) -> None:
-    """Raise if the pixel data are not those of the rows, where Pillow may not have noticed.
+    """Raise if the pixel data do not fit the rows, in cases that Pillow does not detect.
 
     Data that end early leave Pillow's image black, without an error. Data that continue after the last
     row keep zlib from its checksum; they nearly always meet a row with an unknown filter before, if
@@ -190,7 +190,7 @@ def _split_tail(contents: list[memoryview]) -> tuple[list[memoryview], list[memo
 
 
 def _orientation_info(chunk: _Chunk) -> dict[str, Any]:
-    """Return what Pillow's ``getexif`` looks for, under the names that it looks for."""
+    """Return the entries that Pillow's ``getexif`` expects, by its names."""
     if chunk.kind == b"eXIf":
         return {"exif": b"Exif\0\0" + chunk.content}
     if chunk.kind not in _TEXT:

@@ -1,4 +1,4 @@
-"""Where an image's pixels go in a tower's input, and the ways to compute them.
+"""Geometry of the resize to a model's input, and the backends that compute it.
 
 ``exact`` repeats, bit for bit, torchvision's Resize and CenterCrop or timm's ResizeKeepRatio and
 CenterCropOrPad on Pillow images, as open_clip's ``image_transform_v2`` combines them
@@ -68,7 +68,7 @@ def fit(rgb: Image.Image, size: Size, box: Box, preprocess: Preprocess, mode: Mo
         rgb: Oriented RGB image.
         size: Width and height from which the geometry follows: the stored ones, oriented.
         box: The part of ``rgb`` that shows the stored image.
-        preprocess: What the tower wants.
+        preprocess: Of the model.
         mode: How to compute the pixels.
 
     Returns:
@@ -202,5 +202,5 @@ def _source_box(box: Box, resized: Size, window: Window) -> Box:
     )
 
 
-#: Mode -> how it computes pixels. A backend with imports of its own imports them when it is called.
+#: Backend of each mode. A backend with imports of its own imports them when it is called.
 _RESIZERS: dict[str, Resizer] = {"fast": _resize_fast, "exact": _resize_exact}

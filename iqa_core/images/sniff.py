@@ -1,4 +1,4 @@
-"""Which format a file is in, by its first bytes; what is not read is named with what to do."""
+"""Recognises a file's format by its first bytes; unsupported formats are named with advice."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _NOT_READ = (
 
 
 def sniff(data: bytes) -> str:
-    """Return the format that the first bytes announce.
+    """Return the format by the first bytes.
 
     Raises:
         ImageError: With status ``unsupported`` if it is none that is read here.
@@ -76,7 +76,7 @@ def sniff(data: bytes) -> str:
 
 
 def _sniff_heif(data: bytes) -> str | None:
-    """Tell AVIF from HEIC, which share a container and its generic brands."""
+    """Distinguish AVIF from HEIC, which share a container and its generic brands."""
     end = min(int.from_bytes(data[:4], "big"), 256)
     brands = {data[8:12]} | {data[i : i + 4] for i in range(16, end, 4)}
     if data[8:12] in _HEIF_BRANDS:

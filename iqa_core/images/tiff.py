@@ -1,4 +1,4 @@
-"""TIFF: raw camera files recognised, damage that Pillow ignores detected, metadata dropped.
+"""TIFF: recognises raw camera files, detects damage that Pillow ignores, drops metadata.
 
 Most raw camera formats (DNG, NEF, CR2, ARW, PEF, SRW, 3FR, IIQ, ...) are TIFFs whose first picture
 is a thumbnail or preview and whose photograph is sensor data in another directory. Pillow opens the
@@ -79,12 +79,12 @@ _RAW_COMPRESSION = {32767, 32769, 32770, 34713, 65000, 65535}
 #: What Canon and Phase One write behind the header. Not less: pixels may begin there too.
 _RAW_MARK = re.compile(rb"II\*\0(\x10\0\0\0CR\x02|.{4}IIII.waR)|MM\0\*.{4}MMMMRaw", re.DOTALL)
 
-_MAX_DIRECTORIES = 64  # looked at; a file can hold a loop of them
+_MAX_DIRECTORIES = 64  # that are read; a file can contain a loop of them
 
 
 @dataclass(frozen=True)
 class _Form:
-    """How numbers are written in a file: byte order, and the sizes of BigTIFF or of TIFF."""
+    """Number formats of a file: byte order, and the sizes of BigTIFF or TIFF."""
 
     order: str
     big: bool
@@ -234,7 +234,7 @@ def _others(first: _Directory) -> Iterator[tuple[bool, _Directory]]:
 
 
 def _check_not_preview(data: bytes, first: _Directory) -> None:
-    """Raise if the first picture is not the one that the file is for."""
+    """Raise if the first picture is not the file's main picture."""
     if _RAW_MARK.match(data) or first.is_raw:
         raise ImageError(Status.UNSUPPORTED, RAW_ADVICE)
     width, height = first.size
@@ -253,7 +253,7 @@ def _check_not_preview(data: bytes, first: _Directory) -> None:
 def _check_parts(first: _Directory) -> None:
     """Raise if uncompressed strips or tiles are too few; Pillow leaves what is missing black.
 
-    Of compressed ones, libtiff tells.
+    libtiff reports it for compressed ones.
     """
     if first.number(_COMPRESSION, _UNCOMPRESSED) != _UNCOMPRESSED:
         return
@@ -264,7 +264,7 @@ def _check_parts(first: _Directory) -> None:
         tag = _TILE_OFFSETS
         across, down = first.number(_TILE_WIDTH, width), first.number(_TILE_HEIGHT, height)
     if not (width and height and across and down and tag in first.entries):
-        return  # Pillow says what it lacks
+        return  # Pillow's error names what is missing
     expected = -(-width // across) * -(-height // down)
     if first.number(_PLANAR_CONFIGURATION, 1) == 2:
         expected *= first.number(_SAMPLES_PER_PIXEL, 1)

@@ -1,4 +1,4 @@
-"""WebP: metadata dropped before libwebp reads the file, so that damage there costs no picture.
+"""WebP: drops metadata before libwebp reads the file, so that damage in it does not matter.
 
 The format: https://developers.google.com/speed/webp/docs/riff_container
 """
@@ -18,13 +18,13 @@ _METADATA_FLAGS = 0x20 | 0x08 | 0x04  # ICC profile, EXIF, XMP
 
 
 def without_metadata(data: bytes) -> tuple[bytes, dict[str, Any]]:
-    """Return a WebP with the chunks of its picture, or of its first frame, alone.
+    """Return a WebP with only the chunks of its picture, or of its first frame.
 
     Args:
         data: A file that begins with the signature of WebP.
 
     Returns:
-        The file, and what Pillow's ``info`` shall hold of the metadata that may state an orientation.
+        The file, and entries for Pillow's ``info`` that may hold the orientation.
 
     Raises:
         ImageError: With status ``decode_error`` if the file is shorter than it states.

@@ -1,1 +1,1 @@
-"""What people look at: self-contained HTML pages and plots."""
+"""Self-contained HTML pages and plots."""

@@ -1,4 +1,4 @@
-"""Two runs compared, and the images that they, or a run's own pairs, disagree about.
+"""Compares two runs, and finds the images that they, or a run's own pairs, disagree about.
 
 Scores of other prompts or weights are on other scales, so that only ranks compare: an image's place
 among the images that both scored, from 0 (the worst) to 1 (the best).

@@ -4,7 +4,7 @@ Jinja2 escapes every value (autoescape); before that, ``finalize`` makes it one 
 (:func:`iqa_core.pages.text.shorten`). Markup passes unchanged: it comes from :func:`render`,
 :func:`table`, :mod:`iqa_core.pages.svg` and the files of this package only.
 
-A page asks for nothing outside of itself, and its content security policy says so: no image but those
+A page loads nothing from elsewhere, and its content security policy enforces that: no image but those
 inside of it, and no script but its own, by its digest.
 """
 

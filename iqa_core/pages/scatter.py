@@ -1,6 +1,6 @@
 """A scatter plot of scores and labels with the fitted logistic curve, as an SVG file.
 
-It asks for nothing: no script, no font, no style sheet from elsewhere; it opens in every browser and
+It loads nothing from elsewhere: no script, font or style sheet; it opens in every browser and
 in LaTeX's converters. Points are capped, so that a figure of a million images can still be opened.
 """
 

@@ -1,6 +1,6 @@
 """Numbers, names and values as text for pages: one line, without secrets, not too long.
 
-URIs, errors and column values come from strangers. :mod:`iqa_core.pages.html` puts each through
+URIs, errors and column values are untrusted. :mod:`iqa_core.pages.html` puts each through
 :func:`shorten` and escapes it.
 """
 
@@ -32,7 +32,7 @@ __all__ = [
 
 NONE = "\N{EN DASH}"
 
-# What must not travel with a page that is passed around: passwords and signatures in URIs.
+# Secrets that a page must not contain: passwords and signatures in URIs.
 _USER_INFO = re.compile(r"(\w://)[^/@\s]+@")
 _QUERY = re.compile(r"(\w://[^\s?'\"]+)\?[^\s'\"]+")
 # Control characters, and marks that reverse the direction of text.
@@ -40,7 +40,7 @@ _INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u20
 
 
 def clean(value: object) -> str:
-    """Return anything as one line without secrets and without what is invisible."""
+    """Return anything as one line without secrets and invisible characters."""
     text = _INVISIBLE.sub("\N{REPLACEMENT CHARACTER}", " ".join(str(value).split()))
     return _QUERY.sub(r"\1?…", _USER_INFO.sub(r"\1…@", text))
 

@@ -1,6 +1,6 @@
 """A training as one self-contained HTML page: learning curves, teacher against student, the words.
 
-Like the page of `iqa report`, it asks for nothing outside of itself; it holds no script.
+Like the page of `iqa report`, it loads nothing from elsewhere; it has no script.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def nearest_words(
     """
     table = tower.token_embedding.weight
     vectors = context.detach().reshape(-1, table.shape[1]).to(table)
-    # Not the matrix product that cdist prefers, which can't tell near from equal.
+    # Not the matrix product that cdist prefers, which is inexact near zero.
     distances = torch.cdist(vectors, table, compute_mode="donot_use_mm_for_euclid_dist")
     distances[:, tower.tokenizer.all_special_ids] = torch.inf
     near = distances.topk(count, largest=False)

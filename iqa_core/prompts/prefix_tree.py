@@ -1,7 +1,7 @@
-"""Prompts laid into one sequence for a causal text tower: beginnings that they share stand once.
+"""Prompts as one sequence for a causal text tower, in which common prefixes are stored once.
 
-In a causal transformer a token sees what stands before it and nothing else, so prompts that begin alike
-have the same hidden states there. Learned prompts begin alike by construction: with start-of-text, and
+In a causal transformer a token attends only to the tokens before it, so prompts with a common prefix
+have the same hidden states there. Learned prompts have one by construction: with start-of-text, and
 with the context in front. Laid out as a tree, each token under the one before it, all prompts are one
 short sequence in which a token sees its ancestors only; nothing is padded and nothing is run twice.
 

@@ -1,4 +1,4 @@
-"""The encoding of a text file, by its mark or its bytes; and names of any bytes on one line."""
+"""The encoding of a text file, by its byte order mark or its bytes; and printable names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN = 60  # bytes of a line in a message
 
 
 def find_encoding(data: bytes) -> str:
-    """Return the encoding that a text file is to be read in; it decodes the whole file.
+    """Return an encoding that decodes the whole of a text file.
 
     Args:
         data: The file's content.

@@ -1,4 +1,4 @@
-"""Folders on any filesystem that fsspec speaks, and writes that are whole or nothing."""
+"""Folders on any filesystem of fsspec, and atomic writes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def has_scheme(uri: str) -> bool:
 def open_filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the filesystem of a path or URI that a user named, and the path on it.
 
-    As ``fsspec.core.url_to_fs``, but URLs of HTTP are sent as they are written.
+    As ``fsspec.core.url_to_fs``, but HTTP URLs are sent as written.
 
     Raises:
         ImportError, ValueError: If the scheme is not installed or unknown, or a URL is none.
@@ -52,12 +52,12 @@ def open_filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def _escaped(path: str) -> str:
-    """Return a glob pattern that matches a path itself, whatever signs are in it."""
+    """Return a glob pattern that matches exactly a path, with its special characters escaped."""
     return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in path)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power failure, too."""
+    """Make a rename durable: it survives a power failure."""
     with suppress(OSError):  # not every filesystem can; the file itself is written
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -68,13 +68,13 @@ def _sync_folder(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder on any filesystem that fsspec speaks.
+    """A folder on any filesystem of fsspec.
 
     Attributes:
         uri: Its path or URI.
         fs: The filesystem.
         root: The folder's path on that filesystem.
-        query: What signs the requests for its files, if anything, from ``?`` on.
+        query: The query that signs requests for its files, with its ``?``; empty if there is none.
     """
 
     uri: str
@@ -102,7 +102,7 @@ class Folder:
 
     @property
     def is_local(self) -> bool:
-        """Whether it lies on this machine's disk."""
+        """Whether it is on a local disk."""
         return isinstance(self.fs, LocalFileSystem)
 
     def path(self, name: str) -> str:
@@ -110,7 +110,7 @@ class Folder:
         return f"{self.root}/{name}{self.query}"
 
     def exists(self, name: str) -> bool:
-        """Return whether a file is there."""
+        """Return whether a file exists."""
 
         def find() -> bool:
             self.fs.invalidate_cache()
@@ -123,7 +123,7 @@ class Folder:
         return list(self.stamps(pattern))
 
     def stamps(self, pattern: str) -> dict[str, str]:
-        """Return such names, sorted, each with a text that changes when the file is replaced."""
+        """Return such names, sorted, each with a version tag that changes when the file is replaced."""
 
         def find() -> dict[str, Any]:
             self.fs.invalidate_cache()
@@ -135,7 +135,7 @@ class Folder:
         return {name: str(found[path]) for name, path in names.items()}
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file so that it is seen whole or not at all.
+        """Write a file atomically: readers see all of it or nothing.
 
         Locally under a temporary name in the same folder, then renamed; on an object store as one
         PUT, which is atomic there.
@@ -160,7 +160,7 @@ class Folder:
             temporary.unlink(missing_ok=True)
 
     def sweep(self, pattern: str) -> None:
-        """Remove what killed processes left half written of files that match a pattern."""
+        """Remove temporary files that killed processes left of files that match a pattern."""
         if self.is_local:
             for path in Path(self.root).glob(f".{pattern}.*.tmp"):
                 path.unlink(missing_ok=True)
@@ -170,7 +170,7 @@ class Folder:
         return self.retried(lambda: bytes(self.fs.cat_file(self.path(name))))
 
     def remove(self, name: str) -> None:
-        """Remove a file; one that is gone already is no error."""
+        """Remove a file; no error if it is gone already."""
         with suppress(FileNotFoundError):
             self.retried(lambda: self.fs.rm_file(self.path(name)))
 
@@ -185,11 +185,11 @@ class Folder:
         return self.retried(find)
 
     def retried(self, action: Callable[[], T]) -> T:
-        """Do something here, again if this is no local disk and it fails in a way that may pass."""
+        """Run an action; on a remote store, retry it after transient failures."""
         return action() if self.is_local else retried(action)
 
     def write_json(self, name: str, document: Any) -> None:  # noqa: ANN401 - what JSON holds
-        """Write a JSON document, whole or not at all."""
+        """Write a JSON document atomically."""
         self.write(name, json.dumps(document, indent=2, default=str).encode() + b"\n")
 
     def read_json(self, name: str) -> Any:  # noqa: ANN401 - what JSON holds

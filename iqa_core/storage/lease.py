@@ -1,4 +1,4 @@
-"""One driver at a time on one output: a lease with heartbeats, on any filesystem.
+"""One driver at a time on an output: a lease with heartbeats, on any filesystem.
 
 Each driver writes a file of its own, then lists the others' files. Of two drivers that start at once,
 each sees the other, because each writes before it lists: so at most one continues. Ages are differences
@@ -56,7 +56,7 @@ def _runs(process: int) -> bool:
 
 
 class Clock:
-    """The time of this machine, and waiting for it to pass."""
+    """The clock of this machine, and waiting."""
 
     def now(self) -> float:
         """Return seconds on a clock that also runs while the machine is suspended, if there is one."""
@@ -64,7 +64,7 @@ class Clock:
         return time.monotonic() if clock is None else time.clock_gettime(clock)
 
     def sleep(self, seconds: float) -> None:
-        """Return after some seconds."""
+        """Wait for some seconds."""
         time.sleep(seconds)
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
@@ -79,7 +79,7 @@ class OutputLease:
         folder: The output.
         seconds: A lease without a heartbeat for this long is void; a takeover after a crash waits no
             longer.
-        clock: The time that passes.
+        clock: The clock; a test may pass its own.
 
     Raises:
         InputError: On entering, if another driver is alive, or the folder can't be written.
@@ -94,7 +94,7 @@ class OutputLease:
         self._name = f"_run/lease-{self._id}.json"
         self._clock = clock or Clock()
         self._stopped = threading.Event()
-        self._beaten = 0.0
+        self._last_beat = 0.0
         self._lost = False
         self._thread = threading.Thread(target=self._keep_beating, daemon=True)
 
@@ -110,7 +110,7 @@ class OutputLease:
             self._folder.remove(self._name)
             if not other.get("candidate") or attempt == _ATTEMPTS - 1:
                 break
-            # Two that started at once try again at different times.
+            # Two that started at the same time retry at different times.
             self._clock.sleep(random.uniform(0.2, 1.5))  # noqa: S311
         raise InputError(
             f"--output {self._folder.uri} is being written by process {other.get('process')} on "
@@ -135,12 +135,12 @@ class OutputLease:
             raise LeaseLostError(
                 f"the lease on --output {self._folder.uri} is lost ({self._seconds:g} s without a "
                 "heartbeat, or its file in _run/ is gone), and another run may have taken over: nothing "
-                "more was written; run the same command again"
+                "more was written; the same command resumes"
             )
 
     def _holds(self) -> bool:
-        if self._clock.now() - self._beaten > self._seconds:
-            self._lost = True  # for good: another may have taken over since, and be done
+        if self._clock.now() - self._last_beat > self._seconds:
+            self._lost = True  # permanently: another run may have taken over and finished
         return not self._lost and self._folder.exists(self._name)
 
     def _beat(self, *, candidate: bool = True) -> None:
@@ -159,7 +159,7 @@ class OutputLease:
             raise InputError(
                 f"--output {self._folder.uri} can't be written ({error}): check path and permissions"
             ) from error
-        self._beaten = began
+        self._last_beat = began
 
     def _keep_beating(self) -> None:
         wait = 0.0
@@ -167,7 +167,7 @@ class OutputLease:
             wait = self._seconds / 4
             # A failure of the store may pass; `check` notices if it lasts.
             with suppress(InputError, OSError):
-                if self._holds():  # else another run has voided it
+                if self._holds():  # otherwise another run has removed it
                     self._beat(candidate=False)
 
     def _alive(self) -> dict[str, Any] | None:
@@ -190,7 +190,7 @@ class OutputLease:
             age = self._folder.modified(self._name) - lease["modified"]
             if age.total_seconds() > lease["seconds"]:
                 break
-            if here:  # a process that runs but is silent for longer has that number by chance
+            if here:  # a process without heartbeats for longer has reused the process id
                 return lease
             if lease is first:
                 log.warning(
@@ -204,7 +204,7 @@ class OutputLease:
         return None
 
     def _read(self, name: str) -> dict[str, Any] | None:
-        """Return what a lease says; one that can't be understood may be half written, and counts."""
+        """Return the content of a lease; one that can't be parsed may be half written, and counts."""
         lease = {"place": "", "process": "?", "host": "?", "since": "?", "seconds": self._seconds}
         try:
             found = self._folder.read_json(name)

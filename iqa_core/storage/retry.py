@@ -1,4 +1,4 @@
-"""Repeats what fails in a way that may pass: one policy of attempts, backoff and jitter."""
+"""Retries after transient failures: one policy of attempts, backoff and jitter."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How often something is tried, and how long to wait in between: exponential backoff with jitter.
+    """Number of attempts and the waits between them: exponential backoff with jitter.
 
     >>> policy = RetryPolicy(attempts=4, first_wait=1.0, longest_wait=3.0, jitter=0.0)
     >>> [policy.wait_after(failures) for failures in (1, 2, 3)]
     [1.0, 2.0, 3.0]
 
     Attributes:
-        attempts: Attempts in all, at least 1.
-        first_wait: Seconds before the second attempt, at most; twice as long before each further one.
-        longest_wait: Seconds that no wait exceeds.
-        jitter: Share of each wait that is left to chance, 0 to 1.
+        attempts: Total number of attempts, at least 1.
+        first_wait: Maximum seconds before the second attempt; doubles with each further attempt.
+        longest_wait: Maximum seconds of any wait.
+        jitter: Random share of each wait, 0 to 1.
     """
 
     attempts: int
@@ -51,7 +51,7 @@ class RetryPolicy:
         may_pass: Callable[[Exception], bool],
         sleep: Callable[[float], object] = time.sleep,
     ) -> T:
-        """Return what an action returns, after as many attempts as are needed and allowed.
+        """Return the result of an action, retried as a policy allows.
 
         Args:
             action: What to do.
@@ -75,12 +75,12 @@ class RetryPolicy:
 #: Of requests to a remote filesystem.
 STORE = RetryPolicy(attempts=5, first_wait=0.3)
 
-#: Answers of a filesystem, which another attempt does not change.
+#: Definite answers of a filesystem, which are not retried.
 _ANSWERS = (FileNotFoundError, PermissionError, NotADirectoryError, FileExistsError)
 
 
 def retried(action: Callable[[], T]) -> T:
-    """Do something with a remote filesystem, again if it fails in a way that may pass.
+    """Run an action on a remote filesystem, with retries after transient failures.
 
     Raises:
         OSError: The last failure, whatever the filesystem's library raised.
@@ -89,5 +89,5 @@ def retried(action: Callable[[], T]) -> T:
         return STORE.call(action, lambda error: not isinstance(error, _ANSWERS))
     except _ANSWERS:
         raise
-    except Exception as error:  # libraries of stores raise whatever they like
+    except Exception as error:  # the libraries of stores raise any type
         raise OSError(f"{type(error).__name__}: {error}") from error

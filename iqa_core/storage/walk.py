@@ -39,7 +39,7 @@ class Entry:
     Attributes:
         path: The path, which begins with the root.
         kind: What is there.
-        detail: Of ``SEARCHED_BEFORE`` the folder's first path; of ``UNREADABLE`` the reason.
+        detail: For ``SEARCHED_BEFORE`` the folder's first path; for ``UNREADABLE`` the reason.
     """
 
     path: str
@@ -89,7 +89,7 @@ class _Search:
         self._above = {_identity(str(parent)) for parent in parents}
 
     def folder(self, start: str, *, behind_link: bool) -> Iterator[Entry]:
-        """Search a folder and what is below it, but for links to folders."""
+        """Search a folder and everything below it except links to folders."""
         pending = deque([start])
         while pending:
             place = pending.popleft()
@@ -109,11 +109,11 @@ class _Search:
             pending += sorted(below)
 
     def _why_not(self, place: str) -> Entry | None:
-        """Return why a folder behind a link is not searched. Only links lead to one twice."""
+        """Return why a folder behind a link is not searched; only links lead to a folder twice."""
         identity = _identity(place or "/")
         if identity in self._above:
             return Entry(place, EntryKind.ABOVE)
-        # Some filesystems number nothing.
+        # Some filesystems have no inode numbers.
         if identity[1] and identity in self._searched:
             return Entry(place, EntryKind.SEARCHED_BEFORE, self._searched[identity])
         return None

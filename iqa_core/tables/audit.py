@@ -1,4 +1,4 @@
-"""What an output holds, and the proof that it holds every row of its manifest exactly once."""
+"""The rows of an output, and the proof that it holds every row of its manifest exactly once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Committed:
     Attributes:
         rows: The rows, as bitmaps.
         statuses: Rows by status.
-        parts: Names of the part files, each with a text that changes when it is replaced.
+        parts: Names of the part files, each with a version tag that changes when it is replaced.
         fingerprints: Digests of the fingerprints in the part files' metadata.
     """
 
@@ -62,8 +62,8 @@ def read_committed(
 
     Args:
         parts: The part files.
-        known: What was read before; only newer part files are read then, unless some were replaced.
-        whole: Read all columns to their end, to see that the files are undamaged.
+        known: An earlier result; then only new part files are read, unless some were replaced.
+        whole: Read all columns to their end, to verify that the files are undamaged.
 
     Raises:
         InputError: If a part file can't be read.
@@ -74,7 +74,7 @@ def read_committed(
         committed = Committed()  # another driver has removed rows from these
     names = [name for name in stamps if name not in committed.parts]
     with ThreadPoolExecutor(_READERS) as pool:
-        # In slices, so that no more than that many tables wait to be added.
+        # In slices, to limit the number of tables in memory.
         for start in range(0, len(names), 4 * _READERS):
             read = partial(parts.content, whole=whole)
             for part in pool.map(read, names[start : start + 4 * _READERS]):
@@ -83,7 +83,7 @@ def read_committed(
 
 
 def left_to_do(manifest: Manifest, committed: Committed, retry: Sequence[str] = ()) -> bool:
-    """Return whether rows are missing, there twice, or to be done again.
+    """Return whether rows are missing, duplicated, or to be retried.
 
     Args:
         manifest: What is scored.
@@ -102,7 +102,7 @@ class Audit:
     Attributes:
         rows: Rows of the manifest.
         found: Distinct rows of the output that the manifest has.
-        twice: Rows that were there before when they came again.
+        twice: Number of duplicates.
         missing: Rows of the manifest that the output lacks.
         unknown: Rows of the output that the manifest does not have.
         examples: Some missing rows, as ``file:row``.
@@ -160,7 +160,7 @@ def _first_gaps(there: Any, stop: int) -> Iterator[int]:  # noqa: ANN401 - pyroa
 
 
 def describe_lost(statuses: Mapping[str, int]) -> str:
-    """Return a line on rows that damage of the manifest has cost, nothing if there are none."""
+    """Return a line on rows lost to damage of the manifest; empty if there are none."""
     lost = statuses.get(Status.UNREADABLE, 0)
     if not lost:
         return ""

@@ -37,7 +37,7 @@ _NAMES = {"\t": "tabs", ";": "semicolons", "|": "vertical bars", ",": "commas"}
 _BATCH_ROWS = 50_000
 _SAMPLE = 1 << 18
 _SAVE = "save it as CSV UTF-8"
-#: First bytes, in lower case, of what is not delimited text; what it is; what to do.
+#: First bytes, in lower case, of files that are not delimited text; what they are; what to do.
 _OTHER_KINDS = (
     (b"pk\x03\x04", "an Excel workbook or another ZIP archive", _SAVE),
     (b"\xd0\xcf\x11\xe0", "an Excel workbook (.xls)", _SAVE),
@@ -59,9 +59,9 @@ class DelimitedTable:
         table: Columns of type string, null where a cell is empty or blank; names without blanks
             around them, each of them once. Other cells are as they were written.
         encoding: How the file was decoded; see :func:`iqa_core.storage.encodings.find_encoding`.
-        delimiter: What stands between the cells.
+        delimiter: The character between the cells.
         notes: What was recognised that differs from plain UTF-8 with commas, such as
-            "read as windows-1252"; each is to be printed after the file's name.
+            "read as windows-1252"; printed after the file's name.
     """
 
     table: pa.Table
@@ -297,7 +297,7 @@ def _name_columns(table: pa.Table, names: Sequence[str]) -> tuple[pa.Table, list
 def _notes(encoding: str, delimiter: str, empty: int, shown: str) -> list[str]:
     notes = []
     if encoding in ("windows-1252", "mac_roman"):
-        notes.append(f"read as {encoding}, as it is no UTF-8: save it as UTF-8 if names look wrong")
+        notes.append(f"read as {encoding}, as it is not UTF-8: save it as UTF-8 if names are wrong")
     elif not encoding.startswith("utf-8"):
         notes.append(f"read as {encoding.upper()}")
     if delimiter != ("\t" if ".tsv" in PurePosixPath(shown.lower()).suffixes else ","):

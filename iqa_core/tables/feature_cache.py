@@ -38,13 +38,13 @@ __all__ = [
     "views_of",
 ]
 
-#: What the fingerprint of a cache and of whatever is made from it have in common.
+#: Keys that the fingerprint of a cache shares with the fingerprints of everything made from it.
 _TOWER = ("model", "weights", "quick_gelu", "preprocess", "resolution", "decode", "precision")
 
 
 def feature_column(features: np.ndarray) -> pa.Array:
     """Return (N, D) features as a float16 list column, null where a row is not finite in it."""
-    with np.errstate(over="ignore"):  # what float16 can't hold is missing, too
+    with np.errstate(over="ignore"):  # values beyond float16's range are missing, too
         stored = features.astype(np.float16)
     missing = ~np.isfinite(stored).all(axis=1)
     flat = pa.array(stored.ravel())
@@ -83,7 +83,7 @@ class FeatureCache:
 
     Attributes:
         folder: The folder.
-        fingerprint: What the features were made by.
+        fingerprint: Of the run that made the features.
         schema: The columns of the part files.
         parts: The part files' names.
 
@@ -123,12 +123,12 @@ class FeatureCache:
 
     @property
     def kept(self) -> list[str]:
-        """The manifest's columns that were carried along."""
+        """The manifest's columns that were kept."""
         return [name for name in self.schema.names if name not in OWN_NAMES]
 
     @property
     def tower(self) -> dict[str, Any]:
-        """The part of the fingerprint that says how images became features."""
+        """The part of the fingerprint that determines the features of an image."""
         return {key: self.fingerprint.get(key) for key in _TOWER}
 
     def manifest(self) -> Manifest:

@@ -1,4 +1,4 @@
-"""Files of folders and glob patterns, here and on remote stores, without the systems' own ones.
+"""Files of folders and glob patterns, local and on remote stores, without the system's own files.
 
 Links to folders are followed, each folder once: a link that leads back, or to a folder that is listed
 anyway, is reported instead.
@@ -45,7 +45,7 @@ def is_hidden(name: str) -> bool:
 
 
 def is_pattern(path: str) -> bool:
-    """Return whether a path holds signs of a glob pattern."""
+    """Return whether a path contains wildcards of a glob pattern."""
     return any(sign in path for sign in "*?[")
 
 
@@ -63,7 +63,7 @@ def find_files(source: str, report: ListingReport) -> tuple[list[str], list[str]
         that match the pattern have in common.
 
     Raises:
-        InputError: If the source does not exist, matches nothing or can't be read at all.
+        InputError: If the source does not exist, matches nothing or can't be read.
     """
     left_out = report.total
     try:
@@ -110,7 +110,7 @@ def _find_local(path: str, report: ListingReport) -> tuple[list[str], list[str]]
 
 
 def _split_pattern(path: str) -> tuple[str, tuple[str, ...]]:
-    """Split a pattern at the first part that is not there as it is written."""
+    """Split a pattern at the first part that does not exist literally."""
     root = "/"
     parts = [part for part in path.split("/") if part]
     for number, part in enumerate(parts):

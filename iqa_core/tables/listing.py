@@ -59,9 +59,9 @@ def find_images(
     Args:
         sources: Folders (searched to any depth), globs, image files, tar shards such as
             WebDataset's, CSV files with a column of paths or URIs, whose other columns are taken
-            along, or text files with one path or URI a line. Images in a shard are named in place,
+            along, or text files with one path or URI per line. Images in a shard are named in place,
             as ``shard.tar#bytes=FIRST-LAST``.
-        uri_column: The CSV column that holds them; by default the first of ``uri``, ``path``,
+        uri_column: The CSV column of paths or URIs; by default the first of ``uri``, ``path``,
             ``file``, ``filename``, ``image``, ``image_path``, ``url`` and the like that there is.
 
     Returns:
@@ -87,7 +87,7 @@ def find_images(
 def _list_source(source: str, uri_column: str | None, report: ListingReport) -> Iterator[pa.Table]:
     suffix = suffix_of(source)
     if suffix in LIST_SUFFIXES | TEXT_SUFFIXES:
-        # a pattern of lists, unless there is a list of that very name
+        # a pattern of lists, unless a list of that exact name exists
         many = is_pattern(source) and not source.lower().startswith(("http://", "https://"))
         for path in find_files(source, report)[0] if many else [source]:
             if suffix in LIST_SUFFIXES:
@@ -129,7 +129,7 @@ def _reason_against(uri: str, suffix: str) -> Reason | None:
 
 
 def _as_text(uri: str) -> str:
-    """Return what names a file in a manifest, which is text: a ``file:`` URI where its path is none."""
+    """Return a file's name in a manifest: its path, or a ``file:`` URI if the path is not valid text."""
     if uri.startswith("/") and not _is_utf_8(uri):
         return f"file://{quote(os.fsencode(uri))}"
     return uri

@@ -1,4 +1,4 @@
-"""What `iqa manifest` left out, corrected or doubts, each kind counted, with an example and its cause."""
+"""What `iqa manifest` left out, corrected or finds doubtful: counts with an example and the reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Group", "ListingReport", "Reason"]
 
 
 class Group(Enum):
-    """What became of the things that a reason counts."""
+    """What happened to the items that a reason counts."""
 
     LEFT_OUT = "left_out"  # no row of the manifest
     CORRECTED = "corrected"  # a row, whose path is not as the list has it
@@ -20,7 +20,7 @@ class Group(Enum):
 
 
 class Reason(Enum):
-    """Why something is no row, or not as it was written: key, group and the line that says so."""
+    """Why an item has no row or was corrected: key, group and message."""
 
     group: Group
     line: str
@@ -144,7 +144,7 @@ class ListingReport:
     """Counts by reason, each with its first example, and how lists were read.
 
     Attributes:
-        tallies: Reason -> how many, and the first.
+        tallies: Reason -> count and first example.
         notes: How lists were read, a line each.
     """
 
@@ -152,7 +152,7 @@ class ListingReport:
     notes: list[str] = field(default_factory=list)
 
     def add(self, reason: Reason, example: str, count: int = 1) -> None:
-        """Count something; the first example of a reason is kept, made printable."""
+        """Count items; the first example of a reason is kept, made printable."""
         if reason in self.tallies:
             self.tallies[reason].count += count
         elif count:
@@ -160,7 +160,7 @@ class ListingReport:
 
     @property
     def total(self) -> int:
-        """How much was left out, for whatever reason."""
+        """Number of items that were left out, for any reason."""
         return sum(
             tally.count for reason, tally in self.tallies.items() if reason.group is Group.LEFT_OUT
         )

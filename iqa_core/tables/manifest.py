@@ -1,4 +1,4 @@
-"""Manifests: Parquet tables that name images, read in the forms that people have.
+"""Manifests: Parquet tables that name images, in the forms that are in common use.
 
 A manifest is a file, a glob or a directory of Parquet files with a ``uri`` column (string), or an
 ``image`` column of encoded bytes or of struct<bytes, path> as Hugging Face ``datasets`` writes it.
@@ -40,7 +40,7 @@ class ManifestFile:
         row_groups: Rows of each row group.
         digest: Of its content, for the same purpose; None if it is not known.
         group_bytes: Uncompressed bytes of the columns that are read, of each row group.
-        stamp: What the filesystem says of it, to notice a change within a run.
+        stamp: Version tag of the filesystem, to notice a change within a run.
     """
 
     name: str
@@ -62,11 +62,11 @@ class Manifest:
 
     Attributes:
         uri: As the user gave it, made absolute.
-        folder: What its files' names, and relative image paths, are relative to.
+        folder: The folder that its files' names and relative image paths refer to.
         files: Its files, by name.
         schema: The columns of the first file, and the further ones of ``keep`` and ``image_id``; these
             have types that hold the values of all files.
-        notes: What was left out in search of the files, a sentence each.
+        notes: A sentence on each file or folder that was left out.
     """
 
     uri: str
@@ -92,7 +92,7 @@ class Manifest:
         return max(1, size * self.rows // max(1, total))
 
     def plan(self) -> dict[str, Any]:
-        """Return what a run remembers of the manifest, as JSON holds it."""
+        """Return what a run records of the manifest, as a JSON document."""
         files = [
             {
                 "name": file.name,

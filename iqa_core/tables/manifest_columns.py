@@ -1,4 +1,4 @@
-"""Column types of manifests: what counts as text, bytes or an image, and one type for all files.
+"""Column types of manifests: which are text, bytes or images, and one common type for all files.
 
 Writers store the same values as many Arrow types: DataFusion and Polars write views, pandas
 dictionaries, ClickHouse and Impala text that is not marked as UTF-8. What is read becomes one of few
@@ -67,7 +67,7 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def partitions(name: str) -> dict[str, str | None]:
-    """Return the columns that Hive-style folders state, such as ``split=train/part-0.parquet``."""
+    """Return the columns of Hive-style folder names, such as ``split=train/part-0.parquet``."""
     found: dict[str, str | None] = {}
     for part in name.split("/")[:-1]:
         column, equals, value = part.partition("=")
@@ -81,12 +81,12 @@ def check_columns(path: str, name: str, schema: pa.Schema, keep: Sequence[str]) 
 
     Args:
         path: The file, for messages.
-        name: Its name relative to the manifest, whose folders may state columns.
+        name: Its name relative to the manifest; Hive-style folders in it count as columns.
         schema: Its columns.
         keep: Further columns that it must have.
 
     Raises:
-        InputError: If one is missing, there twice, or of a type that can't be read.
+        InputError: If one is missing, duplicated, or of a type that can't be read.
     """
     columns = {field.name: field.type for field in schema}
     for column in (URI, IMAGE, IMAGE_ID, *keep):

@@ -37,7 +37,7 @@ _DIGEST_BYTES = 2**28
 
 @dataclass
 class _Found:
-    """What was found: names relative to a root, those of no Parquet file, and notes on links."""
+    """The files that were found: names relative to a root, names of other files, and notes on links."""
 
     root: str
     names: list[str] = field(default_factory=list)
@@ -51,7 +51,7 @@ def find_files(uri: str) -> tuple[Folder, list[str], list[str]]:
 
     Args:
         uri: A file with any name, a glob, or a folder, of which the ``*.parquet`` files at any depth
-            count. Names that begin with an underscore or a dot are left out, unless they are given.
+            count. Names that begin with an underscore or a dot are left out, unless named explicitly.
 
     Returns:
         The folder that names are relative to; the names, sorted; and what a user should know of
@@ -107,7 +107,7 @@ def _find(folder: Folder, path: str) -> _Found:
 
 
 def _find_by_glob(folder: Folder, pattern: str) -> _Found:
-    """Find what a glob names: files, and the ``*.parquet`` files of folders."""
+    """Find the files that match a glob, and the ``*.parquet`` files of matching folders."""
     first = min(pattern.index(sign) for sign in _WILDCARDS if sign in pattern)
     root = pattern[:first].rpartition("/")[0]
     notes: list[str] = []
@@ -203,13 +203,13 @@ def _walk(root: str, enter: Callable[[str], bool] | None = None) -> tuple[list[s
 
 
 def file_info(folder: Folder, handle: Any, path: str) -> dict[str, Any]:  # noqa: ANN401
-    """Return what the filesystem says of an open file; without a request where it was said before."""
+    """Return the filesystem's information on an open file, without another request if possible."""
     info: dict[str, Any] = getattr(handle, "details", None) or folder.fs.info(path)
     return info
 
 
 def file_stamp(folder: Folder, info: dict[str, Any]) -> str:
-    """Return a text that changes when a file is replaced, and costs no reading."""
+    """Return a version tag that changes when a file is replaced; the file is not read."""
     known = None
     if not has_scheme(folder.root):  # servers of HTTP tag as they like
         # Checksums first: a listing may have a time more exactly than the file's own headers.

@@ -1,7 +1,7 @@
-"""Reads the rows of a manifest in tables that are bounded in bytes.
+"""Reads the rows of a manifest in tables of bounded size.
 
 Row groups are read one after the other and page by page, a few rows at a time: so memory depends on the
-size of pages and of single images, not of row groups, and damage is known by its row group.
+size of pages and of single images, not of row groups, and damage is located to its row group.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ DATA = "_data"
 #: Why a row's columns could not be read; null where they were.
 READ_ERROR = "_read_error"
 
-#: Bytes of one table at most, unless a single row has more.
+#: Maximum size of a table in bytes, unless a single row is larger.
 _TABLE_BYTES = 64 * 1024 * 1024
 #: Bytes that are decoded at once, by the average of a row group.
 _READ_BYTES = 8 * 1024 * 1024
@@ -63,7 +63,7 @@ class DamagedManifestError(InputError):
         self.file = file
 
     def __reduce__(self) -> tuple[type[DamagedManifestError], tuple[str, str]]:
-        """Survive pickling."""
+        """Support pickling."""
         return type(self), (str(self), self.file)
 
 
@@ -82,11 +82,11 @@ def read_slice(
     Args:
         folder: The manifest's folder.
         row_slice: What to read.
-        keep: Columns to carry along.
+        keep: Columns to keep.
         image_id_type: Type of ``image_id``.
         batch_rows: Rows of one table at most.
         schema: Types of the kept columns in the whole manifest; by default those of this file.
-        skip_damaged: Continue after damaged data; the rows that they cost have a ``_read_error``.
+        skip_damaged: Continue after damaged data; the lost rows have a ``_read_error``.
 
     Yields:
         Tables of the identity columns, ``image_id``, ``uri``, ``_data`` (encoded bytes, null where
@@ -120,7 +120,7 @@ class _Piece:
 
 @dataclass(frozen=True)
 class _Lost:
-    """Rows that can't be read, and why."""
+    """Rows that can't be read, and the reason."""
 
     numbers: list[int]
     reason: str
@@ -180,7 +180,7 @@ class _SliceReader:
             yield self._flush()
 
     def _flush(self) -> pa.Table:
-        """Return what was read since the last time; nothing here refers to it any more."""
+        """Return the rows read since the last call, and drop all references to them."""
         pieces, self._pending = self._pending, []
         if sum(piece.batch.nbytes for piece in pieces) < _COPIED_BYTES * len(pieces):
             return self._table(pieces)
@@ -196,7 +196,7 @@ class _SliceReader:
             first += rows
 
     def _group(self, group: int, first: int, rows: int, wanted: BitMap) -> Iterator[_Piece | _Lost]:
-        """Yield the wanted rows of one row group; after a failure it continues where it was."""
+        """Yield the wanted rows of one row group; after a failure, continue where it stopped."""
         done, last, failures = first, wanted.max(), 0
         at_once = self._rows_at_once(group, rows)
         while done <= last:

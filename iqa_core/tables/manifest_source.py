@@ -1,7 +1,7 @@
-"""Opens one Parquet file for reading in a worker, and finds out why reading it failed.
+"""Opens one Parquet file for reading in a worker, and classifies failures.
 
 The footer is read once for each process. A file that is gone or was replaced since the work was planned is
-refused; a store that does not answer is asked again; what remains is damage of the data.
+refused; requests to a store are retried; every other failure is damage of the data.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ T = TypeVar("T")
 #: Bytes of a column chunk that are buffered: of a local file, and in one request to a store.
 _LOCAL_BUFFER = 1024 * 1024
 _REMOTE_BUFFER = 8 * 1024 * 1024
-#: What a store's file object reads ahead, so that small columns and row groups share requests.
+#: Bytes that a store's file object reads ahead, so that small columns and row groups share requests.
 _READ_AHEAD = 1024 * 1024
 #: A store that restarts needs longer than one request may.
 _RETRIES = RetryPolicy(attempts=6, first_wait=1.0)
@@ -42,15 +42,15 @@ _FOOTERS = 4
 
 
 class StorageError(Exception):
-    """Reading failed, which says nothing about the data; the reason is its cause."""
+    """Reading failed for a reason other than the data; the reason is its cause."""
 
 
 class UndecodableError(Exception):
-    """What was read is no valid Parquet data, for the reason that is its cause or its text."""
+    """The data that were read are not valid Parquet; the reason is its cause or its text."""
 
 
 class ManifestSource:
-    """One manifest file, opened when it is first needed, and again after a failure.
+    """One manifest file, opened on first use, and reopened after a failure.
 
     Args:
         folder: The manifest's folder.
@@ -59,7 +59,7 @@ class ManifestSource:
         stamp: Of :func:`iqa_core.tables.manifest_files.file_stamp` when the work was planned.
 
     Attributes:
-        shown: Its path, for messages.
+        shown: Its path in messages.
     """
 
     def __init__(self, folder: Folder, name: str, digest: str | None, stamp: str) -> None:
@@ -72,7 +72,7 @@ class ManifestSource:
         self._file: pq.ParquetFile | None = None
 
     def close(self) -> None:
-        """Close the file; it is opened again if it is needed again."""
+        """Close the file; the next use opens it again."""
         handle, self._handle, self._file = self._handle, None, None
         if handle is not None:
             with suppress(Exception):
@@ -94,7 +94,7 @@ class ManifestSource:
             info = file_info(self._folder, self._handle.file, self._path)
         except FileNotFoundError as error:
             raise self._gone() from error
-        except Exception as error:  # libraries of stores raise whatever they like
+        except Exception as error:  # the libraries of stores raise any type
             raise StorageError from error
         if self._stamp not in ("", file_stamp(self._folder, info)):
             self.check_unchanged()
@@ -102,7 +102,7 @@ class ManifestSource:
             self._handle,
             metadata=self._footer(self._handle),
             buffer_size=_LOCAL_BUFFER if local else _REMOTE_BUFFER,
-            pre_buffer=False,  # it would hold all of a row group
+            pre_buffer=False,  # it would hold a whole row group
             page_checksum_verification=True,
         )
         return self._file
@@ -124,7 +124,7 @@ class ManifestSource:
         return _footers[key]
 
     def batches(self, group: int, columns: Sequence[str], at_once: int) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of a row group, some at once.
+        """Yield the rows of a row group in batches.
 
         Raises:
             StorageError: If the file can't be opened or read.
@@ -173,17 +173,17 @@ class ManifestSource:
             digest = None  # not even a Parquet file, or one that changes right now
         if digest != self._digest:
             raise InputError(
-                f"{self.shown} was replaced while it was read: put back the file that --output was "
+                f"{self.shown} was replaced while it was read: restore the file that --output was "
                 "started with, or give another --output"
             )
 
     def _gone(self) -> InputError:
         return InputError(
-            f"{self.shown} went away while it was read: put it back and run the same command again"
+            f"{self.shown} was removed while it was read: restore it, then the same command resumes"
         )
 
     def retried(self, action: Callable[[], T]) -> T:
-        """Do something that opens the file, again as :meth:`pause` allows."""
+        """Run an action that opens the file, with retries as :meth:`pause` allows."""
         failures = 0
         while True:
             try:
@@ -197,10 +197,10 @@ class ManifestSource:
 
         Args:
             error: The failure.
-            failures: How many there were, this one included.
+            failures: Number of failures, including this one.
 
         Raises:
-            InputError: If there is no use in another attempt.
+            InputError: If there must be no further attempt.
         """
         self.close()
         cause = error.__cause__ or error
@@ -211,7 +211,7 @@ class ManifestSource:
         ):
             raise InputError(
                 f"{self.shown} can't be read ({one_line(cause)}); what was finished is safe: once the "
-                "file can be read, the same command continues"
+                "file can be read, the same command resumes"
             ) from cause
         time.sleep(_RETRIES.wait_after(failures))
 
@@ -222,7 +222,7 @@ def one_line(error: BaseException) -> str:
 
 
 class _Handle:
-    """A file object that remembers whether it failed, which Arrow's errors don't tell."""
+    """A file object that records whether it failed, which Arrow's errors do not say."""
 
     def __init__(self, file: Any) -> None:  # noqa: ANN401 - what fsspec opens
         self.file = file

@@ -1,7 +1,7 @@
 """The sink of the package: part files that are their own commit records, and ``_run/`` beside them.
 
 A part file appears whole or not at all and carries its rows with their identity. So what is done
-can be read off the part files alone, and the same command again does the rest. ``_run/`` holds the
+follows from the part files alone, and the same command resumes. ``_run/`` holds the
 plan (the manifest's files), the configuration, the fingerprint and the summary.
 """
 
@@ -108,7 +108,7 @@ class Output:
         self._lease: OutputLease | None = None
 
     def committed(self) -> Committed:
-        """Return what the part files hold: what was there before, and what was written since."""
+        """Return the rows of the part files: those of earlier runs and those written since."""
         return self._committed
 
     @contextmanager
@@ -137,7 +137,7 @@ class Output:
             yield
 
     def _forget_if_empty(self) -> None:
-        """Leave no plan, configuration and fingerprint of a run that committed nothing."""
+        """Remove plan, configuration and fingerprint if the run committed nothing."""
         if not self._committed.parts:
             for name in (FINGERPRINT, _CONFIG, PLAN, DAMAGED):
                 with suppress(OSError):  # without rows they do not count
@@ -145,13 +145,13 @@ class Output:
 
     @contextmanager
     def _os_errors_as_input_errors(self) -> Iterator[None]:
-        """Turn a full disk, a revoked permission or a lost store into one line."""
+        """Raise a full disk, a revoked permission or an unreachable store as an InputError."""
         try:
             yield
         except OSError as error:
             raise InputError(
                 f"--output {self.folder.uri} can't be written ({redact(str(error))}); what was written "
-                "before is safe: fix this and run the same command again"
+                "before is safe: fix this, then the same command resumes"
             ) from error
 
     def write(self, table: pa.Table) -> None:
@@ -203,7 +203,7 @@ class Output:
         return self._rewrite(sorted(self._committed.parts), other)
 
     def reconcile(self) -> int:
-        """Remove rows that are there twice from the later part files; return their number.
+        """Remove duplicate rows from the later part files; return their number.
 
         Two drivers that wrote the same rows had the same fingerprint, so the rows are equal.
         """
@@ -238,7 +238,7 @@ class Output:
     def audit(self) -> Audit:
         """Read the part files again, and compare them with the manifest.
 
-        Rows that another driver wrote as well, because it believed itself alone, are removed.
+        Rows that a second driver wrote as well are removed.
         """
         self._committed = read_committed(self._parts)
         if self._committed.rows.duplicates and self._lease is not None:
@@ -246,7 +246,7 @@ class Output:
         return audit(self._manifest, self._committed.rows)
 
     def note_damaged(self, names: Sequence[str]) -> None:
-        """Remember manifest files whose data are damaged, so that they can be restored.
+        """Record manifest files whose data are damaged, so that they can be restored.
 
         Raises:
             InputError: If it can't be written.

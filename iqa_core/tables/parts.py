@@ -1,7 +1,7 @@
 """The one reader of part files: an output's rows on disk, each with its identity.
 
 Part files are Parquet; their metadata has a JSON document with the rows by status and a digest of the
-run's fingerprint. Outputs of versions that wrote less of it are read, too.
+run's fingerprint. Outputs of older versions, which wrote less of it, are read, too.
 """
 
 from __future__ import annotations
@@ -79,13 +79,13 @@ def part_metadata(statuses: Mapping[str, int], fingerprint: str) -> dict[bytes, 
 class PartFiles:
     """The part files of an output folder.
 
-    Reading asks a remote store again after failures that may pass. What can't be read is an
+    Reading from a remote store is retried after transient failures. A file that can't be read raises an
     :class:`InputError` that names the file.
 
     Attributes:
         folder: The output.
-        shown: The folder in messages, such as ``--scores O``.
-        fix: What a user can do about a file that can't be read.
+        shown: Name of the folder for messages, such as ``--scores O``.
+        fix: Advice for a file that can't be read.
     """
 
     folder: Folder
@@ -97,7 +97,7 @@ class PartFiles:
         return self.folder.list(PARTS)
 
     def stamps(self) -> dict[str, str]:
-        """Return the files' names, sorted, each with a text that changes when the file is replaced."""
+        """Return the files' names, sorted, each with a version tag that changes with the file."""
         return self.folder.stamps(PARTS)
 
     def open(self, name: str) -> PartFile:
@@ -148,7 +148,7 @@ class PartFiles:
 
         Args:
             name: The file.
-            whole: Read all columns to their end, to see that the file is undamaged.
+            whole: Read all columns to their end, to verify that the file is undamaged.
 
         Raises:
             InputError: If it can't be read.
@@ -181,14 +181,14 @@ class PartFiles:
 
 
 class PartFile:
-    """One part file, opened when it is first needed, and again after a failure of the store.
+    """One part file, opened on first use, and reopened after a failure of the store.
 
-    What can't be read is an :class:`InputError` that names the file.
+    A file that can't be read raises an :class:`InputError` that names it.
 
     Args:
         parts: The part files that it belongs to.
         name: The file.
-        for_audit: Read file names as a dictionary, which a set of rows takes faster.
+        for_audit: Read file names dictionary-encoded, which is faster to add to a set of rows.
         checksums: Check each page's checksum.
     """
 
@@ -235,7 +235,7 @@ class PartFile:
 
         try:
             return self._parts.folder.retried(attempt)
-        except MemoryError:  # Arrow's too, and no damage
+        except MemoryError:  # also Arrow's; it is no damage
             raise
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise self._parts.unreadable(self._name, error) from error
@@ -260,7 +260,7 @@ class PartFile:
         return self._read(lambda file: file.read_row_group(group, columns=names))
 
     def content(self, *, whole: bool) -> PartContent:
-        """Read identities and statuses; with ``whole`` all columns, to see that it is undamaged."""
+        """Read identities and statuses; with ``whole`` all columns, to verify that it is undamaged."""
         return self._read(lambda file: _content_of(self._name, file, whole=whole))
 
 

@@ -1,7 +1,7 @@
-"""Lists of images in delimited text or one a line, with paths as spreadsheets and other systems write.
+"""Lists of images, as delimited text or one path per line, with paths as other systems write them.
 
-A path that is a file as it is written is never changed. Where it is not, it is read as what it was
-meant to be if there is such a file: without blanks or quotation marks around it, with ``/`` for
+A path that exists as written is never changed. Any other path is corrected if the corrected file
+exists: without blanks or quotation marks around it, with ``/`` for
 backslashes, percent-decoded, or with its accents composed or decomposed.
 """
 
@@ -34,7 +34,7 @@ __all__ = ["LIST_SUFFIXES", "TEXT_SUFFIXES", "read_lines", "read_list", "suffix_
 
 #: Delimited text with a line of column names.
 LIST_SUFFIXES = frozenset({".csv", ".tsv", ".psv"})
-#: One path or URI a line.
+#: One path or URI per line.
 TEXT_SUFFIXES = frozenset({".txt", ".lst", ".list"})
 _COMPRESSED = frozenset({".gz", ".bz2", ".xz", ".zip"})
 
@@ -113,13 +113,13 @@ def _uri_column(names: Sequence[str], wanted: str | None, shown: str) -> str:
 def read_lines(
     source: str, is_image: Callable[[str], bool], report: ListingReport
 ) -> pa.Table | None:
-    """Read a list of one path or URI a line.
+    """Read a list of one path or URI per line.
 
     Args:
         source: Path or URI.
         is_image: Returns whether a path's suffix is that of an image.
-        report: As in :func:`read_list`. A text that is no list, in which fewer than half of the
-            lines name an image or are a URI, is left out and counted there.
+        report: As in :func:`read_list`. A text in which fewer than half of the lines name an
+            image or are a URI is not a list; it is left out and counted there.
 
     Returns:
         A table with ``uri``, or None if it is no such list.
@@ -153,7 +153,7 @@ def read_lines(
 
 
 def _resolve(values: list[str | None], source: str, report: ListingReport) -> list[str | None]:
-    """Return the absolute paths or URIs that the values of a list mean."""
+    """Return the absolute paths or URIs of the values of a list."""
     local = _FILE_URI.sub("", source)
     if has_scheme(local):
         folder = source.rpartition("/")[0]
@@ -221,7 +221,7 @@ def _join(folder: str, path: str) -> str:
 
 
 def _readings(bare: str) -> Iterator[tuple[list[Reason], str]]:
-    """Yield what a path may mean, the likeliest first, and what is changed in it."""
+    """Yield the possible corrections of a path, the likeliest first, with what was changed."""
     path = _FILE_URI.sub("", bare)
     slashes = path.replace("\\", "/")
     for text, reasons in (
@@ -239,13 +239,13 @@ def _readings(bare: str) -> Iterator[tuple[list[Reason], str]]:
                 yield [*reasons, Reason.COMPOSITION], other
 
 
-# Files that are not there ---------------------------------------------------------------------------
+# Missing files ---------------------------------------------------------------------------------------
 
 
 def _look_for_sample(
     uris: Sequence[str | None], folder: str, source: str, report: ListingReport
 ) -> None:
-    """Look for some of the files, and say so if most are not there."""
+    """Check a sample of the files, and report it if most do not exist."""
     local = [uri for uri in uris if uri is not None and not has_scheme(uri)]
     sample = local[:: max(1, len(local) // _SAMPLE)][:_SAMPLE]
     missing = [uri for uri in sample if not _is_there(uri)]
@@ -269,7 +269,7 @@ def _is_there(path: str) -> bool:
 
 
 def _hint(path: str, folder: str) -> str:
-    """Return the likely reason why a file is not there."""
+    """Return the likely reason why a file does not exist."""
     relative = os.path.relpath(path, folder)
     if not relative.startswith("..") and os.path.exists(relative):
         return "it is there relative to the working folder: move the list there"
@@ -280,7 +280,7 @@ def _hint(path: str, folder: str) -> str:
 
 
 def _alike(path: str) -> str:
-    """Return the name of a file that differs in case, accents or a suffix alone, or nothing."""
+    """Return the name of a file that differs only in case, accents or suffix; empty if there is none."""
     try:
         names = sorted(os.listdir(os.path.dirname(path)))
     except (OSError, ValueError):

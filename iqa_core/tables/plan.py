@@ -1,4 +1,4 @@
-"""What an output remembers of its manifest: the plan, and which files were found damaged."""
+"""What an output records of its manifest: the plan, and which files were found damaged."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def read_damaged(folder: Folder) -> dict[str, dict[str, str | None]]:
 def with_damaged(
     damaged: Mapping[str, Mapping[str, str | None]], manifest: Manifest, names: Sequence[str]
 ) -> dict[str, Mapping[str, str | None]]:
-    """Return what is known of damaged manifest files, with further ones.
+    """Return the record of damaged manifest files with more files added.
 
     Args:
         damaged: Of :func:`read_damaged`.
@@ -70,7 +70,7 @@ def _footer_digest(manifest: Manifest, name: str) -> str | None:
 def _is_restored(
     manifest: Manifest, before: Mapping[str, Any], damaged: Mapping[str, str | None]
 ) -> bool:
-    """Return whether a file whose size is as before was damaged then, and only differs in its data."""
+    """Return whether a file was restored: it was damaged, and its size and footer are still the same."""
     if damaged.get("digest") != before["digest"] or not damaged.get("footer"):
         return False
     return _footer_digest(manifest, before["name"]) == damaged["footer"]
@@ -82,7 +82,7 @@ def check_plan(
     manifest: Manifest,
     damaged: Mapping[str, Mapping[str, str | None]] | None = None,
 ) -> None:
-    """Compare a manifest with what an output's plan remembers of it.
+    """Compare a manifest with the one that an output's plan records.
 
     Args:
         uri: The output, for messages.
@@ -92,7 +92,7 @@ def check_plan(
             its size and its footer are the same.
 
     Raises:
-        InputError: If a file is gone or has changed; new ones are none of that.
+        InputError: If a file is gone or has changed. New files are allowed.
     """
     now = {file["name"]: file for file in manifest.plan()["files"]}
     for before in plan["files"]:
@@ -100,7 +100,7 @@ def check_plan(
         if name not in now:
             raise InputError(
                 f"manifest file {name} is gone from {manifest.uri}, but --output {uri} has rows of it: "
-                "put it back, or give another --output"
+                "restore it, or give another --output"
             )
         for key in ("rows", "size", "digest"):
             # Older outputs have no digest.
@@ -110,6 +110,6 @@ def check_plan(
                     continue
                 raise InputError(
                     f"manifest file {name} of {manifest.uri}: {key} changed from {before[key]} to "
-                    f"{now[name][key]} since --output {uri} was started: put the file back, or give "
+                    f"{now[name][key]} since --output {uri} was started: restore the file, or give "
                     "another --output"
                 )

@@ -14,7 +14,7 @@ __all__ = ["RowSet"]
 
 
 class RowSet:
-    """A set of row identities (manifest file, row number) that counts what is added twice.
+    """A set of row identities (manifest file, row number) that counts duplicates.
 
     Attributes:
         duplicates: Rows that were added although they were already there.
@@ -39,7 +39,7 @@ class RowSet:
             self.duplicates += len(rows) - (len(bitmap) - before)
 
     def missing(self, table: pa.Table) -> pa.Array:
-        """Return which of a table's rows are not in the set, nor twice in the table (boolean)."""
+        """Return a mask of a table's new rows: neither in the set nor earlier in the table."""
         found = []
         new: dict[str, set[int]] = defaultdict(set)
         files = table.column(MANIFEST_FILE).to_pylist()

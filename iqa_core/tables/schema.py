@@ -67,8 +67,8 @@ def output_schema(
 
     Args:
         manifest: Gives the types of ``image_id`` and of the kept columns.
-        keep: Columns of the manifest to carry along.
-        pairs: Names of the prompt pairs; none leaves out the score columns.
+        keep: Columns of the manifest to keep.
+        pairs: Names of the prompt pairs; if empty, there are no score columns.
         embedding: Width of the image features, or None to leave them out.
         views: Degraded copies of each image whose features are stored beside its own.
 
@@ -90,10 +90,10 @@ def output_schema(
 
 
 def schema_with(schema: pa.Schema, extra: Sequence[ExtraColumn]) -> pa.Schema:
-    """Return a schema with further columns at its end.
+    """Return a schema with extra columns at its end.
 
     Raises:
-        InputError: If a name is there already, or is one that outputs use themselves.
+        InputError: If a name is in use already, or is one of the output's own.
     """
     for column in extra:
         if column.name in OWN_NAMES or column.name in schema.names:
@@ -106,7 +106,7 @@ def schema_with(schema: pa.Schema, extra: Sequence[ExtraColumn]) -> pa.Schema:
 
 
 def table_with(table: pa.Table, extra: Sequence[ExtraColumn]) -> pa.Table:
-    """Compute further columns of finished rows.
+    """Compute the extra columns of finished rows.
 
     Args:
         table: N rows.
@@ -116,7 +116,7 @@ def table_with(table: pa.Table, extra: Sequence[ExtraColumn]) -> pa.Table:
         The N rows, with these columns at the end.
 
     Raises:
-        InputError: If a column has not N values, or values that its type does not hold.
+        InputError: If a column does not have N values, or has values that its type can't hold.
     """
     for column in extra:
         values = column.compute(table)

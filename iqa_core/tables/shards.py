@@ -1,4 +1,4 @@
-"""Members of uncompressed tar files, such as WebDataset's shards, named in place by their bytes."""
+"""Members of uncompressed tar files, such as WebDataset's shards, named by their byte ranges."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["list_members"]
 
 _BLOCK = 512
-_PADDING = 1 << 16  # zeros behind the end mark: as many as a tape's record has
+_PADDING = 1 << 16  # zeros after the end mark: the size of a tape's record
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"7z\xbc\xaf")
 _LINKS = 40  # that lead to one another
 
@@ -38,13 +38,13 @@ def list_members(
     """List the images inside of a tar file.
 
     Links to other members are those members' bytes. Of several members of one name the last counts,
-    as it does in unpacking. What a damaged or incomplete file still has whole is listed.
+    as in unpacking. The intact members of a damaged or incomplete file are listed.
 
     Args:
         uri: Path or URI of the tar file.
         name: Its name, which the members' ids begin with.
         is_image: Returns whether a member of this name is wanted.
-        report: What is left out is added to it.
+        report: Receives what is left out.
 
     Returns:
         ``URI#bytes=FIRST-LAST`` and ``NAME/MEMBER`` of each image, in the order of the file.
@@ -65,7 +65,7 @@ def list_members(
         report.add(Reason.DAMAGED_SHARD, f"{shown}: {redact(' '.join(str(error).split()))}")
     spans = shard.images()
     uris = [f"{uri}#bytes={span.first}-{span.first + span.size - 1}" for span in spans.values()]
-    # A name may be in bytes that are no UTF-8; the image is found by its place all the same.
+    # A name may not be UTF-8; the image is found by its byte range anyway.
     return uris, [f"{name}/{_valid(member)}" for member in spans]
 
 
@@ -81,7 +81,7 @@ def _valid(name: str) -> str:
 
 
 class _Shard:
-    """What a tar file holds; it keeps what was read when reading fails halfway."""
+    """The members of a tar file; after a failure it keeps what was read so far."""
 
     def __init__(self, name: str, is_image: Callable[[str], bool], report: ListingReport) -> None:
         self._name = name
@@ -144,7 +144,7 @@ class _Shard:
         self._report.add(reason, f"{self._name}/{member}")
 
     def _check_end(self, file: IO[bytes], offset: int, size: int) -> None:
-        """Find out why no member follows: a damaged header looks like the end to tarfile."""
+        """Find out why no member follows: tarfile takes a damaged header for the end."""
         file.seek(min(offset, size))
         rest = file.read(_PADDING)
         if not rest:

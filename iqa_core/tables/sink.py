@@ -1,4 +1,4 @@
-"""The seam between a run and the place of its rows: :class:`Sink`, and what wraps any of them.
+"""The interface between a run and the storage of its rows: :class:`Sink`, and a wrapper for any sink.
 
 ``iqa_core.tables.output.Output`` is the sink of the package: part files in a folder. A sink is opened for
 one manifest and one fingerprint; opening it checks that it holds no other run's rows, and writes nothing.
@@ -25,16 +25,16 @@ __all__ = ["OpenSink", "Sink", "SinkWithColumns", "write_tables"]
 
 
 class Sink(Protocol):
-    """Where a run's finished rows go.
+    """Stores a run's finished rows.
 
-    A run calls, in this order: :meth:`committed` to see what is done; :meth:`start`; within it
+    A run calls, in this order: :meth:`committed` for the finished rows; :meth:`start`; within it
     :meth:`drop` for rows to do again, :meth:`write` many times, :meth:`audit` and :meth:`finish`. All
     calls come from one thread. An :class:`iqa_core.errors.InputError` from any of them ends the run with
     that line.
     """
 
     def committed(self) -> Committed:
-        """Return the rows that are finished: what was there before, and what was written since."""
+        """Return the finished rows: those of earlier runs and those written since."""
         ...
 
     def start(self, config: Mapping[str, Any]) -> AbstractContextManager[None]:
@@ -53,7 +53,7 @@ class Sink(Protocol):
 
         Args:
             table: N rows with the identity columns and ``status``, all of one schema. Rows that are
-                ``ok`` without a finite score are to become errors
+                ``ok`` without a finite score must become errors
                 (:func:`iqa_core.tables.unscored.unscored_as_errors`).
 
         Raises:
@@ -70,11 +70,11 @@ class Sink(Protocol):
         ...
 
     def audit(self) -> Audit:
-        """Read again which rows are stored, and compare them with the manifest."""
+        """Read the stored rows again, and compare them with the manifest."""
         ...
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Take the summary of a run, the last call of it."""
+        """Store the summary of a run; this is its last call."""
         ...
 
 
@@ -104,10 +104,10 @@ class OpenSink(Protocol):
 
 
 class SinkWithColumns:
-    """A sink whose rows get further columns on their way.
+    """Adds extra columns to the rows of a sink.
 
     Args:
-        sink: Where the rows go.
+        sink: The sink that stores the rows.
         extra: The columns; the run's fingerprint must have them, too
             (:func:`iqa_core.tables.schema.schema_with`).
     """
@@ -117,7 +117,7 @@ class SinkWithColumns:
         self._extra = tuple(extra)
 
     def committed(self) -> Committed:
-        """Return what the sink holds."""
+        """Return the finished rows of the sink."""
         return self._sink.committed()
 
     def start(self, config: Mapping[str, Any]) -> AbstractContextManager[None]:
@@ -125,7 +125,7 @@ class SinkWithColumns:
         return self._sink.start(config)
 
     def write(self, table: pa.Table) -> None:
-        """Compute the further columns, and write the rows."""
+        """Compute the extra columns, and write the rows."""
         self._sink.write(table_with(unscored_as_errors(table), self._extra))
 
     def drop(self, statuses: Sequence[str]) -> int:
@@ -137,11 +137,11 @@ class SinkWithColumns:
         self._sink.note_damaged(files)
 
     def audit(self) -> Audit:
-        """Compare what is stored with the manifest."""
+        """Compare the stored rows with the manifest."""
         return self._sink.audit()
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Take the summary."""
+        """Store the summary."""
         self._sink.finish(summary)
 
 
@@ -151,12 +151,12 @@ def write_tables(
     rows_per_write: int,
     on_table: Callable[[], object] = lambda: None,
 ) -> None:
-    """Write tables of finished rows, some together.
+    """Write tables of finished rows, several in one write.
 
     Args:
         sink: A started sink.
         tables: The rows.
-        rows_per_write: Rows that are written at once, about.
+        rows_per_write: Approximate number of rows in one write.
         on_table: Called after each table, such as to show progress.
 
     Raises:

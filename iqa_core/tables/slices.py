@@ -1,4 +1,4 @@
-"""The work of a run: slices of manifest files, each a task's, with the rows that are not done yet."""
+"""The work of a run: slices of manifest files, one for each task, with the rows that are not done yet."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RowGroupSlice:
 
 
 def plan_slices(manifest: Manifest, done: RowSet) -> Iterator[RowGroupSlice]:
-    """Yield what is still to read: every row of the manifest that is not done, once."""
+    """Yield the slices that cover every unfinished row of the manifest once."""
     for file in manifest.files:
         remaining = BitMap(range(file.rows)) - done.rows(file.name)
         for group, stop_group, first, start, stop in _slices(file):
@@ -59,8 +59,7 @@ def plan_slices(manifest: Manifest, done: RowSet) -> Iterator[RowGroupSlice]:
 def _slices(file: ManifestFile) -> Iterator[tuple[int, int, int, int, int]]:
     """Yield (first group, stop group, its first row, start row, stop row) that cover a file.
 
-    Small row groups are taken together, and large ones split, so that neither their number nor their
-    size makes tasks that are too short or too long.
+    Small row groups are combined and large ones split, so that tasks are neither too short nor too long.
     """
     sizes = file.group_bytes or (0,) * len(file.row_groups)
     first_group = start = row = size = 0  # the slice so far

@@ -1,4 +1,4 @@
-"""Numbers and booleans out of columns of text, where nothing is lost by it."""
+"""Converts columns of text to numbers and booleans where the conversion is lossless."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BOOLEANS = ({"true", "false"}, {"True", "False"}, {"TRUE", "FALSE"})
 
 
 def plain_types(table: pa.Table, keep_text: Collection[str] = ()) -> pa.Table:
-    """Turn columns of text into numbers and booleans where nothing is lost by it.
+    """Convert columns of text to numbers and booleans where that is lossless.
 
     A column becomes int64 if every value is written as an integer of that range, float64 if every
     value is a number with a decimal point or a signed exponent or an integer of at most 15 digits,
@@ -34,7 +34,7 @@ def plain_types(table: pa.Table, keep_text: Collection[str] = ()) -> pa.Table:
 
     Args:
         table: Columns of type string; others stay as they are.
-        keep_text: Names of columns that stay text whatever is in them.
+        keep_text: Names of columns that always stay text.
 
     Returns:
         A table of the same rows and columns.

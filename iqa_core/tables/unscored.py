@@ -1,4 +1,4 @@
-"""The last check before rows are written: none is ``ok`` without a finite score or features."""
+"""The last check before rows are written: no row is ``ok`` without a finite score or features."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["unscored_as_errors"]
 
 
 def unscored_as_errors(table: pa.Table) -> pa.Table:
-    """Give rows that are ``ok`` but have no finite score, or no features, the status ``model_error``.
+    """Set the status ``model_error`` on rows that are ``ok`` but have no finite score or no features.
 
     Args:
         table: Rows of an output, with ``status`` and ``error``, and ``score``, ``embedding`` or both.

@@ -104,7 +104,7 @@ class TowerActor:
                 status[place], error[place] = Status.MODEL_ERROR.value, reason
         features = features.reshape(len(table), -1)
         columns = {name: table.column(name) for name in table.column_names if name != PIXELS}
-        # A signed URI is a key to the image; the row's identity leads back to it.
+        # A signed URI gives access to the image; the row's identity suffices to find it.
         uris = [uri and redact(uri) for uri in table.column(URI).to_pylist()]
         columns[URI] = pa.array(uris, pa.string())
         columns |= {"status": pa.array(status, pa.string()), "error": pa.array(error, pa.string())}

@@ -40,11 +40,11 @@ class Breaker:
         self.broken: tuple[str, str] | None = None
 
     def add(self, uris: Sequence[str | None], statuses: Sequence[str]) -> str | None:
-        """Add rows; return a description of the outage once there is one.
+        """Add rows; return a description of the outage if one is detected.
 
         Args:
-            uris: Of each row; None for images that are inside the manifest.
-            statuses: Of each row.
+            uris: URI of each row; None for images that are embedded in the manifest.
+            statuses: Status of each row.
         """
         if not self._last and not _OUTAGE.intersection(statuses):
             return None

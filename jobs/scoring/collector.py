@@ -1,4 +1,4 @@
-"""Finished rows on their way from Ray Data's blocks into part files, and the run's counts of them."""
+"""Collects finished rows from Ray Data's blocks, commits them as part files and counts them."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ __all__ = ["Collector", "visible_here"]
 
 _TIMINGS = {FETCH_SECONDS: "fetch", DECODE_SECONDS: "decode", MODEL_SECONDS: "model"}
 
-#: A part file is written at the latest when this many bytes wait for it.
+#: A part file is written when this number of bytes is pending, even before the interval is over.
 _PART_BYTES = 256 * 1024 * 1024
 
 
 def visible_here(manifest: Manifest) -> Callable[[str], bool]:
-    """Return a function that says whether this process sees the image of a local path."""
+    """Return a function that checks whether this process sees the image of a local path."""
     root = manifest.folder.root if manifest.folder.is_local else "/"
 
     def seen(uri: str) -> bool:
@@ -58,7 +58,7 @@ class Collector:
         sink: Where rows are committed.
         schema: The output's columns; other columns of a block are the pipeline's own.
         commit_seconds: Seconds between commits.
-        breaker: Notices outages; None ignores them.
+        breaker: Detects outages; None ignores them.
         seen_here: Whether this process sees the image of a local path.
         clock: Seconds from an arbitrary start, as of ``time.monotonic``.
 
@@ -66,8 +66,8 @@ class Collector:
         statuses: Rows by status.
         busy: Busy seconds of each stage, summed over workers.
         out_of_memory: Batches that were halved because the device's memory was full.
-        broken: The outage that was noticed.
-        devices: Rows by what scored them.
+        broken: The outage that was detected.
+        devices: Rows by the device that scored them.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Collector:
 
     @property
     def seconds_left(self) -> float:
-        """Seconds until the next commit is due, a moment at least."""
+        """Seconds until the next commit is due, with a small minimum."""
         return max(0.01, self._last + self._seconds - self._clock())
 
     def commit_if_due(self) -> None:

@@ -33,7 +33,7 @@ _STOPPED = 143  # as of a process that SIGTERM ended
 
 
 def options_as_json(config: Any) -> dict[str, Any]:  # noqa: ANN401 - any command's dataclass
-    """Return the options as they are kept beside the output: without passwords or signatures."""
+    """Return the options as stored beside the output: without passwords or signatures."""
     return {name: _redacted(value) for name, value in asdict(config).items()}
 
 
@@ -44,11 +44,11 @@ def _redacted(value: Any) -> Any:  # noqa: ANN401 - any option's
 
 
 def conclude(sink: Sink, outcome: Outcome, pool: ActorPool | None, max_error_rate: float) -> int:
-    """Audit an output, write its summary, print what was done, and return the exit status.
+    """Audit an output, write and print a summary, and return the exit status.
 
     Args:
         sink: The output, within its ``start`` block.
-        outcome: What the run did.
+        outcome: The outcome of the run.
         pool: The scoring actors; None without Ray.
         max_error_rate: ``--max-error-rate``.
 

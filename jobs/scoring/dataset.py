@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ActorHandles", "quiet_ray_data", "scored_rows"]
 
-#: Reading is split among this many tasks at most.
+#: Maximum number of read tasks.
 _READ_TASKS = 1000
 #: Encoded bytes in one block between reading and decoding, by the manifest's average.
 _ENCODED_BYTES = 128 * 1024 * 1024
@@ -38,7 +38,7 @@ _TASKS_PER_WORKER = 2000
 
 @dataclass(frozen=True)
 class ActorHandles:
-    """What the scoring actors of a run share, however often its chain is built.
+    """What the scoring actors of a run share; it outlives each chain.
 
     Attributes:
         tower: The pickled reference of the image tower. Pickled, it is pinned in the object store for
@@ -62,7 +62,7 @@ def scored_rows(
     """Return the chain from slices of manifest files to scored rows; nothing runs before it is consumed.
 
     Args:
-        plan: What is read.
+        plan: The rows to read.
         spec: How rows become scores.
         pool: The scoring actors.
         handles: What the actors share.
@@ -107,11 +107,11 @@ def quiet_ray_data() -> None:
 def _set_context() -> None:
     context = ray.data.DataContext.get_current()
     context.execution_no_progress_timeout_s = -1  # a cluster may take long to grow
-    context.raise_original_map_exception = True  # else only the text of an error comes back
+    context.raise_original_map_exception = True  # otherwise only the text of an error is returned
 
 
 def _block_rows(plan: ScoringPlan, spec: StageSettings) -> int:
-    """Return the rows of a block: enough blocks for every CPU, yet each some seconds of work."""
+    """Return the rows of a block: enough blocks for all CPUs, each with some seconds of work."""
     cpus = int(ray.cluster_resources().get("CPU", 1))
     rows = min(max(plan.rows // (4 * max(1, cpus)), spec.batch_size), 4 * spec.batch_size)
     return min(rows, plan.manifest.rows_within(_ENCODED_BYTES))

@@ -1,4 +1,4 @@
-"""Counts devices that were lost to a block, across actors and their restarts."""
+"""Counts the devices that a block broke, across actors and their restarts."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ class DeviceLosses:
         self._losses: Counter[str] = Counter()
 
     def add(self, block: str) -> int:
-        """Count one loss; return how many there were."""
+        """Count one loss; return the total."""
         self._losses[block] += 1
         return self._losses[block]

@@ -1,6 +1,6 @@
 """The driver of a run: takes scored blocks from Ray Data and commits them.
 
-The driver alone commits, at intervals of time: a crash costs at most that much finished work, and
+Only the driver commits, at intervals of time: a crash loses at most the work of one interval, and
 progress, audit and commit are in one place.
 """
 
@@ -52,14 +52,14 @@ def run_pipeline(
     """Score the rows of a plan and commit them.
 
     Args:
-        plan: What is read.
+        plan: The rows to read.
         spec: How rows become scores.
         pool: The scoring actors.
         sink: Where rows are committed.
         policy: When to commit, and when to give up.
 
     Returns:
-        What was done.
+        The outcome.
 
     Raises:
         InputError: If the manifest can't be read, no node can score, or Ray fails.
@@ -108,7 +108,7 @@ def _collect(
     stop: threading.Event,
     waiting: Callable[[], str | None],
 ) -> None:
-    """Take what a chain yields until its end, a stop request or an outage, and commit it."""
+    """Collect and commit the blocks of a chain until its end, a stop request or an outage."""
     with BlockFeed(chain) as feed:
         heard = time.monotonic()
         while not stop.is_set() and not collector.broken:
@@ -144,7 +144,7 @@ def _node_to_leave_out(error: ExecutionError, sink: Sink) -> NodeError:
 
 
 def _without(pool: ActorPool, error: NodeError) -> ActorPool:
-    """Return a pool that stays off a node.
+    """Return a pool that avoids a node.
 
     Raises:
         InputError: If no other node could hold an actor, or it was left out before.

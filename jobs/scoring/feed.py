@@ -1,4 +1,4 @@
-"""Takes scored blocks from Ray Data in a thread, so that the driver can commit and stop on time."""
+"""Takes scored blocks from Ray Data in a thread, so that the driver can commit and stop in time."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BlockFeed", "ExecutionError"]
 
-#: How long a stopped run waits for Ray to end its execution; the finished rows are safe by then.
+#: Seconds that a stopped run waits for Ray to end its execution; finished rows are safe by then.
 _CLOSE_SECONDS = 10.0
-#: How long it waits for the next block before it ends the execution itself.
+#: Seconds that it waits for the next block before it ends the execution itself.
 _NEXT_BLOCK_SECONDS = 1.0
 
 
@@ -24,7 +24,7 @@ class ExecutionError(Exception):
 
 
 class BlockFeed:
-    """The blocks of a data set, taken in a thread of their own (a context manager).
+    """The blocks of a data set, taken in a thread (a context manager).
 
     Args:
         dataset: The data set; its execution begins on entry.
@@ -78,7 +78,7 @@ class BlockFeed:
     def __exit__(self, *_: object) -> None:
         """End Ray's execution: a thread of it that outlives `ray.shutdown` crashes the process."""
         self._closed.set()
-        self._thread.join(timeout=_NEXT_BLOCK_SECONDS)  # it ends by itself at the next block
+        self._thread.join(timeout=_NEXT_BLOCK_SECONDS)  # it ends at the next block
         if self._thread.is_alive():
             # No block comes: Ray waits for resources, or works on a long one.
             for thread in threading.enumerate():

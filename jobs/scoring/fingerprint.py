@@ -1,4 +1,4 @@
-"""The fingerprint of an output: everything that would give other numbers or columns."""
+"""The fingerprint of an output: everything that determines its numbers and columns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fingerprint_of_run", "fingerprint_of_tower"]
 
-#: Raised whenever the same options would give other numbers or columns.
+#: Increased whenever the same options give other numbers or columns.
 _FORMAT = 1
 _PACKAGES = ("open_clip_torch", "pillow", "torch")
 
@@ -26,12 +26,12 @@ _PACKAGES = ("open_clip_torch", "pillow", "torch")
 def fingerprint_of_run(
     kind: str, tower: Mapping[str, Any], prompts: PromptFeatures | None, schema: pa.Schema
 ) -> dict[str, Any]:
-    """Return what all rows of one output have in common.
+    """Return the document that all rows of one output have in common.
 
     Args:
         kind: The command: ``score``, ``embed`` or ``rescore``.
         tower: Of :func:`fingerprint_of_tower`.
-        prompts: What the features are scored by; None only embeds.
+        prompts: The features of the prompts; None only embeds.
         schema: The output's columns.
     """
     scoring = {}
@@ -54,7 +54,7 @@ def fingerprint_of_run(
 def fingerprint_of_tower(
     config: ImageOptions, towers: Towers, precision: Precision
 ) -> dict[str, Any]:
-    """Return the part of the fingerprint that says how images become features."""
+    """Return the part of the fingerprint that determines the features of an image."""
     return {
         "model": config.model,
         "weights": towers.digest,

@@ -1,4 +1,4 @@
-"""What one run did: rows by status, time by stage, and what scored them."""
+"""The outcome of a run: rows by status, time by stage, devices."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ __all__ = ["Outcome", "describe_outcome", "slowest_stage"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one run did.
+    """The outcome of a run.
 
     Attributes:
-        rows: Rows finished; in an outage, those that it failed are not committed.
+        rows: Finished rows, without those that failed in an outage, which are not committed.
         statuses: Rows by status.
         seconds: From the first read to the last commit, without starting Ray.
         stage_seconds: Busy seconds of each stage, summed over workers.
-        bottleneck: The stage with the least spare time, None if nothing was done.
+        bottleneck: The stage with the least idle time, None if no row was scored.
         stopped: Whether a signal ended it early.
         broken: The outage that ended it early.
         out_of_memory: Batches that were halved because the device's memory was full.
-        devices: Rows by what scored them: device, node and process.
-        left_out: What is wrong with nodes on which no actor could start.
+        devices: Rows by the device, node and process that scored them.
+        left_out: The reasons why no actor could start on some nodes.
     """
 
     rows: int
@@ -42,7 +42,7 @@ class Outcome:
 def slowest_stage(
     busy: dict[str, float], cpus: float, actor_cpus: float, num_actors: int
 ) -> str | None:
-    """Return the stage whose workers were busiest for their number; None if none was busy.
+    """Return the stage with the highest utilisation of its workers; None if none was busy.
 
     Args:
         busy: Busy seconds of ``fetch``, ``decode`` and ``model``, summed over workers.

@@ -1,4 +1,4 @@
-"""What a run reads: a manifest, the columns to keep, and the rows that are still to do."""
+"""The plan of a run: a manifest, the columns to keep, and the rows to read."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["ScoringPlan"]
 
 @dataclass(frozen=True)
 class ScoringPlan:
-    """What a run reads.
+    """The plan of a run: what it reads.
 
     Attributes:
         manifest: The manifest.
         keep: Its columns to carry into the output.
-        slices: Slices of its files that are still to do.
+        slices: Slices of its files with unfinished rows.
         rows: Rows of these slices when the run began.
         skip_damaged: Give rows whose data in the manifest are damaged a status instead of ending the run.
     """
@@ -37,10 +37,10 @@ class ScoringPlan:
     def of(
         cls, manifest: Manifest, keep: tuple[str, ...], done: RowSet, *, skip_damaged: bool = False
     ) -> ScoringPlan:
-        """Return the plan for all rows of a manifest that are not done."""
+        """Return the plan for all unfinished rows of a manifest."""
         slices = tuple(plan_slices(manifest, done))
         return cls(manifest, keep, slices, manifest.rows - len(done), skip_damaged)
 
     def without(self, done: RowSet) -> ScoringPlan:
-        """Return the plan for what is left after more rows were done."""
+        """Return the plan for the remaining rows after more rows were finished."""
         return replace(self, slices=tuple(plan_slices(self.manifest, done)))

@@ -1,4 +1,4 @@
-"""When a run commits, when it gives up, and what its exit status says."""
+"""The policy of a run: when it commits, when it gives up, and its exit status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pool of scoring actors: how many, with what resources, and what it may have to wait for."""
+"""The pool of scoring actors: number, resources, and what it waits for."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class ActorPool:
     """The pool of scoring actors.
 
     Attributes:
-        most: Actors at most; None starts as many as the cluster comes to hold.
-        cpus: CPUs of each, also its threads.
+        most: Maximum number of actors; None starts as many as the cluster has room for.
+        cpus: CPUs of each, and its number of threads.
         gpus: GPUs of each; 0 scores on CPUs.
         left_out: Ids of nodes on which an actor could not start.
     """
@@ -44,12 +44,12 @@ class ActorPool:
         return all(node.get(kind, 0.0) >= each for kind, each in self.resources.items())
 
     def without(self, node: str) -> ActorPool:
-        """Return a pool that also stays off the node with this id."""
+        """Return a pool that also avoids the node with this id."""
         return replace(self, left_out=(*self.left_out, node))
 
     @property
     def label_selector(self) -> dict[str, str] | None:
-        """Ray's label selector that keeps actors off the nodes that are left out."""
+        """Ray's label selector that excludes the nodes that are left out."""
         return {"ray.io/node-id": f"!in({','.join(self.left_out)})"} if self.left_out else None
 
     def __str__(self) -> str:
@@ -67,14 +67,14 @@ def plan_actors(
     nodes: Sequence[Resources],
     possible_gpus: float | None = None,
 ) -> ActorPool:
-    """Fill in what the user left open: an actor for each GPU, or else for all CPUs but one.
+    """Fill in the defaults: an actor for each GPU, or else for all CPUs but one.
 
     Args:
         number: ``--num-actors``.
         cpus: ``--cpus-per-actor``.
         gpus: ``--gpus-per-actor``.
-        nodes: Resources of each node that is there.
-        possible_gpus: GPUs that the cluster could come to have; None if it is not known.
+        nodes: Resources of each live node.
+        possible_gpus: GPUs that the cluster could have; None if unknown.
 
     Raises:
         InputError: If ``--gpus-per-actor`` is a fraction above one, which Ray does not take.
@@ -104,7 +104,7 @@ def plan_actors(
 
 
 def _fitting(have: float, each: float) -> int:
-    """Return how many actors with ``each`` GPUs fit: a fraction is of one GPU, never of two."""
+    """Return how many actors with ``each`` GPUs fit; a fraction never spans two GPUs."""
     if each > 1:
         return math.floor(have / each + _ROUNDING)
     return math.floor(have + _ROUNDING) * math.floor(1 / each + _ROUNDING)
@@ -117,8 +117,8 @@ def waiting_for(
 
     Args:
         pool: The pool.
-        nodes: Resources of each node that is there and may hold actors.
-        what: What an actor of the pool is called in the message.
+        nodes: Resources of each live node that may hold actors.
+        what: Name of an actor in the message.
     """
     if any(pool.fits(node) for node in nodes):
         return None

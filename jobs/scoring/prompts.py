@@ -19,7 +19,7 @@ __all__ = ["prompt_features"]
 
 
 def prompt_features(options: PromptOptions, towers: Towers) -> PromptFeatures:
-    """Return the features of the prompts that a command is to score by.
+    """Return the features of the prompts by the options of a command.
 
     Args:
         options: ``--pairs``, ``--prompts`` and ``--logit-scale``.

@@ -32,9 +32,9 @@ def read_rows(
     Args:
         table: The fields of :class:`iqa_core.tables.slices.RowGroupSlice`, one slice a row.
         folder: The manifest's folder.
-        keep: Columns of the manifest to carry along.
+        keep: Columns of the manifest to keep.
         image_id_type: Arrow type of ``image_id``.
-        batch_rows: Rows of a yielded table at most.
+        batch_rows: Maximum number of rows of a yielded table.
         schema: Types of the kept columns.
         skip_damaged: Yield rows whose data are damaged with the reason, instead of raising.
 

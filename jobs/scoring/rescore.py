@@ -47,7 +47,7 @@ def rescore(
 
     Args:
         config: The options.
-        extra: Further columns, computed from the finished rows.
+        extra: Extra columns, computed from the finished rows.
         open_sink: Opens the place of the rows; by default part files in a folder.
 
     Returns:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run_images"]
 
-#: Notes on a manifest's folders and links that are printed at most.
+#: Maximum number of notes on a manifest's folders and links that are printed.
 _NOTES = 5
 
 
@@ -62,7 +62,7 @@ def run_images(
         prompts_of: Returns the prompt features for the loaded towers; None only embeds.
         embeddings: Whether the output holds the image features.
         views: Degraded copies of each image whose features it holds, too.
-        extra: Further columns, computed from the finished rows.
+        extra: Extra columns, computed from the finished rows.
         open_sink: Opens the place of the rows; by default part files in a folder.
 
     Returns:
@@ -155,7 +155,7 @@ def _fetcher(config: ImageOptions, manifest: Manifest) -> Fetcher:
 
 
 def _precision(config: ImageOptions, pool: ActorPool, begun: Precision | None) -> Precision:
-    """Return the arithmetic: the given one, else that of the output's rows, else the device's default."""
+    """Return the precision: the given one, else that of the output's rows, else the device's default."""
     if config.precision != "auto":
         return config.precision
     # GPUs may have come or gone since the output's first run, and rows of two precisions don't mix.

@@ -70,10 +70,10 @@ class StageSettings:
         fetcher: Reads images by URI.
         preprocess: How the tower wants its images; None keeps each image's own size.
         decoder: Encoded bytes to pixels; raises :class:`iqa_core.errors.ImageError`.
-        precision: Arithmetic of the tower.
+        precision: Precision of the tower.
         batch_size: Images in one forward pass.
         width: Width of the image features.
-        prompts: What the features are scored by; None only embeds.
+        prompts: The features of the prompts; None only embeds.
         schema: The output's columns.
         views: Degraded copies of each image that are encoded beside it; they need ``preprocess``.
         decode_seconds: Time limit on decoding one image.

@@ -41,13 +41,13 @@ __all__ = ["TrainingRun", "advice", "conclude"]
 
 _VIEWED_ROWS = 512  # held-out rows whose copies are compared at the end
 
-#: By name of what is compared with: the agreement of the fixed and of the learned prompts.
+#: Reference -> agreement of the fixed and of the learned prompts with it.
 Agreements = dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingRun:
-    """One training, as far as it is the same before and after the workers ran.
+    """The parts of a training that do not change while the workers run.
 
     Attributes:
         config: The options.

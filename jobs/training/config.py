@@ -72,7 +72,10 @@ class Config:
         metavar="random|WORDS",
     )
     logit_scale: float | None = option(
-        None, help="factor on cosine differences (default: the model's own)", metavar="G", above=0
+        None,
+        help="factor applied to cosine differences (default: the model's own)",
+        metavar="G",
+        above=0,
     )
     optimizer: Literal["adamw", "sgd"] = option(
         "adamw", help="optimizer; linear warm-up, cosine decay"

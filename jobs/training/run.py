@@ -182,7 +182,7 @@ def _loss_options(options: tuple[str, ...]) -> dict[str, float]:
 
 
 def _scaling(config: Config, cluster: Cluster) -> ScalingConfig:
-    """Return how many workers of which resources.
+    """Return the number of workers and their resources.
 
     Raises:
         InputError: If a local Ray could never hold them.

@@ -1,7 +1,7 @@
-"""The run folder of `iqa train`: what is in it, which training it belongs to, what stays at the end.
+"""The run folder of `iqa train`: its files, the training that it belongs to, and what is kept.
 
-While training lasts it holds the rows (memory-mapped by the workers), checkpoints, and progress; for
-good it keeps ``metrics.parquet`` and TensorBoard's curves.
+During training it holds the rows (memory-mapped by the workers), checkpoints and progress; afterwards it
+keeps ``metrics.parquet`` and TensorBoard's curves.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ __all__ = [
     "write_metrics",
 ]
 
-#: The version of what a run folder holds while training lasts; others are not continued.
+#: The version of a run folder's format during training; others are not resumed.
 _FORMAT = 2
 
 RUN = "run.json"

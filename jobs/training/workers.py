@@ -1,6 +1,6 @@
-"""The workers of Ray Train: what each of them runs, their checkpoints, and what ends them.
+"""The workers of Ray Train: their training function, checkpoints and failures.
 
-Whatever is killed, a worker or the driver, at most the steps since the last checkpoint are lost.
+If a worker or the driver is killed, only the steps since the last checkpoint are lost.
 """
 
 from __future__ import annotations
@@ -131,14 +131,14 @@ def _read_checkpoint(checkpoint: Checkpoint) -> State:
 
 
 def _failure(error: Exception, max_failures: int, folder: Folder) -> InputError:
-    """Return one line: why training failed, and whether the same command can continue it."""
+    """Return one line: why training failed, and whether the same command can resume it."""
     failures = [*getattr(error, "worker_failures", {}).values()]
     cause = next(iter(failures), getattr(error, "controller_failure", None)) or error
     reason = str(as_input_error(cause)).partition("; what was finished is safe")[0]
     ended = f"training ended after {max_failures} restarts: {reason}"
     if loss(cause) is not None:
         return InputError(
-            f"{ended}; the same command continues from the last checkpoint in {folder.uri}"
+            f"{ended}; the same command resumes from the last checkpoint in {folder.uri}"
         )
     return InputError(
         f"{ended}; the last checkpoint, if there is one, is kept in {folder.uri}, but the same command may "
@@ -164,7 +164,9 @@ def train_worker(config: dict[str, Any]) -> None:
         def on_check(state: State) -> None:
             _report(state, first=first)
             if first:
-                record(state)  # only now: what people see is never ahead of the checkpoint
+                record(
+                    state
+                )  # only now: the progress that is shown is never ahead of the checkpoint
 
         train(
             job.learner.to(device),
@@ -177,7 +179,7 @@ def train_worker(config: dict[str, Any]) -> None:
 
 
 def _record_start(folder: Folder, step: int) -> None:
-    """Write down that the workers start, where they run, and from which step they continue."""
+    """Record that the workers start, where they run, and from which step they continue."""
     world = World.current()
     me = {"host": platform.node(), "process": os.getpid()}
     workers: list[Any] = [me]

@@ -186,7 +186,7 @@ def test_a_full_disk_ends_in_one_line_and_can_be_resumed(manifest, small_disk, t
     line = said.strip().splitlines()[-1]
     assert line.startswith(f"iqa score: --output {output} can't be written")
     assert "No space left on device" in line
-    assert line.endswith("fix this and run the same command again")
+    assert line.endswith("fix this, then the same command resumes")
     done = identities(output)
     assert 0 < len(done) == len(set(done)) < ROWS
     subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)

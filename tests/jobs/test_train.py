@@ -156,7 +156,7 @@ def test_the_same_command_continues_a_failed_training(folder, tmp_path, capsys):
     output = tmp_path / "prompts.safetensors"
     words = command(folder, output, *OPTIONS, "--max-failures", "0")
     assert train_and_kill(words, output.with_suffix(".run"), 10) == 1
-    assert "the same command continues from the last checkpoint" in capsys.readouterr().err
+    assert "the same command resumes from the last checkpoint" in capsys.readouterr().err
     assert not output.exists()
     assert main([*words, "--seed", "1"]) == 1
     assert "seed changed from 0 to 1 since the unfinished training in" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What `tiny` is told about images: axes of quality, and captions in many wordings.
+"""The captions of `tiny`: axes of quality, and captions in many wordings.
 
 An axis is a question with two ends, such as sharp and blurry. Each axis has a target in `[0, 1]`
 for every rendered image (1: the positive end), and wordings for both ends. Captions are composed
@@ -446,13 +446,13 @@ def draw_caption(rng: random.Random) -> Caption:
             else:
                 template = rng.choice(ADJECTIVE_TEMPLATES)
                 words["x"] = rng.choice(axis.adjectives(good))
-                spoiled = words["x"].startswith(("of ", "very", "not ", "in ", "out ", "full"))
+                has_modifier = words["x"].startswith(("of ", "very", "not ", "in ", "out ", "full"))
                 extra = rng.random()
-                if extra < 0.40 and not spoiled:
+                if extra < 0.40 and not has_modifier:
                     template = rng.choice(DOUBLE_TEMPLATES)
                     words["y"] = rng.choice(axis.phrases(good))
                     words["z"] = rng.choice(axis.absent(good))
-                elif extra < 0.48 and not spoiled:
+                elif extra < 0.48 and not has_modifier:
                     strength = rng.choice(tuple(STRENGTHS))
                     words["x"] = f"{strength} {words['x']}"
                     sign *= STRENGTHS[strength]

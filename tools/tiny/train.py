@@ -140,7 +140,7 @@ class Cache:
         self.chance /= self.chance.sum()
 
     def draw(self, rng: np.random.Generator, groups: int) -> NDArray[np.int64]:
-        """Draw training groups: half mixtures, half ladders of few kinds, to be told apart."""
+        """Draw training groups: half mixtures, half ladders of few kinds, to be distinguished."""
         half = groups // 2
         parts = [rng.choice(self.mixtures, groups - half)]
         few = max(1, half // 2)
@@ -513,7 +513,7 @@ def _trains(name: str, stage: str) -> bool:
 
 
 def _smooth(smooth: nn.Module, student: nn.Module, stage: str, keep: float) -> None:
-    """Move the smoothed copy towards the student: trained weights and batch statistics alike."""
+    """Move the smoothed copy towards the student: trained weights and batch statistics."""
     fresh = student.state_dict()
     with torch.no_grad():
         for name, old in smooth.state_dict().items():

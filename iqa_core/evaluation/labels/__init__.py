@@ -1,1 +1,1 @@
-"""Opinion files, and how their rows find the scored images."""
+"""Files of opinion scores, and how their rows are matched with the scored images."""

@@ -1,4 +1,4 @@
-"""Columns of tables that people made: found by name in spite of case and blanks; ids; conditions."""
+"""Columns of labels: found by name regardless of case and blanks; ids; conditions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
     "read_numbers",
 ]
 
-#: Names that columns of ids have, the likeliest first; separators and case don't matter.
+#: Names of columns of ids, the likeliest first; separators and case don't matter.
 ID_COLUMNS = (
     *(IMAGE_ID, URI, "path", "file", "filename", "image", "image_path", "url"),
     *("file_path", "image_url", "image_name", "image_file", "img", "img_name", "name", "id"),
@@ -37,14 +37,14 @@ _FALSE = frozenset({"false", "no", "f", "n", "0"})
 
 
 def find_column(names: Sequence[str], wanted: str) -> tuple[str, str]:
-    """Find a column by its name, or by the only one that is the same but for case and blanks.
+    """Find a column by its name, or the only column whose name differs just in case and blanks.
 
     Args:
-        names: Of the columns that there are.
-        wanted: What the user calls it.
+        names: The existing columns.
+        wanted: The name that the user gave.
 
     Returns:
-        Its name, empty if there is none, and a note if it is written otherwise.
+        Its name, empty if there is none, and a note if it differs from ``wanted``.
     """
     if wanted in names:
         return wanted, ""
@@ -60,9 +60,9 @@ def _fold(name: str) -> str:
 
 
 def find_id_columns(table: pa.Table) -> list[str]:
-    """Return the columns that may hold ids, the likeliest first; empty ones are none.
+    """Return the columns that may hold ids, the likeliest first; empty columns are left out.
 
-    ``id`` is only taken where there is no other: beside file names it numbers the rows.
+    ``id`` is only used if there is no other: beside file names it numbers the rows.
     """
     found = [find_column(table.column_names, name)[0] for name in ID_COLUMNS]
     columns = [
@@ -78,7 +78,7 @@ def find_id_columns(table: pa.Table) -> list[str]:
 def read_numbers(
     table: pa.Table, column: str, name: str, *, delimiter: str = ""
 ) -> tuple[np.ndarray, list[str]]:
-    """Return a column as (N,) float64, NaN where there is no finite number, and notes on how.
+    """Return a column as (N,) float64, NaN where there is no finite number, and notes on how it was read.
 
     Args:
         table: Of plain types.
@@ -87,7 +87,7 @@ def read_numbers(
         delimiter: Of the file, which hints at decimal commas.
 
     Raises:
-        InputError: If something in it is no number.
+        InputError: If a value is not a number.
     """
     kind = table[column].type
     what = f"column {column!r} of {name}"
@@ -109,7 +109,7 @@ def category_texts(column: pa.ChunkedArray, *, is_text: bool) -> pa.ChunkedArray
 
     Args:
         column: Of text, numbers or booleans.
-        is_text: Whether its file knows only text: then 3 and 3.0 are the same number, and true
+        is_text: Whether its file has only text: then 3 and 3.0 are the same number, and true
             and TRUE the same, if all values are such.
 
     Raises:
@@ -123,7 +123,7 @@ def category_texts(column: pa.ChunkedArray, *, is_text: bool) -> pa.ChunkedArray
 
 
 def fulfils(column: pa.ChunkedArray, value: str) -> np.ndarray:
-    """Return which rows of a column have a value that a user wrote.
+    """Return which rows of a column have the value that a user gave.
 
     Args:
         column: (N,) of text, numbers or booleans.

@@ -1,4 +1,4 @@
-"""Reads the two sides of an evaluation: outputs of ``iqa score``, and files of opinions."""
+"""Reads the two inputs of an evaluation: outputs of ``iqa score``, and files of opinion scores."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SIZE = "_place_size"
 _DELIMITED = (".csv", ".tsv", ".txt", ".tab")
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
 _WORKBOOKS = (".xlsx", ".xlsm")
-#: Other files that people have, and what to do with them.
+#: Other file formats, and what to do with them.
 _NOT_READ = {
     ".xls": "save it as .xlsx or as CSV UTF-8",
     ".xlsb": "save it as .xlsx or as CSV UTF-8",
@@ -76,8 +76,8 @@ class ScoreSet:
     Attributes:
         name: As the user gave it.
         table: Identity, ``image_id``, ``status``, ``score``, and the kept columns asked for.
-        files: Of the manifest: name and size, if the plan tells.
-        columns: All that may hold labels, read or not.
+        files: Name and size of the manifest's files, if the plan has them.
+        columns: All columns that may hold labels, read or not.
     """
 
     name: str
@@ -93,8 +93,8 @@ class LabelTable:
     Attributes:
         table: Its columns, of plain types: no dictionaries, views or large strings.
         notes: How the file was read, where that is not obvious.
-        is_text: Whether every column is text, because the file's format knows no types.
-        delimiter: What stands between the cells; empty where that is not known.
+        is_text: Whether every column is text, because the file's format has no types.
+        delimiter: The character between the cells; empty if unknown.
     """
 
     table: pa.Table
@@ -111,7 +111,7 @@ def read_scores(uri: str, columns: Sequence[str]) -> ScoreSet:
 
     Args:
         uri: Its folder.
-        columns: Kept columns to read besides, where they are there.
+        columns: Kept columns to read as well, where they exist.
 
     Raises:
         InputError: If it is none, or can't be read.
@@ -148,7 +148,7 @@ def read_scores(uri: str, columns: Sequence[str]) -> ScoreSet:
 
 
 def read_labels(uri: str) -> LabelTable:
-    """Read a file of opinions whole, but for columns of images.
+    """Read a file of opinion scores, except columns of images.
 
     Args:
         uri: Path or URI of a file of delimited text, an Excel workbook, a Parquet file, or a folder
@@ -203,14 +203,14 @@ def _read_workbook(uri: str) -> LabelTable:
 
 
 def _cell_text(cell: object) -> str:
-    """Return a cell as CSV has it; numbers with a decimal point and all their digits."""
+    """Return a cell as in CSV; numbers with a decimal point and all their digits."""
     if isinstance(cell, float):
         return "" if cell != cell else str(int(cell)) if cell.is_integer() else repr(cell)
     return str(cell)
 
 
 def _read_parquet(uri: str) -> pa.Table:
-    """Read a Parquet file or folder, with each row's place as a manifest's row has it."""
+    """Read a Parquet file or folder, with each row's file and row number as in a manifest."""
     folder = Folder.given(uri, "labels")
     if folder.fs.isfile(folder.root):
         parent, _, name = folder.root.rpartition("/")
@@ -303,7 +303,7 @@ def _plain_table(table: pa.Table) -> pa.Table:
         if _is_text(column.type):
             column = column.cast(pa.string())
         elif _is_bytes(column.type):
-            with suppress(pa.ArrowInvalid):  # what is no UTF-8 is no text
+            with suppress(pa.ArrowInvalid):  # not UTF-8, so not text
                 column = column.cast(pa.binary()).cast(pa.string())
         table = table.set_column(i, name, column)
     return table

@@ -1,8 +1,8 @@
-"""Matches the ids of scores and labels: exactly, then step by step in spite of how they are written.
+"""Matches the ids of scores and labels: exactly, then with normalisations, one step after the other.
 
 A step may ignore a part that one side lacks (the folder, the suffix, leading zeros) or a way of
 writing (Unicode's forms, the signs between folders, case). It never takes different folders or
-suffixes for the same, and is skipped whole where an id would fit two of the other side.
+suffixes for the same, and is not applied at all if an id would match two of the other side.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["IdMatch", "match_ids", "why_unmatched"]
 
-#: With this share of the smaller side matched, the ids are of one form: the others are not there.
+#: If this share of the smaller side is matched, both have the same form: the rest is missing.
 _ALMOST_ALL = 0.9
 _MOST_FOLDERS = 8
 _SUFFIX = rf"(?i)\.({'|'.join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))})$"
@@ -38,7 +38,7 @@ class IdMatch:
     Attributes:
         rows: (N,) int64: for each score the row of its label, -1 where there is none.
         steps: What was ignored -> matches that it brought, and one of them: score, label.
-        skipped: What would have been ambiguous, and an example of it.
+        skipped: Steps that would have been ambiguous, each with an example.
     """
 
     rows: np.ndarray
@@ -53,7 +53,7 @@ class IdMatch:
 
 @dataclass(frozen=True)
 class _Step:
-    """What a comparison of ids ignores, besides the way of writing."""
+    """The parts of ids that a step ignores, besides spelling."""
 
     name: str
     suffix: bool = False
@@ -94,7 +94,7 @@ def match_ids(scores: pa.Array, labels: pa.Array) -> IdMatch:
         if match.count == smaller:
             return match
         new = rewrite(sides[0]), rewrite(sides[1])
-        if any(not one.equals(other) for one, other in zip(new, sides, strict=True)) and (
+        if any(not after.equals(before) for after, before in zip(new, sides, strict=True)) and (
             _take(match, name, _equal(*new), scores, labels)
         ):
             sides = new
@@ -102,7 +102,7 @@ def match_ids(scores: pa.Array, labels: pa.Array) -> IdMatch:
         match.count >= _ALMOST_ALL * smaller
         or not _is_open(match, _pairs(*sides, _STEPS[-1])).any()
     ):
-        return match  # the last step ignores all that the others do
+        return match  # the last step ignores everything that the others ignore
     for step in _STEPS:
         if match.count >= _ALMOST_ALL * smaller:
             break
@@ -191,13 +191,15 @@ def why_unmatched(
 
 
 def _difference(first: str, second: str) -> str:
-    """Say in which parts two ids of the same base name differ."""
+    """Describe in which parts two ids of the same base name differ."""
     paths = [path.rpartition("/") for path in (first, second)]
     suffixes = [found[0] if (found := re.search(_SUFFIX, path[2])) else "" for path in paths]
     parts = {"folders": (paths[0][0], paths[1][0]), "suffixes": (suffixes[0], suffixes[1])}
     differ = [name for name, pair in parts.items() if all(pair) and pair[0] != pair[1]]
     if not differ:
-        return "they are alike, but which belongs to which is ambiguous: write them in the same way"
+        return (
+            "they are similar, but which belongs to which is ambiguous: write them in the same way"
+        )
     return (
         f"their {' and '.join(differ)} differ: if they are the same images, write the ids of the "
         f"labels without {' and '.join(differ)}"
@@ -229,7 +231,9 @@ def _decode(ids: pa.Array) -> pa.Array:
 def _unquote(text: str) -> str:
     try:
         return unquote(text, errors="strict")
-    except UnicodeDecodeError:  # with a sign in place of such bytes, different ids would be equal
+    except (
+        UnicodeDecodeError
+    ):  # with a replacement character for such bytes, different ids would be equal
         return text
 
 
@@ -277,7 +281,7 @@ def _equal(scores: pa.Array, labels: pa.Array) -> pd.DataFrame:
 
 
 def _pairs(scores: pa.Array, labels: pa.Array, step: _Step) -> pd.DataFrame:
-    """Return all pairs of ids that are equal but for what the step ignores on one of the sides."""
+    """Return all pairs of ids that are equal except for what the step ignores on one of the sides."""
     if step.case:
         scores, labels = _lower(scores), _lower(labels)
     pairs = []

@@ -1,4 +1,4 @@
-"""Scores and labels of the same images, joined row by row; every row left out is accounted for.
+"""Joins scores and labels of the same images; every row that is left out is counted by reason.
 
 A row's identity is its place in the manifest. Where the labels are columns of the very manifest
 that was scored, it joins them; elsewhere ``image_id`` or the file's name does, which then has to be
@@ -44,8 +44,8 @@ class Joined:
         clusters: (N,) text, or None.
         join: ``identity``, or the column of the scores that joined: ``image_id`` or ``uri``.
         rows: Score set -> its rows.
-        left_out: Score set -> reason -> rows left out; with N they sum to its rows.
-        unscored: Labelled images that no score set has a row of.
+        left_out: Score set -> reason -> rows left out; together with N they sum to its rows.
+        unscored: Number of labelled images without a row in any score set.
         notes: How files, columns and ids were read, where that is not obvious.
     """
 
@@ -60,7 +60,7 @@ class Joined:
     notes: tuple[str, ...] = ()
 
     def describe(self) -> list[str]:
-        """Return what became of the rows of each score set, a line each, and the notes."""
+        """Return a line for each score set on which rows were used and left out, and the notes."""
         lines = []
         for name, rows in self.rows.items():
             reasons = [f"{count:,} {reason}" for reason, count in self.left_out[name].items()]
@@ -91,14 +91,14 @@ def join_labels(
             there is none.
         join: ``identity``, ``image_id`` (or file names), or the first of the two that is possible.
         group_column: Column to group by, of the labels or else of the first score set.
-        cluster_column: Column of what belongs together, found likewise.
+        cluster_column: Column of the clusters for the bootstrap, found likewise.
         where: ``COLUMN=VALUE``: use only the images with this value, found likewise.
 
     Returns:
-        The images to use, and how many rows were left out why.
+        The images to use, and how many rows were left out for which reason.
 
     Raises:
-        InputError: If something is not there, not unique or not a number, or fewer than three
+        InputError: If something is missing, not unique or not a number, or fewer than three
             images remain.
     """
     kept, _, value = (where or "").partition("=")
@@ -149,7 +149,7 @@ def join_labels(
 
 @dataclass(frozen=True, eq=False)
 class _Source:
-    """Where labels are from: a name for messages, and the table."""
+    """The source of the labels: a name for messages, and the table."""
 
     name: str
     labels: LabelTable
@@ -176,7 +176,7 @@ def _read_labels(
 def _find_texts(
     option: str, column: str, source: _Source, run: ScoreSet, match: RowMatch
 ) -> tuple[pa.ChunkedArray, bool, list[str]]:
-    """Return a column for each row of the labels, from these or else from the first score set.
+    """Return a column for each row of the labels, from the labels or else from the first score set.
 
     Returns:
         The column, null where the score set has no such row; whether its file knows only text; and

@@ -1,6 +1,6 @@
 """Numbers in the texts that spreadsheets export: decimal commas, thousands separators, missing values.
 
-How one cell is to be read, the whole column decides: ``1,234`` is 1234 beside ``1,234.5`` and 1.234
+The whole column decides how a cell is read: ``1,234`` is 1234 beside ``1,234.5`` and 1.234
 beside ``0,75``. Alone it may be either, so such a column is refused rather than guessed.
 """
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 __all__ = ["ParsedNumbers", "is_missing", "parse_numbers"]
 
-#: What means "no value" in a column of numbers, in lower case; R, Excel, pandas and databases.
+#: Spellings of "no value" in a column of numbers, in lower case: R, Excel, pandas and databases.
 _MISSING = frozenset(word.casefold() for word in MISSING) | {
     *("", "--", "---", "\u2212", ".", "?", "n.a.", "n.a", "#na", "<na>", "none", "nil", "missing"),
     *("nan", "-nan", "1.#qnan", "-1.#ind", "inf", "+inf", "-inf", "infinity", "-infinity"),
     *("\\n", "(null)", "(blank)", "(none)", "nat"),
     *("#value!", "#ref!", "#div/0!", "#num!", "#name?", "#null!", "#n/a n/a"),
 }
-#: Blanks and signs that typesetters and spreadsheets use in place of ASCII's.
+#: Typographic spaces and signs, and their ASCII equivalents.
 _PLAIN = str.maketrans(
     {"\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u2007": " ", "\u2212": "-", "\u2019": "'"}
     | {chr(0xFF10 + digit): str(digit) for digit in range(10)}
@@ -56,7 +56,7 @@ class ParsedNumbers:
 
     Attributes:
         values: (N,) float64, NaN where there is none.
-        notes: How cells that are no plain numbers were read; nothing if all are.
+        notes: How cells that are no plain numbers were read; empty if all are.
     """
 
     values: np.ndarray
@@ -83,12 +83,12 @@ class _Cell:
 
     @property
     def is_ambiguous(self) -> bool:
-        """Whether it is a number in both ways, and not the same."""
+        """Whether it is a number in both ways, with different values."""
         return self.point is not None and self.comma is not None and self.point != self.comma
 
     @property
     def is_separated(self) -> bool:
-        """Whether something stands between its thousands, for sure."""
+        """Whether it certainly has a thousands separator."""
         return bool(
             re.search(r"\d([, .'])\d{2,3}(\1|[.,]).*|\d[ ']\d", self.text.translate(_PLAIN))
         )
@@ -106,7 +106,7 @@ def parse_numbers(
 
     Args:
         texts: (N,) strings, null where a cell is empty.
-        column: What to call it in messages.
+        column: Its name in messages.
         has_semicolons: Whether semicolons separate the columns, as spreadsheets write them where
             the comma is the decimal sign. A column that could be either is then read with decimal
             commas if each number has one: a wrong reading would be the same factor for all.

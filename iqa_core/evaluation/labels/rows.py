@@ -1,4 +1,4 @@
-"""Finds the row of labels that belongs to each row of scores: by place in the manifest, or by id."""
+"""Matches each row of scores with a row of labels: by place in the manifest, or by id."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class RowMatch:
 
     Attributes:
         rows: (N,) int64: the row of each score's label, -1 where there is none.
-        is_keyed: (N,) bool: which scores have what joins.
-        is_label_keyed: (M,) bool: which labels have it.
-        key: What joined: ``identity``, ``image_id`` or ``uri``.
-        label_column: The column of the labels that joined.
-        notes: How ids were matched that are not equal, or why so few were.
+        is_keyed: (N,) bool: which scores have a value of the key.
+        is_label_keyed: (M,) bool: which labels have one.
+        key: The key: ``identity``, ``image_id`` or ``uri``.
+        label_column: The column of the labels that was the key.
+        notes: How unequal ids were matched, or why few were.
     """
 
     rows: np.ndarray
@@ -56,13 +56,13 @@ def match_rows(
     """Match the rows of each score set with those of the labels, one to one.
 
     Args:
-        join: By place, by id, or by place where it is sure to mean the same images.
+        join: By place, by id, or by place if it certainly means the same images, else by id.
         runs: The score sets.
         table: The labels.
-        labels: Where these are from; None if they are columns of the first score set.
+        labels: Their file; None if they are columns of the first score set.
 
     Raises:
-        InputError: If it is impossible, or something that joins is there twice.
+        InputError: If it is impossible, or a key is not unique.
     """
     name = f"--labels {redact(labels)}" if labels else f"--scores {runs[0].name}"
     if _is_by_place(join, runs, table, labels):
@@ -74,7 +74,7 @@ def match_rows(
 
 
 def column_names(table: pa.Table) -> str:
-    """Return the names of a table's columns for a message, without those that are ours."""
+    """Return the names of a table's columns for a message, without internal ones."""
     return ", ".join(name for name in table.column_names if not name.startswith("_place"))
 
 
@@ -82,7 +82,7 @@ def column_names(table: pa.Table) -> str:
 
 
 def _is_by_place(join: Join, runs: Sequence[ScoreSet], table: pa.Table, labels: str | None) -> bool:
-    """Return whether the place joins: where it is sure to mean the same rows, or the user says so."""
+    """Return whether to join by place: if it certainly means the same rows, or the user says so."""
     names = table.column_names
     same_manifest = all(run.files and run.files == runs[0].files for run in runs)
     if labels is None:
@@ -132,7 +132,7 @@ def _places(table: pa.Table, name: str) -> pd.DataFrame:
     if twice.any():
         place = " row ".join(str(part) for part in keyed[twice].iloc[0])
         raise InputError(
-            f"{name} has {MANIFEST_FILE} {place!r} more than once: `iqa verify` tells more"
+            f"{name} has {MANIFEST_FILE} {place!r} more than once: `iqa verify` shows more"
         )
     return places
 
@@ -162,7 +162,7 @@ class _Ids:
         column: Its name.
         values: (K,) distinct texts, of the rows that have one.
         is_keyed: (N,) bool: these rows.
-        repeated: An id that is there twice, if one is; then the column can't join.
+        repeated: An id that is not unique, if there is one; then the column can't be the key.
     """
 
     column: str
@@ -199,10 +199,10 @@ class _Ids:
 
 
 def _match_ids(run: ScoreSet, table: pa.Table, name: str, join: Join) -> RowMatch:
-    """Match by the first columns of ids that bring at least half of the smaller side together.
+    """Match by the first columns of ids that match at least half of the smaller side.
 
     Raises:
-        InputError: If there are none, or an id of the first ones is there twice.
+        InputError: If there are none, or an id of the first ones is not unique.
     """
     run_name = f"--scores {run.name}"
     columns = find_id_columns(table)
@@ -261,7 +261,7 @@ def _refuse(name: str, table: pa.Table, join: Join) -> NoReturn:
 
 
 def _row_match(match: IdMatch, scores: _Ids, labels: _Ids, run: str, name: str) -> RowMatch:
-    """Return a match of ids as one of rows, with what is to be told about it."""
+    """Convert a match of ids to a match of rows, with the notes to print."""
     label_rows = np.flatnonzero(labels.is_keyed)
     rows = np.full(len(scores.is_keyed), -1, dtype=np.int64)
     rows[scores.is_keyed] = np.where(match.rows >= 0, label_rows[match.rows], -1)
@@ -287,7 +287,7 @@ def _row_match(match: IdMatch, scores: _Ids, labels: _Ids, run: str, name: str) 
 
 
 def _shown(score: str, label: str) -> str:
-    """Return a pair of ids for a message; escaped where they look the same."""
+    """Return a pair of ids for a message; escaped if they are displayed the same."""
     show = (
         ascii
         if unicodedata.normalize("NFC", score) == unicodedata.normalize("NFC", label)

@@ -1,1 +1,1 @@
-"""The kinds of distortion, by what they imitate; ``iqa_core.images.degrade`` has the table."""
+"""The distortions, grouped by what they imitate; ``iqa_core.images.degrade`` has the table."""

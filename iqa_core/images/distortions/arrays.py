@@ -1,4 +1,4 @@
-"""What the kinds of distortion share: scales, colours, convolution, codecs."""
+"""Functions shared by the distortions: scales, colours, convolution, codecs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def to_uint8(unit: NDArray[Any]) -> ImageArray:
 
 
 def pixel_scale(image: ImageArray) -> float:
-    """Return what a size in pixels is multiplied by, so that it looks alike at every image size."""
+    """Return the factor on sizes in pixels that makes them relative to the image's size."""
     return float(max(0.5, min(image.shape[:2]) / _REFERENCE_SIDE))
 
 

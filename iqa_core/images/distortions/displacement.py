@@ -71,7 +71,7 @@ def ghost(image: ImageArray, severity: float, rng: np.random.Generator) -> Image
 
 
 def chroma_shift(image: ImageArray, severity: float, rng: np.random.Generator) -> ImageArray:
-    """Pull red and blue apart by 1 to 14 pixels, as a bad lens or a bad print does."""
+    """Shift red and blue against each other by 1 to 14 pixels, as a bad lens or a bad print does."""
     reach = interpolate(1.0, 14.0, severity) * pixel_scale(image)
     angle = rng.uniform(0, 2 * np.pi)
     offset = (round(reach * np.sin(angle)), round(reach * np.cos(angle)))

@@ -1,4 +1,4 @@
-"""The rows that can be sorted and filtered in the page: their data, for the page's own script.
+"""The table that can be sorted and filtered in the page: its data, for the page's own script.
 
 The script (``page.js``) builds the table from this JSON, as text, never as markup.
 """
@@ -39,7 +39,7 @@ def browse(run: Run, other: Other | None, layout: Layout, cards: Mapping[int, Ca
     if not layout.table:
         return Markup("")
     columns = _columns(run, other, layout, cards)
-    own = set(layout.rows)  # their pictures are in the page already
+    own = set(layout.rows)  # the page has their pictures already
     document = {
         "columns": [{key: column[key] for key in column if key != "values"} for column in columns],
         "rows": list(zip(*(column["values"] for column in columns), strict=True)),
@@ -84,7 +84,7 @@ def _columns(
         _text_column("Status", [str(row["status"]) for row in rows]),
     ]
     if layout.spread is not None:
-        hint = "range of its ranks over the pairs: 0 all alike, 1 from worst to best"
+        hint = "range of its ranks over the pairs: 0 all equal, 1 from worst to best"
         columns.append(_scores("Dispute of the pairs", layout.spread[at], None, hint))
     if other is not None:
         dispute = other.dispute

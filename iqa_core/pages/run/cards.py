@@ -1,4 +1,4 @@
-"""Sections of images: best and worst, the contact sheet, and what two runs or the pairs dispute."""
+"""Sections of images: best and worst, the contact sheet, and disputed images."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _extreme_pair(run: Run, index: int, choose: Callable[..., str]) -> str:
 
 
 def _card(run: Run, index: int, card: Card, reason: str = "") -> dict[str, Any]:
-    """Return what the template shows of an image."""
+    """Return the values for the template of an image."""
     scores = _scores_by_pair(run, index)
     lines = [shorten(name_of(card.row))]
     lines += [f"{shorten(name, 80)}: {number(value)}" for name, value in scores.items()]

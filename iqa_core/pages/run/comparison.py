@@ -1,4 +1,4 @@
-"""The section of what changed against another run."""
+"""The section that compares the run with another one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MAX_STATUSES = 30
 
 
 def comparison(run: Run, other: Other | None, layout: Layout, cards: Mapping[int, Card]) -> Markup:
-    """Return what changed against another run; empty without one."""
+    """Return the section; empty without another run."""
     if other is None:
         return Markup("")
     here, there = run.score[np.isfinite(run.score)], other.dispute.all_scores

@@ -1,4 +1,4 @@
-"""Reading a run: its part files without their long columns, and what it noted in ``_run/``."""
+"""Reads a run: its part files without their long columns, and its files in ``_run/``."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _REQUIRED = required_by(Reader.REPORT)
 
 #: Rows above which statistics are made from a sample.
 DEFAULT_SAMPLE = 1_000_000
-_EXTREMES = 50  # best, worst, and failed rows of each kind that are never left to chance
+_EXTREMES = 50  # best, worst, and failed rows of each kind that are always in the sample
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ class Run:
         kept: Name -> (K,) pyarrow.ChunkedArray, of the kept columns that can be described.
         config: The run's options, empty if unknown.
         summary: The run's summary, empty if unknown.
-        manifest: What was scored, if known.
+        manifest: The manifest that was scored, if known.
         files: Name and size of the manifest's files; empty if unknown.
     """
 

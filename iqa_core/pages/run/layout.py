@@ -1,4 +1,4 @@
-"""Which rows a page shows: the best and the worst, a contact sheet, the disputed ones, the table."""
+"""Chooses the rows that a page shows: best and worst, a contact sheet, disputed images, the table."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Layout:
         worst: Rows with the lowest scores, the lowest first.
         best: Rows with the highest scores, the highest first.
         strips: The contact sheet.
-        disputes: What the runs, or the pairs, disagree about.
+        disputes: Images that the runs, or the pairs, disagree about.
         spread: (K,) range of the ranks over the pairs, 0 to 1; None with one pair.
         table: Rows of the table, by score, those without one last.
     """
@@ -72,8 +72,8 @@ def choose_images(score: np.ndarray, thumbnails: int) -> Layout:
 
     Args:
         score: (K,), NaN where there is none.
-        thumbnails: Most images in the contact sheet; a fifth of it, at most 12, are the best and
-            the worst each.
+        thumbnails: Maximum number of images in the contact sheet; a fifth of it, at most 12, are the best
+            and the worst each.
     """
     order = np.argsort(score, kind="stable")  # NaN last
     order = order[: int(np.isfinite(score).sum())]
@@ -94,14 +94,14 @@ def choose_images(score: np.ndarray, thumbnails: int) -> Layout:
 
 
 def choose_rows(run: Run, other: Other | None, thumbnails: int, rows: int) -> Layout:
-    """Choose all that the page shows of single rows.
+    """Choose the rows of all sections.
 
     Args:
         run: The run.
         other: The run to compare with.
         thumbnails: See :func:`choose_images`.
-        rows: Most rows in the table: failures of each kind (up to a fifth), what the sections show,
-            rows evenly spaced by rank.
+        rows: Maximum number of rows in the table: failures of each kind (up to a fifth), what the
+            sections show, rows evenly spaced by rank.
     """
     layout = choose_images(run.score, thumbnails)
     spread = None
@@ -166,7 +166,7 @@ def _table_rows(run: Run, layout: Layout, rows: int) -> list[int]:
 
 
 def _failed_rows(run: Run, most: int) -> list[int]:
-    """Return failed rows in turn from each kind, so that a frequent one hides no rare one."""
+    """Return failed rows in turn from each kind, so that a frequent kind hides no rare one."""
     failed = np.flatnonzero(~run.ok)
     kinds = run.status.take(failed).to_pylist()
     seen: Counter[str] = Counter()

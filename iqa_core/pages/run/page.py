@@ -1,6 +1,6 @@
 """A finished run as one self-contained HTML page: distributions, images, a table to sort and filter.
 
-URIs, errors and column values come from strangers: they reach the page as text only (through the
+URIs, errors and column values are untrusted: they reach the page as text only (through the
 templates of :mod:`iqa_core.pages.html`, and as JSON of which ``browse.js`` makes text).
 """
 
@@ -36,7 +36,7 @@ __all__ = ["DEFAULT_SAMPLE", "ReportFacts", "write_report"]
 
 @dataclass(frozen=True)
 class ReportFacts:
-    """What a written report holds.
+    """Counts of a written report.
 
     Attributes:
         output: Path or URI of the HTML file.
@@ -46,7 +46,7 @@ class ReportFacts:
         listed: Rows in the table.
         shown: Distinct images of scored rows in the sections and the table.
         missing: Those of them that have a placeholder, because no thumbnail could be made.
-        reason: Why there is none, of the first of them.
+        reason: The reason of the first of them.
         size: Size of the HTML file in bytes.
     """
 
@@ -86,9 +86,9 @@ def write_report(
         compare: Another run, such as an earlier one, to show the drift from and the images that the
             two disagree about. Rows are joined by their place where both runs are of one manifest,
             else by URI.
-        thumbnails: Most images in the contact sheet; the best and the worst images, and the most
-            disputed ones, are up to a fifth as many, each. 0 opens no image.
-        rows: Most rows in the table that can be sorted and filtered.
+        thumbnails: Maximum number of images in the contact sheet; the best and the worst images,
+            and the most disputed ones, are up to a fifth as many, each. 0 opens no image.
+        rows: Maximum number of rows in the table that can be sorted and filtered.
         sample: A run of more rows is described by this many of them, drawn at random.
         title: Heading of the page.
         schemes: See :class:`iqa_core.fetch.fetcher.Fetcher`.

@@ -42,7 +42,7 @@ def _pair_set(run: Run) -> str:
 
 
 def notices(run: Run) -> list[str]:
-    """Return what a reader has to know before anything else."""
+    """Return the notices at the top of the page."""
     notes = []
     if not run.summary:
         notes.append(

@@ -176,7 +176,7 @@ def _thumbnail(
         preprocess = Preprocess(size, (0.0,) * 3, (1.0,) * 3, resize_mode="squash")
     image = Image.fromarray(decode_image(data, preprocess).pixels)
     image.thumbnail((side, side))
-    for quality, limit in qualities:  # a page of noise must not be many times as large
+    for quality, limit in qualities:  # images of noise must not make the page many times larger
         buffer = BytesIO()
         image.save(buffer, "WEBP", quality=quality)
         if limit is None or buffer.tell() <= limit:

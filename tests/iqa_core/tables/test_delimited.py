@@ -52,7 +52,7 @@ class TestEncodings:
         windows = read(UMLAUTS.replace("Äpfel", "5€ „Äpfel").encode("windows-1252"))
         assert windows.table["datei"].to_pylist() == ["Grüße.jpg", "5€ „Äpfel.jpg"]
         assert windows.notes == [
-            "read as windows-1252, as it is no UTF-8: save it as UTF-8 if names look wrong"
+            "read as windows-1252, as it is not UTF-8: save it as UTF-8 if names are wrong"
         ]
         mac = read(UMLAUTS.replace("\r\n", "\r").encode("mac_roman"))
         assert mac.table.to_pydict() == READ

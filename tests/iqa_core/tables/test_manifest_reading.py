@@ -323,7 +323,7 @@ class TestChanges:
     def test_a_file_that_went_away(self, opened, tmp_path):
         (tmp_path / "m.parquet").unlink()
         text = (
-            r"m\.parquet went away while it was read: put it back and run the same command again$"
+            r"m\.parquet was removed while it was read: restore it, then the same command resumes$"
         )
         with pytest.raises(InputError, match=text):
             self.read(opened)
@@ -332,13 +332,13 @@ class TestChanges:
     def test_a_file_that_was_replaced(self, uris, opened, tmp_path):
         time.sleep(0.01)
         pq.write_table(pa.table({"uri": list(uris)}), tmp_path / "m.parquet")
-        with pytest.raises(InputError, match=r"m\.parquet was replaced while it was read: put"):
+        with pytest.raises(InputError, match=r"m\.parquet was replaced while it was read: restore"):
             self.read(opened)
 
     def test_a_file_that_was_replaced_by_something_else(self, opened, tmp_path):
         time.sleep(0.01)
         (tmp_path / "m.parquet").write_text("no Parquet")
-        with pytest.raises(InputError, match=r"m\.parquet was replaced while it was read: put"):
+        with pytest.raises(InputError, match=r"m\.parquet was replaced while it was read: restore"):
             self.read(opened)
 
     def test_a_file_that_is_replaced_meanwhile(self, opened, tmp_path):
@@ -347,7 +347,7 @@ class TestChanges:
         next(tables)
         time.sleep(0.01)
         pq.write_table(pa.table({"uri": list("uvwxyz")}), tmp_path / "m.parquet")
-        with pytest.raises(InputError, match=r"m\.parquet was replaced while it was read: put"):
+        with pytest.raises(InputError, match=r"m\.parquet was replaced while it was read: restore"):
             list(tables)
 
     def test_a_copy_with_another_time_is_the_same_file(self, opened, tmp_path):

@@ -84,5 +84,5 @@ def test_damage_and_replacement_are_told_apart(store, tmp_path):
     ):
         uris(manifest, units)
     fs.rm_file(f"{BUCKET}/m/a.parquet")
-    with pytest.raises(InputError, match=r"s3://bucket/m/a\.parquet went away while it was read"):
+    with pytest.raises(InputError, match=r"s3://bucket/m/a\.parquet was removed while it was read"):
         uris(manifest, units)

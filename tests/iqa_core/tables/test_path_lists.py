@@ -196,7 +196,7 @@ class TestColumns:
         (folder / "list.csv").write_bytes(data)
         _, report = find_images([str(folder / "list.csv")])
         assert [note.partition(": ")[2] for note in report.notes] == [
-            "read as windows-1252, as it is no UTF-8: save it as UTF-8 if names look wrong",
+            "read as windows-1252, as it is not UTF-8: save it as UTF-8 if names are wrong",
             "columns separated by semicolons",
             "1 empty row left out",
         ]

@@ -418,7 +418,7 @@ def test_errors_of_the_scores(tmp_path, manifest):
     )
     run = write_run(tmp_path / "run", scores=[0.1, 0.2], rows=[4, 4], manifest=manifest)
     fails(
-        "has manifest_file 'm.parquet row 4' more than once: `iqa verify` tells more",
+        "has manifest_file 'm.parquet row 4' more than once: `iqa verify` shows more",
         [run],
         str(manifest),
     )
