@@ -30,6 +30,7 @@ from iqa_core.prompts.learner import PromptLearner
 from iqa_core.losses.table import make_loss
 from iqa_core.prompts.pairs import NAMED_PAIRS, PromptPair
 from iqa_core.clip.load import load_towers
+from iqa_core.scoring.margins import pair_margins
 from iqa_core.training.world import World, list_loss, sum_gradients
 
 folder, rank = sys.argv[1], int(sys.argv[2])
