@@ -19,10 +19,12 @@ from PIL import Image
 from iqa_core.errors import ImageError
 from iqa_core.images.decode import decode_image
 from iqa_core.preprocess import Preprocess
+from tests.memory import peak_megabytes
 
 ROOT = Path(__file__).parents[3]
 PREPROCESS = Preprocess((224, 224), (0.5,) * 3, (0.5,) * 3)
 MUTANTS = 2400
+MODULE = "tests.iqa_core.images.test_hostile"
 FORMATS = {
     "JPEG": {"quality": 80},
     "PNG": {},
@@ -75,12 +77,6 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
     return bytes(mutant)
 
 
-def peak_megabytes() -> float:
-    """Return this process's peak memory; `ru_maxrss` would begin with that of the parent."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-
-
 def decode_mutants() -> dict[str, object]:
     """Decode them all in this process; return the counts, the slowest, and the memory."""
     rng = random.Random(1)
@@ -105,7 +101,7 @@ def decode_mutants() -> dict[str, object]:
 def test_mutants_neither_crash_nor_hang_nor_fill_the_memory():
     # In a process of its own, which a crash of a decoder would end.
     done = subprocess.run(
-        [sys.executable, __file__], cwd=ROOT, capture_output=True, text=True, timeout=240
+        [sys.executable, "-m", MODULE], cwd=ROOT, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -264,7 +260,7 @@ def decode_bomb(name: str) -> dict[str, object]:
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_cost_little(name):
     done = subprocess.run(
-        [sys.executable, __file__, name], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", MODULE, name], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
