@@ -72,7 +72,7 @@ class TestToken:
 @pytest.mark.ray
 @pytest.mark.slow
 def test_scoring_without_a_home_and_with_a_long_temporary_folder(tmp_path):
-    long = "{tmp}/scratch/slurm_jobdir/1234567/node_0042/of/the/job"
+    long = "{tmp}/scratch_of_the_batch_system/slurm_jobdir/1234567/node_0042/tmp.t0016"
     finished = score_in(tmp_path, {"HOME": "/proc/nobody", "TMPDIR": long})
     assert finished.returncode == 0, finished.stderr
     assert "2 rows out: none missing" in finished.stdout

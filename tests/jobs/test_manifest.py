@@ -10,6 +10,7 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
+from iqa_core.fetch.fetcher import Fetcher
 from iqa_core.tables.listing import METADATA_KEY
 from iqa_core.tables.manifest import open_manifest
 from jobs.cli import main
@@ -128,6 +129,32 @@ def test_what_was_left_out_is_said_last_and_kept_in_the_manifest(tmp_path, capsy
     assert found["corrected"] == {"blanks": {"count": 1, "example": "' a.jpg'"}}
     assert found["notes"] == lines[1:3]
     assert open_manifest(str(output)).rows == 2
+
+
+def test_a_list_that_excel_saved_on_windows(tmp_path, capsys):
+    (tmp_path / "list.csv").write_bytes("path,mos\r\ncafé.jpg,3\r\n".encode("cp1252"))
+    (tmp_path / "café.jpg").touch()
+    output = tmp_path / "m.parquet"
+    status, out, err = manifest(capsys, output, tmp_path / "list.csv")
+    assert (status, err) == (0, "")
+    assert "read as windows-1252" in out
+    assert pq.read_table(output).to_pydict() == {"uri": ["café.jpg"], "mos": [3]}
+
+
+def test_a_file_name_in_latin_1(tmp_path, capsys):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "good.jpg").write_bytes(b"good")
+    with open(os.fsencode(photos) + b"/caf\xe9.jpg", "wb") as file:
+        file.write(b"odd")
+    output = tmp_path / "m.parquet"
+    status, out, err = manifest(capsys, output, photos)
+    assert (status, err) == (0, "")
+    assert "2 images; columns uri, image_id" in out
+    rows = pq.read_table(output).to_pylist()
+    fetcher = Fetcher(str(tmp_path))
+    found = {row["image_id"]: fetcher.fetch(row["uri"]) for row in rows}
+    assert found == {r"caf\xe9.jpg": b"odd", "good.jpg": b"good"}
 
 
 def test_the_summary_of_a_release(tid, capsys):

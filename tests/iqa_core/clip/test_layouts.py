@@ -72,7 +72,8 @@ def prefixed(prefix, state):
 @pytest.mark.parametrize(
     "prefix",
     ["net.", "backbone.module.", "_orig_mod.module.", "student.encoder.", "model.clip_model.0.",
-     "visual.", "text.", "transformer."],
+     "visual.", "text.", "transformer.",
+     "module.", "_orig_mod.", "module._orig_mod.", "model.", "clip."],
 )  # fmt: skip
 def test_any_prefix_in_any_container_is_found(prefix, state, digest, load):
     within = prefixed(prefix, state)
@@ -81,6 +82,7 @@ def test_any_prefix_in_any_container_is_found(prefix, state, digest, load):
         within,
         head | within,
         {"step": 10, "ema_state_dict": within, "hyper_parameters": {"lr": 0.1}},
+        {"epoch": 3, "state_dict": within, "pytorch-lightning_version": "2.4.0"},
         {"params": {"backbone": within | head}},
     ):
         assert load(content).digest == digest

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from iqa_core.clip.load import load_towers
 from iqa_core.errors import InputError
+from iqa_core.scoring.scorer import Scorer
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,18 @@ def test_weights_that_are_not_finite_are_refused(form, key, value, words, random
     floats = sum(one.is_floating_point() for one in state.values())
     assert f"hold {words} in 2 of {floats} tensors, {first} the first" in message
     assert "use an earlier checkpoint" in message
+
+
+@pytest.mark.parametrize("key", ["ln_final.weight", "token_embedding.weight", "logit_scale"])
+def test_a_tensor_that_is_all_not_a_number_is_refused(key, random_clips, tmp_path):
+    """As a diverged training leaves them: in the text tower alone, or in the scale."""
+    state = dict(random_clips["small-vit"].state_dict())
+    save_file(state | {key: state[key] * torch.nan}, tmp_path / "w.safetensors")
+    with pytest.raises(InputError) as caught:
+        Scorer(f"small-vit@{tmp_path / 'w.safetensors'}")
+    message = str(caught.value)
+    assert "hold not-a-number in 1 of" in message
+    assert f"{key} the first" in message
 
 
 def test_float64_weights_beyond_float32_are_refused(random_clips, tmp_path):

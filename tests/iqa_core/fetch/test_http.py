@@ -37,6 +37,14 @@ SIGNED = [
     "/%E2%82%AC/%e2%82%ac.jpg?lower=%2f&upper=%2F",
     "/double//slashes/./dots/../a.jpg?u=https://host.example/a?b",
     "/percent%25%3F%23.jpg?q=%26%3D%3F%23",
+    # One escape each, so that a failure shows which is changed.
+    "/plain.jpg?e=1",
+    "/a.jpg?response-content-type=image%2Fjpeg",
+    "/a.jpg?date=2024-01-01T10%3A00%3A00Z",
+    "/a.jpg?by=me%40example.org",
+    "/photo%20%281%29.jpg?e=1",
+    "/it%27s.jpg?e=1",
+    "/a.jpg?credential=AB%2F2024%2Fauto",
 ]
 
 

@@ -228,6 +228,7 @@ def raw_profile(orientation: int) -> bytes:
 
 
 LARGE = b"device" * 500_000
+NODES = b"node " * 420_000  # 2.1 MB, as of an image tool's workflow
 METADATA = {
     "text": chunk(b"tEXt", b"parameters\0" + LARGE),
     "text of 80 MB in all": chunk(b"tEXt", b"a\0" + LARGE) * 27,
@@ -248,6 +249,12 @@ METADATA = {
     "EXIF": chunk(b"eXIf", b"MM\0*" + b"\xff" * 70_000),
     "ImageMagick's EXIF": chunk(b"tEXt", b"Raw profile type exif\0no hexadecimal\n\n\nzz"),
     "key without an end": chunk(b"tEXt", b"k" * 200),
+    "compressed workflow": chunk(b"zTXt", b"workflow\0\0" + zlib.compress(NODES)),
+    "international workflow": chunk(b"iTXt", b"workflow\0\1\0\0\0" + zlib.compress(NODES)),
+    "profile of 2 MB": chunk(b"iCCP", b"device\0\0" + zlib.compress(NODES)),
+    "70 keys of 1 MiB each": b"".join(
+        chunk(b"tEXt", b"k%d\0" % number + b"y" * 2**20) for number in range(70)
+    ),
 }
 
 

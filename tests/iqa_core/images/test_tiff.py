@@ -189,6 +189,22 @@ class TestRaw:
         for word in ("16 x 12", "64 x 48", "thumbnail", "develop to JPEG or TIFF first"):
             assert word in error.message
 
+    @pytest.mark.parametrize("place", ["SubIFDs", "the second directory"])
+    def test_a_camera_sized_image_behind_its_thumbnail(self, place):
+        full = Page(1600, 1200, reduced=0)
+        if place == "SubIFDs":
+            data = tiff(Page(160, 120, reduced=1, parts=(full,)))
+            # The offset of the part as a plain number, as most cameras write it.
+            as_ifd, as_long = (struct.pack("<HHI", 330, kind, 1) for kind in (13, 4))
+            assert data.count(as_ifd) == 1
+            data = data.replace(as_ifd, as_long)
+        else:
+            data = tiff(Page(160, 120, reduced=1), full)
+        error = failure(data)
+        assert error.status == "unsupported"
+        assert "160 x 120" in error.message
+        assert "1600 x 1200" in error.message
+
     @pytest.mark.parametrize(
         "pages",
         [

@@ -135,6 +135,16 @@ def test_a_file_of_windows_is_read(tmp_path, mark, encoding):
     assert load_pairs(path) == (expected,)
 
 
+def test_a_byte_order_mark_right_before_the_first_table(tmp_path):
+    """Plain ASCII otherwise, as Notepad and PowerShell save it."""
+    pair = PromptPair("food", "an appetizing photo", "an unappetizing photo")
+    lines = ["[[pair]]", f'name = "{pair.name}"', f'positive = "{pair.positive}"',
+             f'negative = "{pair.negative}"', ""]  # fmt: skip
+    path = tmp_path / "pairs.toml"
+    path.write_bytes(codecs.BOM_UTF8 + "\r\n".join(lines).encode())
+    assert load_pairs(path) == (pair,)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

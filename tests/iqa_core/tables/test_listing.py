@@ -104,6 +104,17 @@ class TestSystemFiles:
         assert listed(tmp_path) == expected
         assert listed(f"{tmp_path}/**") == expected
 
+    def test_a_folder_copied_from_a_mac_and_a_nas(self, tmp_path):
+        names = ["a.jpg", "._a.jpg", "__MACOSX/._a.jpg", ".thumbnails/a.jpg"]
+        write(tmp_path / "photos", *names, "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg")
+        assert listed(tmp_path / "photos") == (["a.jpg"], {Reason.HIDDEN: 4})
+        with tarfile.open(tmp_path / "s.tar", "w") as shard:
+            for name in names[:2]:
+                member = tarfile.TarInfo(name)
+                member.size = 1
+                shard.addfile(member, io.BytesIO(b"x"))
+        assert listed(tmp_path / "s.tar") == (["s.tar/a.jpg"], {Reason.HIDDEN: 1})
+
     def test_on_a_remote_store_and_in_shards(self, tmp_path):
         fs = fsspec.filesystem("memory")
         for name in self.NAMES:
@@ -159,6 +170,7 @@ class TestLinks:
         assert listed(tmp_path / "photos") == (expected, {})
         assert listed(f"{tmp_path}/photos/**/*.jpg")[0] == expected
         assert listed(f"{tmp_path}/photos/more/*/next/*.jpg")[0] == ["d.jpg"]
+        assert listed(f"{tmp_path}/photos/*/*.jpg")[0] == ["b.jpg"]
 
     def test_links_that_lead_back_are_told(self, tmp_path):
         write(tmp_path, "photos/a.jpg", "photos/x/b.jpg", "other/c.jpg")
@@ -169,6 +181,8 @@ class TestLinks:
         assert ids == ["a.jpg", "above/other/c.jpg", "x/b.jpg"]
         # above/photos, x/up; a link to itself is no folder
         assert counts == {Reason.LISTED_ALREADY: 2, Reason.BROKEN_LINK: 1}
+        (tmp_path / "photos/self").symlink_to(tmp_path / "photos")
+        assert listed(tmp_path / "photos") == (ids, counts | {Reason.LISTED_ALREADY: 3})
 
     def test_a_folder_is_listed_once_under_its_own_name(self, tmp_path):
         write(tmp_path, "2024-05/a.jpg", "2024-06/b.jpg", "elsewhere/c.jpg")

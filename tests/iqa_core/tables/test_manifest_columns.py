@@ -89,6 +89,19 @@ class TestText:
         uri = write(tmp_path / "m", {"uri": ["1", "2", "3", "4"], "image_id": ids})
         assert read(uri).column("image_id").to_pylist() == ["x1", "ü", "\\xfe\x01", None]
 
+    @pytest.mark.parametrize("keep", [[], ["kind"]])
+    def test_views_beside_a_plain_uri(self, keep, tmp_path):
+        view = pa.array(["1", "2"], pa.string_view())
+        uri = write(tmp_path / "m", {"uri": ["a.jpg", "b.jpg"], (keep or ["image_id"])[0]: view})
+        column = read(uri, keep).column((keep or ["image_id"])[0])
+        assert (column.type, column.to_pylist()) == (pa.string(), ["1", "2"])
+
+    def test_uris_and_ids_that_are_both_unmarked(self, tmp_path):
+        table = {"uri": [b"a.jpg", "é.jpg".encode()], "image_id": [b"1", b"2"]}
+        rows = read(write(tmp_path / "m", table))
+        assert rows.column("uri").to_pylist() == ["a.jpg", "é.jpg"]
+        assert rows.column("image_id").to_pylist() == ["1", "2"]
+
     def test_an_image_id_of_a_fixed_size_is_no_text(self, tmp_path):
         ids = pa.array([bytes(range(16))], pa.binary(16))
         uri = write(tmp_path / "m", {"uri": ["1"], "image_id": ids})
@@ -216,6 +229,8 @@ UNIFIED = [
     (["a"], pa.string(), ["b"], pa.string_view(), pa.string()),
     (["a"], pa.string(), [b"b"], pa.binary(), pa.string()),
     ([None], pa.null(), ["b"], pa.string_view(), pa.string()),
+    ([None], pa.null(), ["cat"], pa.string(), pa.string()),
+    ([1], pa.int64(), [1.5], pa.float64(), pa.float64()),
     ([None], pa.null(), [1.5], pa.float32(), pa.float32()),
     (["a"], pa.dictionary(pa.int8(), pa.string()), ["b"], pa.string(), pa.string()),
     ([DAY], pa.date32(), [datetime.datetime(2024, 1, 1)], pa.timestamp("us"), pa.timestamp("us")),
@@ -289,6 +304,28 @@ class TestSeveralFiles:
         uri = write(tmp_path / "m", *(tables[::-1] if swapped else tables))
         rows = read(uri).sort_by("uri").to_pylist()
         assert [row["image_id"] for row in rows] == [7, None]
+
+    @pytest.mark.parametrize("swapped", [False, True])
+    @pytest.mark.parametrize(
+        ("ids", "kind"), [([None], pa.null()), (["y"], pa.large_string())], ids=["null", "large"]
+    )
+    def test_image_ids_of_types_that_go_together(self, ids, kind, swapped, tmp_path):
+        tables = [
+            {"uri": ["a"], "image_id": ["x"], "label": ["cat"], "mos": [1.5]},
+            {"uri": ["b"], "image_id": pa.array(ids, kind)},
+        ]
+        uri = write(tmp_path / "m", *(tables[::-1] if swapped else tables))
+        rows = read(uri).sort_by("uri").to_pylist()
+        assert [row["image_id"] for row in rows] == ["x", *ids]
+
+    def test_a_file_of_uris_and_a_file_of_images_whose_uri_has_no_type(self, tmp_path):
+        uri = write(
+            tmp_path / "m",
+            {"uri": ["a"], "image_id": ["x"], "label": ["cat"], "mos": [1.5]},
+            {"uri": pa.nulls(1), "image": [b"x"], "image_id": ["y"]},
+        )
+        rows = read(uri).to_pylist()
+        assert [(row["uri"], row["_data"]) for row in rows] == [("a", None), (None, b"x")]
 
     def test_numbers_with_gaps_as_pandas_writes_them(self, tmp_path):
         first = pd.DataFrame({"uri": ["1", "2"], "image_id": [7, None]})

@@ -111,6 +111,25 @@ def test_a_footer_is_read_once_however_many_row_groups_there_are(tmp_path, monke
     assert CountingFileSystem.read < 1.2 * path.stat().st_size
 
 
+def test_2000_groups_of_a_single_row_are_one_unit_and_one_footer(tmp_path, monkeypatch):
+    path = tmp_path / "m.parquet"
+    columns = {
+        "uri": [f"images/{n:07}.jpg" for n in range(2000)],
+        "image_id": [str(n) for n in range(2000)],
+        **{name: [1.0] * 2000 for name in "abcd"},
+    }
+    pq.write_table(pa.table(columns), path, row_group_size=1)
+    manifest = open_manifest(str(path))
+    (unit,) = plan_slices(manifest, RowSet())
+    folder = replace(manifest.folder, fs=CountingFileSystem(skip_instance_cache=True))
+    monkeypatch.setattr(CountingFileSystem, "opened", 0)
+    table = pa.concat_tables(read_slice(folder, unit, (), manifest.image_id_type, 128))
+    assert table.select(["uri", "image_id"]).to_pydict() == {
+        name: columns[name] for name in ("uri", "image_id")
+    }
+    assert CountingFileSystem.opened == 1
+
+
 def test_rows_that_are_done_are_left_out_of_groups_of_all_kinds(tmp_path):
     path = tmp_path / "m.parquet"
     view = pa.array([str(n) for n in range(1000)], pa.string_view())
@@ -127,6 +146,27 @@ def test_rows_that_are_done_are_left_out_of_groups_of_all_kinds(tmp_path):
     assert table.column("manifest_row").to_pylist() == left
     assert table.column("uri").to_pylist() == [str(n) for n in left]
     assert table.column("image_id").to_pylist() == [str(n) for n in left]
+
+
+def megabytes_to_read(path, batch_rows):
+    """Return by how much the peak memory of a new process grows when it reads a manifest."""
+    code = """
+import sys
+from iqa_core.tables.manifest import open_manifest
+from iqa_core.tables.manifest_reading import read_slice
+from iqa_core.tables.slices import plan_slices
+from iqa_core.tables.rows import RowSet
+from tests.memory import peak_megabytes
+manifest = open_manifest(sys.argv[1])
+before = peak_megabytes()
+for unit in plan_slices(manifest, RowSet()):
+    for table in read_slice(manifest.folder, unit, (), manifest.image_id_type, int(sys.argv[2])):
+        pass
+print(peak_megabytes() - before)
+"""
+    command = [sys.executable, "-c", code, path, str(batch_rows)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return float(run.stdout)
 
 
 class TestBytes:
@@ -158,20 +198,6 @@ class TestBytes:
 
     @pytest.mark.slow
     def test_memory_does_not_grow_with_the_row_group(self, tmp_path):
-        code = """
-import sys
-from iqa_core.tables.manifest import open_manifest
-from iqa_core.tables.manifest_reading import read_slice
-from iqa_core.tables.slices import plan_slices
-from iqa_core.tables.rows import RowSet
-from tests.memory import peak_megabytes
-manifest = open_manifest(sys.argv[1])
-before = peak_megabytes()
-for unit in plan_slices(manifest, RowSet()):
-    for table in read_slice(manifest.folder, unit, (), manifest.image_id_type, 256):
-        pass
-print(peak_megabytes() - before)
-"""
         grown = []
         for rows in (100, 400):
             images = pa.array([{"bytes": os.urandom(2_000_000), "path": None}] * rows)
@@ -179,39 +205,51 @@ print(peak_megabytes() - before)
             pq.write_table(pa.table({"image": images}), path, row_group_size=rows,
                            use_dictionary=False, write_batch_size=1)  # fmt: skip
             del images
-            run = subprocess.run(
-                [sys.executable, "-c", code, path],
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            grown.append(float(run.stdout))
+            grown.append(megabytes_to_read(path, batch_rows=256))
         assert max(grown) < 400  # MB; the data of the second have 800
 
     @pytest.mark.slow
-    def test_more_than_2_gib_in_neighbouring_rows_of_a_group_of_small_ones(self, tmp_path):
-        import psutil
-
-        if psutil.virtual_memory().available < 10 * 2**30:
-            pytest.skip("needs 10 GB of memory")
-        kind = pa.struct([("bytes", pa.large_binary()), ("path", pa.string())])
-        sizes = [10] * 5000 + [1_100_000_000] * 2 + [10] * 3
+    def test_memory_stays_below_one_batch_of_rows(self, tmp_path):
+        """A batch of the command line's default size is the whole file, 512 MB uncompressed."""
         path = tmp_path / "m.parquet"
-        schema = pa.schema([("image", kind)])
-        images = pa.array([{"bytes": bytes(size), "path": None} for size in sizes], kind)
-        # Without the Arrow schema, as others write: the bytes are read as 32-bit `binary`.
-        with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=False,
-                              write_batch_size=1, store_schema=False) as writer:  # fmt: skip
-            writer.write_table(pa.table({"image": images}, schema))
+        images = pa.array([os.urandom(4_000_000)] * 128, pa.large_binary())
+        pq.write_table(pa.table({"image": images}), path, row_group_size=128, compression="none",
+                       use_dictionary=False, write_batch_size=4, store_schema=False)  # fmt: skip
         del images
-        assert pq.ParquetFile(path).num_row_groups == 1
-        found = [
-            len(data.as_buffer())
-            for table in tables_of(open_manifest(str(path)), batch_rows=128)
-            for data in table.column("_data")
-        ]
-        assert found == sizes
+        assert megabytes_to_read(path, batch_rows=128) < 400
+
+    @pytest.mark.slow
+    def test_more_than_2_gib_in_neighbouring_rows_of_a_group_of_small_ones(self, tmp_path):
+        sizes = [10] * 5000 + [1_100_000_000] * 2 + [10] * 3
+        assert sizes_read(tmp_path / "m.parquet", sizes, write_batch_size=1) == sizes
+
+    @pytest.mark.slow
+    def test_more_than_2_gib_in_a_batch_of_large_images(self, tmp_path):
+        """Each of 17.5 MB: 128 rows, a batch, are beyond what 32-bit offsets count."""
+        sizes = [17_500_000] * 130
+        assert sizes_read(tmp_path / "m.parquet", sizes, write_batch_size=8) == sizes
+
+
+def sizes_read(path, sizes, write_batch_size):
+    """Write structs of images of these sizes in one row group; return the sizes read again."""
+    import psutil
+
+    if psutil.virtual_memory().available < 10 * 2**30:
+        pytest.skip("needs 10 GB of memory")
+    contents = {size: bytes(size) for size in set(sizes)}
+    data = pa.array([contents[size] for size in sizes], pa.large_binary())
+    paths = pa.array([f"{number}.png" for number in range(len(sizes))])
+    images = pa.StructArray.from_arrays([data, paths], names=["bytes", "path"])
+    # Without the Arrow schema, as others write: the bytes are read as 32-bit `binary`.
+    pq.write_table(pa.table({"image": images}), path, compression="zstd", use_dictionary=False,
+                   write_batch_size=write_batch_size, store_schema=False)  # fmt: skip
+    del contents, data, images
+    assert pq.ParquetFile(path).num_row_groups == 1
+    return [
+        len(data.as_buffer())
+        for table in tables_of(open_manifest(str(path)), batch_rows=128)
+        for data in table.column("_data")
+    ]
 
 
 def damage(path, group, column, *, start=-40, stop=-4):
@@ -288,6 +326,29 @@ class TestDamage:
         assert lost[-1] == 59
         assert 1 <= len(lost) <= 16
         assert all(row["_data"] for row in rows if not row["_read_error"])
+
+    def test_a_page_without_a_checksum_beside_a_sound_file(self, tmp_path):
+        """Writers leave checksums out by default: the reader itself must notice it."""
+        (tmp_path / "m").mkdir()
+        pq.write_table(pa.table({"uri": [f"{n}.jpg" for n in range(6)]}), tmp_path / "m/a.parquet")
+        path = tmp_path / "m/broken.parquet"
+        uris = [f"photos/{n}-{'x' * 50}.jpg" for n in range(1200)]
+        pq.write_table(pa.table({"uri": uris}), path, compression="zstd", use_dictionary=False)
+        data = bytearray(path.read_bytes())
+        data[60:200] = bytes(byte ^ 0x5A for byte in data[60:200])
+        path.write_bytes(data)
+        manifest = open_manifest(str(tmp_path / "m"))
+        assert manifest.rows == 1206
+        with pytest.raises(DamagedManifestError) as raised:
+            list(tables_of(manifest))
+        message = str(raised.value)
+        assert message.startswith(
+            f"{path}, row group 0 (rows 0 to 1,199): the data can't be read ("
+        )
+        assert "\n" not in message
+        rows = pa.concat_tables(tables_of(manifest, skip_damaged=True)).to_pylist()
+        lost = {row["manifest_file"] for row in rows if row["_read_error"]}
+        assert (len(rows), lost) == (1206, {"broken.parquet"})
 
     @pytest.mark.parametrize("compression", ["none", "zstd", "snappy", "gzip"])
     def test_a_cut_or_zeroed_group(self, compression, tmp_path):

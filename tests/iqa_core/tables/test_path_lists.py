@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from iqa_core.errors import InputError
+from iqa_core.fetch.fetcher import Fetcher
 from iqa_core.tables.listing import find_images, write_manifest
 from iqa_core.tables.listing_report import Group, Reason
 from iqa_core.tables.manifest import open_manifest
@@ -68,6 +69,20 @@ class TestPaths:
         uris, counts = read(folder, f"path;mos\n{written};1\n")
         assert uris == [meant]
         assert counts == dict.fromkeys(reasons, 1)
+
+    @pytest.mark.parametrize(
+        ("text", "reason"),
+        [
+            ("path,mos\r\nimages\\a.jpg,3\r\n", Reason.BACKSLASHES),
+            ("path,mos\nimages/a.jpg ,3\n", Reason.BLANKS),
+            ("path,mos\n images/a.jpg,3\n", Reason.BLANKS),
+        ],
+        ids=["backslash", "blank behind", "blank before"],
+    )
+    def test_what_comes_of_a_list_can_be_fetched(self, folder, text, reason):
+        ((uri,), counts) = read(folder, text)
+        assert (uri, counts) == ("images/a.jpg", {reason: 1})
+        assert Fetcher(str(folder)).fetch(uri) == b"x"
 
     def test_a_file_of_the_very_name_goes_first(self, folder):
         names = [r"images\a.jpg", "images/b%20c.jpg", " images/a.jpg", f"images/{NFC}"]

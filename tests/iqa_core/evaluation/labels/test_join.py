@@ -15,6 +15,7 @@ import pytest
 
 from iqa_core.errors import InputError
 from iqa_core.evaluation.labels.join import join_labels
+from iqa_core.tables.listing import find_images
 
 ROWS = 12
 
@@ -329,6 +330,26 @@ def test_numbers_that_lost_their_zeros(tmp_path):
     joined = join_labels([run], str(labels))
     assert pairs(joined, run) == {(one_hundred(10), 1), (one_hundred(20), 2), (one_hundred(30), 3)}
     assert "3 rows joined ignoring leading zeros, such as '00012' with '12'" in joined.notes[0]
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ["00012", "00013", "00014"],
+        ["12e4", "13e5", "14e6"],
+        ["12345678901234567890123", "22345678901234567890123", "3"],  # beyond 64 bits
+    ],
+    ids=["leading zeros", "like exponents", "long"],
+)
+def test_the_list_that_the_manifest_was_made_of(ids, tmp_path):
+    lines = [f"{i}.jpg,{one},{i}" for i, one in enumerate(ids)]
+    labels = write_labels(tmp_path / "l.csv", "\n".join(["path,image_id,mos", *lines, ""]))
+    stored = find_images([labels])[0]["image_id"].combine_chunks()
+    assert stored.to_pylist() == ids
+    run = write_run(tmp_path / "run", scores=[0.1, 0.2, 0.3], ids=stored)
+    joined = join_labels([run], labels)
+    assert pairs(joined, run) == {(one_hundred(10), 0), (one_hundred(20), 1), (one_hundred(30), 2)}
+    assert not any("ignoring" in note for note in joined.notes)
 
 
 def test_the_uri_joins_where_there_is_no_id_or_it_is_another(tmp_path):
