@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-__all__ = ["one_line", "redact", "shown"]
+__all__ = ["error_line", "one_line", "redact", "shown"]
 
 # Passwords in URIs, queries that sign or authorise a request, and what is left of such a query behind a
 # space or a quotation mark. Each matches in linear time: the text may be a hostile manifest's.
@@ -49,6 +49,11 @@ def one_line(text: str, limit: int = 300) -> str:
     terminals and into Arrow's strings, which hold valid UTF-8 only.
     """
     return _printable(" ".join(redact(text).split()))[:limit]
+
+
+def error_line(error: BaseException, limit: int = 300) -> str:
+    """Return what an error says, as :func:`one_line`, or its type where it says nothing."""
+    return one_line(str(error), limit) or type(error).__name__
 
 
 def shown(uri: str) -> str:

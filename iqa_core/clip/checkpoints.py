@@ -25,7 +25,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from iqa_core.clip.torchscript import is_torchscript, read_torchscript
-from iqa_core.clip.weights_error import WeightsError, one_line
+from iqa_core.clip.weights_error import WeightsError
+from iqa_core.redaction import error_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -230,7 +231,7 @@ def _unpickle(path: Path, *, mmap: bool) -> Any:  # noqa: ANN401 - what a file h
         raise
     except Exception as error:  # a damaged file may raise anything
         raise WeightsError(
-            f"the file is damaged or cut short: {one_line(error)[:200]}",
+            f"the file is damaged or cut short: {error_line(error, 200)}",
             "download or copy it again",
         ) from error
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from iqa_core.clip.encoder import Resolution, Towers
 from iqa_core.errors import InputError
+from iqa_core.redaction import error_line
 
 __all__ = ["ENTRY_POINTS", "LOADERS", "TINY", "Loader", "load_towers"]
 
@@ -67,10 +68,9 @@ def _entry_point(model: str, resolution: Resolution) -> Towers:
     except InputError:
         raise
     except Exception as error:  # whatever another package can raise
-        reason = " ".join(str(error).split())
         raise InputError(
             f"--model {model}: the encoder {found.value} failed ({type(error).__name__}: "
-            f"{reason[:300]}): correct it, or reinstall the package that it is in"
+            f"{error_line(error)}): correct it, or reinstall the package that it is in"
         ) from error
     if not isinstance(towers, Towers):
         raise InputError(

@@ -33,9 +33,9 @@ from iqa_core.clip.weights_error import (
     OtherArchitectureError,
     WeightsError,
     does_not_load,
-    one_line,
 )
 from iqa_core.errors import InputError
+from iqa_core.redaction import error_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -290,7 +290,7 @@ def _tokenizer(model: str, architecture: str) -> Any:  # noqa: ANN401 - open_cli
             return open_clip.get_tokenizer(architecture)
     except Exception as error:  # a missing package, or whatever a download can raise
         raise InputError(
-            f"the tokenizer of --model {model} can't be had ({one_line(error)}): it may need the "
+            f"the tokenizer of --model {model} can't be had ({error_line(error)}): it may need the "
             f"transformers package or the network; models that need neither are {TINY} and OpenAI's"
         ) from error
 
@@ -321,7 +321,7 @@ def _whole(
 
 
 def _cannot_fetch(model: str, error: Exception) -> InputError:
-    reason = one_line(error).rpartition("Last error: ")[2]  # what open_clip wraps it in
+    reason = error_line(error).rpartition("Last error: ")[2]  # what open_clip wraps it in
     return InputError(
         f"weights of --model {model} could not be fetched ({reason[:300]}): check the network and "
         f"the name, give a local file as NAME@FILE, or use --model {TINY}, which is embedded"

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from iqa_core.clip.weights_error import WeightsError, one_line
+from iqa_core.clip.weights_error import WeightsError
+from iqa_core.redaction import error_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,7 +93,7 @@ def read_torchscript(path: Path) -> dict[str, torch.Tensor]:
         raise
     except Exception as error:  # whatever a damaged file makes of zipfile and the unpickler
         raise WeightsError(
-            f"the TorchScript archive is damaged or cut short: {one_line(error)[:200]}",
+            f"the TorchScript archive is damaged or cut short: {error_line(error, 200)}",
             "download or copy it again",
         ) from error
 

@@ -6,11 +6,12 @@ import re
 from typing import TYPE_CHECKING
 
 from iqa_core.errors import InputError
+from iqa_core.redaction import error_line
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["OtherArchitectureError", "WeightsError", "does_not_load", "one_line"]
+__all__ = ["OtherArchitectureError", "WeightsError", "does_not_load"]
 
 _SHARD = re.compile(r"-\d+-of-\d+\.")
 
@@ -41,14 +42,9 @@ def does_not_load(path: Path, name: str, error: Exception) -> InputError:
             problem = f"it is one shard of several: {problem}"
             advice = "give the index, *.index.json, with all shards beside it"
     else:
-        problem = f"{type(error).__name__}: {one_line(error)[:200]}"
+        problem = f"{type(error).__name__}: {error_line(error, 200)}"
         advice = (
             "name the architecture that the file was saved from, or openai@FILE for weights of "
             "OpenAI's"
         )
     return InputError(f"weights of {path} do not load as {name} ({problem}): {advice}")
-
-
-def one_line(error: Exception) -> str:
-    """Return an error's text on one line, or its type where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__

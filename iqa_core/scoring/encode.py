@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from iqa_core.redaction import error_line
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -65,8 +67,7 @@ def _encode_or_halve(
         if isinstance(error, torch.cuda.OutOfMemoryError):
             torch.cuda.empty_cache()
         if len(positions) == 1:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            errors[positions[0]] = f"{type(error).__name__}: {reason}"[:500]
+            errors[positions[0]] = f"{type(error).__name__}: {error_line(error, 500)}"[:500]
             return
         half = len(positions) // 2
         _encode_or_halve(encode, images, positions[:half], features, errors)

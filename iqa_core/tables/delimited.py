@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqa_core.errors import InputError
-from iqa_core.redaction import redact
+from iqa_core.redaction import error_line, redact
 from iqa_core.storage.encodings import find_encoding, printable
 from iqa_core.storage.folder import has_scheme
 from iqa_core.storage.retry import retried
@@ -98,7 +98,7 @@ def read_delimited(uri: str, argument: str = "") -> DelimitedTable:
     except FileNotFoundError as error:
         raise InputError(f"{shown} does not exist: check the path") from error
     except (OSError, ImportError, ValueError, EOFError, zlib.error) as error:
-        message = redact(" ".join(str(error).split())) or type(error).__name__
+        message = error_line(error)
         raise InputError(f"{shown} can't be read: {message}") from error
     return parse_delimited(data, shown)
 

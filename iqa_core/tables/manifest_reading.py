@@ -16,6 +16,7 @@ from pyroaring import BitMap
 
 from iqa_core.columns import IMAGE, IMAGE_ID, MANIFEST_FILE, MANIFEST_ROW, URI
 from iqa_core.errors import InputError
+from iqa_core.redaction import error_line
 from iqa_core.tables.column_sizes import group_bytes, leaves_of
 from iqa_core.tables.manifest_columns import (
     as_text,
@@ -25,7 +26,7 @@ from iqa_core.tables.manifest_columns import (
     is_binary,
     partitions,
 )
-from iqa_core.tables.manifest_source import ManifestSource, StorageError, UndecodableError, one_line
+from iqa_core.tables.manifest_source import ManifestSource, StorageError, UndecodableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -220,7 +221,7 @@ class _SliceReader:
                     continue
                 self._source.check_unchanged()
                 what = f"row group {group} (rows {first:,} to {first + rows - 1:,})"
-                reason = f"the data can't be read ({one_line(error.__cause__ or error)})"
+                reason = f"the data can't be read ({error_line(error.__cause__ or error)})"
                 if not self._skip_damaged:
                     raise DamagedManifestError(
                         f"{self._source.shown}, {what}: {reason}: restore the file, or add "

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iqa_core.errors import InputError
-from iqa_core.redaction import redact
+from iqa_core.redaction import error_line, redact
 from iqa_core.storage.retry import RetryPolicy
 from iqa_core.tables.manifest_files import content_digest, file_info, file_stamp
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from iqa_core.storage.folder import Folder
 
-__all__ = ["ManifestSource", "StorageError", "UndecodableError", "one_line"]
+__all__ = ["ManifestSource", "StorageError", "UndecodableError"]
 
 T = TypeVar("T")
 
@@ -116,7 +116,7 @@ class ManifestSource:
                 if handle.failure is not None:
                     raise StorageError from handle.failure
                 raise InputError(
-                    f"{self.shown} is not a readable Parquet file any more ({one_line(error)}): "
+                    f"{self.shown} is not a readable Parquet file any more ({error_line(error)}): "
                     "restore it"
                 ) from error
             while len(_footers) > _FOOTERS:
@@ -142,7 +142,7 @@ class ManifestSource:
         except MemoryError as error:  # Arrow's too, and no damage
             raise InputError(
                 f"{self.shown}, row group {group}: there is too little memory to read it "
-                f"({one_line(error)}): use machines with more, or write smaller row groups"
+                f"({error_line(error)}): use machines with more, or write smaller row groups"
             ) from error
         except (OSError, ValueError, pa.ArrowException) as error:
             failure = self._handle.failure if self._handle else None
@@ -210,15 +210,10 @@ class ManifestSource:
             or isinstance(cause, PermissionError)
         ):
             raise InputError(
-                f"{self.shown} can't be read ({one_line(cause)}); what was finished is safe: once the "
+                f"{self.shown} can't be read ({error_line(cause)}); what was finished is safe: once the "
                 "file can be read, the same command resumes"
             ) from cause
         time.sleep(_RETRIES.wait_after(failures))
-
-
-def one_line(error: BaseException) -> str:
-    """Return what an error says, in one line without secrets."""
-    return redact(" ".join(str(error).split())[:200]) or type(error).__name__
 
 
 class _Handle:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from iqa_core.columns import IDENTITY, MANIFEST_FILE, STATUS
 from iqa_core.errors import InputError
-from iqa_core.redaction import redact
+from iqa_core.redaction import error_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -176,7 +176,7 @@ class PartFiles:
                 f"part file {name} of {shown} was removed while it was read: another run is at work "
                 "on this output; wait for it"
             )
-        reason = redact(" ".join(str(error).split()))[:300]
+        reason = error_line(error)
         return InputError(f"part file {name} of {shown} can't be read ({reason}): {self.fix}")
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from iqa_core.redaction import one_line, shown
+from iqa_core.redaction import error_line, one_line, shown
 
 
 def test_long_texts_are_shown_in_part():
@@ -36,3 +36,9 @@ def test_texts_are_printable():
     assert shown("a\x1b[0m\udce9\u202eb\n") == "a\\x1b[0m\\xe9\\u202eb\\n"
     assert one_line("a\n  b\x00c https://me:x@h/") == "a b\\x00c https://h/"
     assert shown("photos/Zoë 雪.jpg") == "photos/Zoë 雪.jpg"
+
+
+def test_an_error_is_one_line_or_its_type():
+    assert error_line(ValueError("a\n b s3://me:x@h/")) == "a b s3://h/"
+    assert error_line(KeyError()) == "KeyError"
+    assert error_line(ValueError("a" * 900), 10) == "a" * 10

@@ -33,7 +33,7 @@ from iqa_core.columns import (
 )
 from iqa_core.errors import InputError
 from iqa_core.evaluation.labels.columns import find_column
-from iqa_core.redaction import redact
+from iqa_core.redaction import error_line, redact
 from iqa_core.storage.folder import Folder, has_scheme
 from iqa_core.tables.delimited import parse_delimited, read_delimited
 from iqa_core.tables.parts import PARTS, PartFiles
@@ -190,7 +190,7 @@ def _read_workbook(uri: str) -> LabelTable:
             names = book.sheet_names
             cells = pd.read_excel(book, header=None, dtype=object, na_filter=False)
     except Exception as error:  # zipfile's, XML's, openpyxl's own
-        message = redact(" ".join(str(error).split())) or type(error).__name__
+        message = error_line(error)
         raise InputError(f"{shown} can't be read: {message}") from error
     text = io.StringIO()
     writer = csv.writer(text)
@@ -233,7 +233,7 @@ def _read_parquet(uri: str) -> pa.Table:
                 _check_names(file.schema_arrow.names, f"--labels {redact(uri)}: {name}")
                 table = _plain_table(file.read(_small_columns(file)))
         except (OSError, pa.ArrowException) as error:
-            message = " ".join(str(error).split())
+            message = error_line(error)
             raise InputError(f"--labels {redact(uri)}: {name} can't be read: {message}") from error
         if MANIFEST_FILE not in table.column_names:
             size = int(folder.fs.size(folder.path(name)) or 0)

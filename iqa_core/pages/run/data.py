@@ -25,6 +25,7 @@ from iqa_core.columns import (
 )
 from iqa_core.errors import InputError, Status
 from iqa_core.pages.drift import RunDispute, compare_runs
+from iqa_core.redaction import error_line
 from iqa_core.storage.folder import Folder
 from iqa_core.tables.parts import PartFiles
 
@@ -263,7 +264,7 @@ def _open_parts(folder: Folder, option: str) -> Any:  # noqa: ANN401
 
 
 def _unreadable(scores: str, error: Exception, option: str) -> InputError:
-    reason = " ".join(str(error).split())[:300]
+    reason = error_line(error)
     return InputError(f"--{option} {scores} can't be read: {reason}: score again, or restore it")
 
 
