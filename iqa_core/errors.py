@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 __all__ = ["ImageError", "InputError", "Status"]
 
 
+_FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*[a-z])")
+
+
 class Status(StrEnum):
     """The outcome of a row. Every row of a manifest ends with exactly one of these."""
 
@@ -35,17 +38,19 @@ class InputError(ValueError):
     """An unusable input of the user: one line that names the value, the limit and the fix.
 
     The command line prints :meth:`on_command_line` without a traceback and ends with status 1; a
-    notebook sees ``str(error)``. Where the argument is named, the first spells the flag, the second
-    the keyword:
+    notebook sees ``str(error)``. The first spells the flag of an argument, the second its keyword:
 
     >>> error = InputError(argument="list_size", value=24, limit="at most 16", fix="lower {list_size}")
     >>> str(error)
     'list_size (24) must be at most 16: lower list_size'
     >>> error.on_command_line()
     '--list-size 24 must be at most 16: lower --list-size'
+    >>> str(InputError("--list-size has no effect here: run `iqa train --loss plcc`"))
+    'list_size has no effect here: run `iqa train --loss plcc`'
 
     Args:
-        message: The whole line, instead of all that follows.
+        message: The whole line, instead of all that follows, with flags as the command line spells
+            them.
         argument: The argument's keyword.
         value: What was given.
         limit: The requirement, such as ``at least 1``.
@@ -69,10 +74,17 @@ class InputError(ValueError):
             message = f"{argument} ({value!r}) must be {_spelled(f'{limit}: {fix}', str)}"
         super().__init__(message)
 
+    def __str__(self) -> str:
+        """Return the line with the keywords of arguments."""
+        parts = str(self.args[0]).split("`")
+        for place in range(0, len(parts), 2):  # what is in backquotes is to be typed as it stands
+            parts[place] = _FLAG.sub(lambda found: found[1].replace("-", "_"), parts[place])
+        return "`".join(parts)
+
     def on_command_line(self) -> str:
         """Return the line as a user of the command line knows the arguments."""
         if self.argument is None:
-            return str(self)
+            return str(self.args[0])
         return f"{_flag(self.argument)} {self.value} must be {_spelled(f'{self.limit}: {self.fix}', _flag)}"
 
 

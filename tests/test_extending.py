@@ -251,7 +251,7 @@ def test_a_sink_in_memory_gets_the_rows(features, capsys):
         sink, rerun = names["MemorySink"], {"extra": [names["MEGAPIXELS"]]}
         assert names["run"](names["options"], open_sink=sink, **rerun) == 0
         assert "nothing to do: all 6 rows" in capsys.readouterr().out
-        with pytest.raises(InputError, match="--output light holds another run's rows"):
+        with pytest.raises(InputError, match="output light holds another run's rows"):
             names["run"](names["options"], open_sink=sink)
 
         # what is dropped is done again, and nothing else

@@ -218,7 +218,7 @@ def load_prompts(path: str | Path, towers: Towers | None = None) -> LearnedPromp
         if towers is not None:
             prompts.check(towers)
     except InputError as error:
-        raise InputError(f"prompt file {path}: {error}") from error
+        raise InputError(f"prompt file {path}: {error.on_command_line()}") from error
     return prompts
 
 

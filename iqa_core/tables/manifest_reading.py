@@ -65,7 +65,7 @@ class DamagedManifestError(InputError):
 
     def __reduce__(self) -> tuple[type[DamagedManifestError], tuple[str, str]]:
         """Support pickling."""
-        return type(self), (str(self), self.file)
+        return type(self), (self.on_command_line(), self.file)
 
 
 def read_slice(

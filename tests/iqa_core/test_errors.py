@@ -27,10 +27,23 @@ def test_a_whole_line_is_the_same_everywhere():
     assert str(error) == error.on_command_line() == "the manifest {a} is empty"
 
 
+def test_flags_in_a_sentence_are_keywords_in_a_notebook():
+    line = (
+        "--label-column gives none: use --by a-b, or run `iqa train --batch-size 2` on --output=x"
+    )
+    error = InputError(line)
+    assert str(error) == (
+        "label_column gives none: use by a-b, or run `iqa train --batch-size 2` on output=x"
+    )
+    assert error.on_command_line() == line
+
+
 def test_errors_survive_pickling():
     error = InputError(argument="list_size", value=24, limit="at most 16", fix="lower {list_size}")
     again = pickle.loads(pickle.dumps(error))  # noqa: S301
     assert str(again) == str(error)
     assert again.on_command_line() == error.on_command_line()
+    line = pickle.loads(pickle.dumps(InputError("--pairs x is none")))  # noqa: S301
+    assert (str(line), line.on_command_line()) == ("pairs x is none", "--pairs x is none")
     image = pickle.loads(pickle.dumps(ImageError(Status.EMPTY, "zero\nbytes")))  # noqa: S301
     assert (image.status, image.message) == (Status.EMPTY, "zero bytes")

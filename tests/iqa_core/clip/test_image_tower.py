@@ -142,7 +142,7 @@ def test_native_needs_a_resnet(files):
         InputError, match="needs a ResNet image tower, but this one is a Vision"
     ) as e:
         load_towers(f"small-vit@{files['state.pt']}", "native")
-    assert "use --resolution model, or a model such as RN50/openai" in str(e.value)
+    assert "use resolution model, or a model such as RN50/openai" in str(e.value)
 
 
 def test_images_of_native_size_are_decoded_whole(native, photos):

@@ -391,7 +391,7 @@ def parts(state):
         "prompts": (
             {"context": torch.zeros(2), "features": torch.zeros(2)},
             "learned prompts of iqa train",
-            "give it as --prompts",
+            "give it as prompts",
         ),
         "one tensor": (torch.zeros(3), "without a name", "name the architecture"),
     }

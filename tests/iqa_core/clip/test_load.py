@@ -110,7 +110,7 @@ def test_what_the_loader_gets_and_gives(package):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("mine:refused", "^--model mine:refused: there is no such file$"),
+        ("mine:refused", "^model mine:refused: there is no such file$"),
         ("mine:broken", r"the encoder colours:load failed \(KeyError: 'weights'\): correct it"),
         ("mine:nothing", "colours:load returned a NoneType, but must return .*encoder.Towers"),
         (
@@ -129,16 +129,14 @@ def test_what_can_not_be_loaded_is_one_line(package, model, message):
 
 
 def test_native_resolution_is_refused(package):
-    with pytest.raises(
-        InputError, match=r"native is not for encoders of other .* mine:1: use --res"
-    ):
+    with pytest.raises(InputError, match=r"native is not for encoders of other .* mine:1: use res"):
         load_towers("mine:1", "native")
 
 
 def test_prompts_are_not_learned_for_an_encoder_without_token_embeddings(package):
     text = load_towers("mine:1").text
     for refused in (context_encoder, lambda tower: PromptLearner(tower, PAIRS)):
-        with pytest.raises(InputError, match=r"not of CLIP's causal kind .* use another --model"):
+        with pytest.raises(InputError, match=r"not of CLIP's causal kind .* use another model"):
             refused(text)
 
 

@@ -231,10 +231,10 @@ def test_the_hub_says_which_activation(quick_gelu, files, random_clips, monkeypa
         ("RN50", r"add a tag, such as RN50/openai \(it has openai, yfcc15m, cc12m\)"),
         ("RN51/openai", r"'RN51' is none of the \d+ that open_clip knows: use .* ViT-B-32, RN50"),
         ("rn50/openai", "'rn50' is none of .* such as RN50$"),
-        ("RN50/opnai", "tag 'opnai' of --model RN50/opnai is unknown: RN50 has openai, yfcc15m"),
+        ("RN50/opnai", "tag 'opnai' of model RN50/opnai is unknown: RN50 has openai, yfcc15m"),
         ("tiny/openai", "tag 'openai' of .* is unknown: tiny has no pretrained weights"),
         ("RN51@x.pt", "architecture 'RN51' is none of"),
-        ("RN50@missing.pt", r"--model RN50@missing\.pt: there is no file missing\.pt: check"),
+        ("RN50@missing.pt", r"model RN50@missing\.pt: there is no file missing\.pt: check"),
         ("openai@missing.pt", r"there is no file missing\.pt: check the path"),
         ("RN50@.", "there is no file .: check the path; it is a folder: name the file of weights"),
     ],
@@ -280,9 +280,7 @@ def test_a_missing_tokenizer(architectures, files, tmp_path):
     config["text_cfg"]["hf_tokenizer_name"] = str(tmp_path)
     (tmp_path / "other-tokenizer.json").write_text(json.dumps(config))
     open_clip.add_model_config(tmp_path / "other-tokenizer.json")
-    with pytest.raises(
-        InputError, match=r"the tokenizer of --model other-tokenizer@.* can't be had"
-    ):
+    with pytest.raises(InputError, match=r"the tokenizer of model other-tokenizer@.* can't be had"):
         load_towers(f"other-tokenizer@{files['state.pt']}").text  # noqa: B018
 
 
@@ -310,10 +308,10 @@ def test_a_download_that_fails_is_one_clear_line(tmp_path):
         timeout=60,
     )
     for model, line in zip(models, run.stdout.splitlines(), strict=True):
-        start = f"InputError: weights of --model {model} could not be fetched ("
+        start = f"InputError: weights of model {model} could not be fetched ("
         assert line.startswith(start)
         assert "connection" in line.removeprefix(start)  # the hub client's own reason
-        assert "use --model tiny" in line
+        assert "use model tiny" in line
     assert run.stderr == ""
 
 

@@ -86,7 +86,7 @@ def test_a_tower_of_another_kind_encodes_but_takes_no_embeddings(kind, architect
     text = TextTower(clip, open_clip.get_tokenizer("small-vit"))
     expected = clip.encode_text(text.tokenize(PROMPTS), normalize=True)
     assert torch.equal(text.encode(PROMPTS), expected)
-    with pytest.raises(InputError, match=r"is not of CLIP's causal kind .* use another --model"):
+    with pytest.raises(InputError, match=r"is not of CLIP's causal kind .* use another model"):
         text.encode_embeddings(torch.zeros(1, 3, 64), torch.tensor([2]))
 
 

@@ -189,9 +189,9 @@ def test_other_towers_are_refused(path, prompts, towers):
     save_prompts(path, prompts)
     other = replace(towers, name="RN50/openai", image=SimpleNamespace(digest="f" * 64))
     message = (
-        rf"prompts.safetensors: the prompts were learned for --model tiny \(weights "
-        rf"{towers.digest[:12]}\), but --model RN50/openai has the weights ffffffffffff: score with "
-        "--model tiny, or learn prompts for RN50/openai"
+        rf"prompts.safetensors: the prompts were learned for model tiny \(weights "
+        rf"{towers.digest[:12]}\), but model RN50/openai has the weights ffffffffffff: score with "
+        "model tiny, or learn prompts for RN50/openai"
     )
     with pytest.raises(InputError, match=message):
         load_prompts(path, other)
@@ -199,7 +199,7 @@ def test_other_towers_are_refused(path, prompts, towers):
 
 def test_another_activation_is_refused(path, prompts, towers):
     save_prompts(path, prompts)
-    with pytest.raises(InputError, match=r"without QuickGELU, but --model x runs .* with it"):
+    with pytest.raises(InputError, match=r"without QuickGELU, but model x runs .* with it"):
         load_prompts(path, replace(towers, name="x", quick_gelu=True))
 
 

@@ -359,5 +359,5 @@ def test_a_text_tower_that_pools_otherwise_is_refused():
         },
     )
     tower = TextTower(siglip, open_clip.get_tokenizer("tiny"))
-    with pytest.raises(InputError, match=r"not of CLIP's causal kind .* use another --model"):
+    with pytest.raises(InputError, match=r"not of CLIP's causal kind .* use another model"):
         PromptLearner(tower, PAIRS)

@@ -169,5 +169,5 @@ def test_a_file_that_is_no_text_is_refused(tmp_path, data, message):
 def test_neither_a_set_nor_a_file(source):
     with pytest.raises(InputError, match="is neither a named set") as caught:
         load_pairs(source)
-    assert f"--pairs {source!r}" in str(caught.value)
+    assert f"pairs {source!r}" in str(caught.value)
     assert "(clip-iqa, pyiqa, attributes, quality)" in str(caught.value)

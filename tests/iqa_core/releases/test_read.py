@@ -139,7 +139,7 @@ def test_two_releases_in_one_folder(tmp_path):
     tid2013(tmp_path / "b")
     (tmp_path / "b" / "mos_with_names.txt").rename(tmp_path / "mos_with_names.txt")
     with pytest.raises(
-        InputError, match="holds several releases: name one with --release: kadid10k, tid2013"
+        InputError, match="holds several releases: name one with release: kadid10k, tid2013"
     ):
         recognise_release(str(tmp_path))
 

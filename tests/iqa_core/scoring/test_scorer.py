@@ -271,8 +271,8 @@ def test_something_that_is_no_image(scorer, image, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"model": "tinny"}, "--model 'tinny' is not a model"),
-        ({"pairs": "qualty"}, "--pairs 'qualty' is neither a named set"),
+        ({"model": "tinny"}, "model 'tinny' is not a model"),
+        ({"pairs": "qualty"}, "pairs 'qualty' is neither a named set"),
         ({"pairs": []}, "give one or more"),
         ({"logit_scale": 0}, r"logit_scale \(0\) must be"),
         ({"batch_size": 0}, r"batch_size \(0\) must be at least 1"),

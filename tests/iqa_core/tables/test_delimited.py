@@ -174,13 +174,11 @@ class TestFiles:
         for name in ("a.csv.zip", "a.csv.gz", "a.csv.bz2"):
             assert read_delimited(str(tmp_path / name)).table.to_pydict() == READ
         (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(UMLAUTS.encode())[:-9])
-        with pytest.raises(InputError, match=r"--labels .*cut\.csv\.gz can't be read: "):
+        with pytest.raises(InputError, match=r"labels .*cut\.csv\.gz can't be read: "):
             read_delimited(str(tmp_path / "cut.csv.gz"), "--labels")
 
     def test_what_is_not_there(self, tmp_path):
-        with pytest.raises(
-            InputError, match=r"--labels .*none\.csv does not exist: check the path"
-        ):
+        with pytest.raises(InputError, match=r"labels .*none\.csv does not exist: check the path"):
             read_delimited(f"{tmp_path}/none.csv", "--labels")
         with pytest.raises(InputError, match=r"can't be read: .*directory"):
             read_delimited(str(tmp_path))

@@ -215,7 +215,7 @@ class TestKept:
             ("2", "test", "x"),
             ("3", None, "own"),
         }
-        with pytest.raises(InputError, match=r"--keep 'hour' is no column .* has uri, day, split$"):
+        with pytest.raises(InputError, match=r"keep 'hour' is no column .* has uri, day, split$"):
             open_manifest(str(tmp_path / "m"), ["hour"])
 
 

@@ -281,7 +281,7 @@ class TestDamage:
         assert message.startswith(
             f"{path}, row group 3 (rows 300 to 399): the data can't be read ("
         )
-        assert message.endswith("): restore the file, or add --skip-damaged to score the rest")
+        assert message.endswith("): restore the file, or add skip_damaged to score the rest")
         assert "\n" not in message
         again = pickle.loads(pickle.dumps(raised.value))  # noqa: S301 - our own
         assert (str(again), again.file) == (message, "m.parquet")

@@ -37,7 +37,7 @@ def parts(tmp_path):
     write(tmp_path / "part-0.parquet")
     (tmp_path / "_run").mkdir()
     write(tmp_path / "other.parquet")
-    return PartFiles(Folder.of(str(tmp_path)), "--scores O", "restore it")
+    return PartFiles(Folder.of(str(tmp_path)), "scores O", "restore it")
 
 
 def test_only_part_files_are_listed(parts):
@@ -98,7 +98,7 @@ def test_statuses_that_do_not_add_up_are_counted_again(parts, tmp_path):
 )
 def test_what_cannot_be_read_is_named(read, parts, tmp_path):
     (tmp_path / "part-0.parquet").write_bytes(b"no Parquet at all")
-    text = r"part file part-0\.parquet of --scores O can't be read \(.*\): restore it"
+    text = r"part file part-0\.parquet of scores O can't be read \(.*\): restore it"
     with pytest.raises(InputError, match=text):
         read(parts)
 
@@ -106,7 +106,7 @@ def test_what_cannot_be_read_is_named(read, parts, tmp_path):
 def test_what_goes_away_is_named(parts, tmp_path):
     names = parts.names()
     (tmp_path / "part-1.parquet").unlink()
-    with pytest.raises(InputError, match=r"part-1\.parquet of --scores O was removed while"):
+    with pytest.raises(InputError, match=r"part-1\.parquet of scores O was removed while"):
         list(parts.tables(names=names))
 
 

@@ -267,9 +267,7 @@ class TestOtherKinds:
             ):
                 find_images([str(folder / name)])
         (folder / "m.parquet").write_bytes(b"PAR1")
-        with pytest.raises(
-            InputError, match=r"Parquet files left out: give those .* to --manifest"
-        ):
+        with pytest.raises(InputError, match=r"Parquet files left out: give those .* to manifest"):
             find_images([str(folder / "m.parquet")])
 
     def test_suffixes_of_lists(self):

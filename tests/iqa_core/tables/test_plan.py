@@ -33,9 +33,7 @@ def test_what_changed_is_named(key, value, manifest):
     plan = copy.deepcopy(manifest.plan())
     now = plan["files"][1][key]
     plan["files"][1][key] = value
-    text = (
-        rf"manifest file b\.parquet of .*/m: {key} changed from {value} to {now} since --output o"
-    )
+    text = rf"manifest file b\.parquet of .*/m: {key} changed from {value} to {now} since output o"
     with pytest.raises(InputError, match=text):
         check_plan("o", plan, manifest)
 

@@ -414,7 +414,7 @@ def test_conditions_on_truth_values_and_numbers(tmp_path):
         assert join_labels([run], labels, where=where).labels.tolist() == [1, 3, 4]
     joined = join_labels([run], labels, where="level=3.0", group_column="level")
     assert (joined.labels.tolist(), set(joined.groups)) == ([1, 2, 3], {"3"})
-    fails(r"--where level=9 holds for no row: level is '3' \(2\), ", [run], labels, where="level=9")
+    fails(r"where level=9 holds for no row: level is '3' \(2\), ", [run], labels, where="level=9")
 
 
 # Errors ---------------------------------------------------------------------------------------------
@@ -427,14 +427,14 @@ def fails(text, *arguments, **options):
 
 
 def test_errors_of_the_scores(tmp_path, manifest):
-    fails(r"--scores gone holds no part-\*\.parquet: give the output of `iqa score`", ["gone"])
+    fails(r"scores gone holds no part-\*\.parquet: give the output of `iqa score`", ["gone"])
     folder = tmp_path / "features"
     folder.mkdir()
     pq.write_table(pa.table({"a": [1]}), folder / "part-0.parquet")
     fails("has no column 'manifest_file': give the output of", [str(folder)])
     (folder / "part-0.parquet").write_bytes(b"no Parquet")
     fails(
-        r"part-0\.parquet of --scores .* can't be read .*: restore it, or score again",
+        r"part-0\.parquet of scores .* can't be read .*: restore it, or score again",
         [str(folder)],
     )
     run = write_run(tmp_path / "run", scores=[0.1, 0.2], rows=[4, 4], manifest=manifest)
@@ -456,13 +456,13 @@ def test_errors_of_the_labels(tmp_path, run, manifest):
     (tmp_path / "bad.parquet").write_bytes(b"no Parquet")
     fails("bad.parquet can't be read: ", [run], str(tmp_path / "bad.parquet"))
     fails(
-        "has no column 'dmos', but uri, image_id, mos, kind, level, split, reference: name it: --",
+        "has no column 'dmos', but uri, image_id, mos, kind, level, split, reference: name it: label_",
         [run],
         str(manifest),
         label_column="dmos",
     )
     fails(
-        "has no column 'mos', but .*: name one by --label-column, give --labels, or score with --keep",
+        "has no column 'mos', but .*: name one by label_column, give labels, or score with keep",
         [run],
     )
     fails(
@@ -475,7 +475,7 @@ def test_errors_of_the_labels(tmp_path, run, manifest):
 
 def test_errors_of_columns(tmp_path, run, manifest):
     fails(
-        "--by 'nothing' is no column: --labels .* has uri, .* and .*run has",
+        "by 'nothing' is no column: labels .* has uri, .* and .*run has",
         [run],
         str(manifest),
         group_column="nothing",
@@ -486,7 +486,7 @@ def test_errors_of_columns(tmp_path, run, manifest):
         str(manifest),
         where="split",
     )
-    fails("--where 'no' is no column", [run], str(manifest), where="no=1")
+    fails("where 'no' is no column", [run], str(manifest), where="no=1")
     fails(
         "0 images have a label and a score, but at least 3 are needed: .*run: 0 of 12",
         [run],
@@ -494,7 +494,7 @@ def test_errors_of_columns(tmp_path, run, manifest):
         where="split=valid",
     )
     fails(
-        "--resample-by 'split' has one value",
+        "resample_by 'split' has one value",
         [run],
         str(manifest),
         cluster_column="split",
@@ -503,12 +503,12 @@ def test_errors_of_columns(tmp_path, run, manifest):
     kept = {"mos": list(range(201)), "boxes": [[1]] * 201, "name": [str(i) for i in range(201)]}
     other = write_run(tmp_path / "many", scores=[0.5] * 201, kept=kept)
     fails(
-        "--by 'name' has 201 values, more than 200: name a column of kinds",
+        "by 'name' has 201 values, more than 200: name a column of kinds",
         [other],
         group_column="name",
     )
     fails(
-        "--by 'boxes' of .* is list.*: name a column of text or numbers",
+        "by 'boxes' of .* is list.*: name a column of text or numbers",
         [other],
         group_column="boxes",
     )
@@ -526,7 +526,7 @@ def test_errors_of_joining(tmp_path, run, manifest):
         str(labels),
     )
     fails(
-        "--join identity needs --labels as Parquet, or with the columns manifest_file",
+        "join identity needs labels as Parquet, or with the columns manifest_file",
         [run],
         str(labels),
         join="identity",

@@ -134,7 +134,7 @@ def test_a_semicolon_decides_only_where_the_order_is_the_same_either_way():
         ),
         (["4/5"], "'4/5': write numbers alone"),
         (["3.5±0.2"], "write numbers alone"),
-        (["good", "3"], "'good': name another column with --label-column"),
+        (["good", "3"], "'good': name another column with label_column"),
         (["TRUE"], "'TRUE': name another"),
         (["1,23,4"], "no number"),
         (["1 23"], "no number"),

@@ -57,7 +57,7 @@ def test_runs_without_a_common_score(make, tmp_path):
     other = another(tmp_path / "other", [failed(0, "a.jpg"), ok(1, 0.5, "b.jpg")])
     _, page = make([ok(0, 0.5, "a.jpg")], compare=other)
     assert f"Scored in both0Rank correlation (SRCC) of the two{NONE}" in page.text
-    with pytest.raises(InputError, match=r"--compare .*gone holds no part-\*\.parquet"):
+    with pytest.raises(InputError, match=r"compare .*gone holds no part-\*\.parquet"):
         write_report(str(tmp_path / "scores"), str(tmp_path / "r.html"), compare="gone")
 
 

@@ -50,7 +50,7 @@ def test_passwords_and_signatures_stay_out(make, tmp_path):
 
 
 def test_wrong_use_is_one_line_and_writes_nothing(tmp_path):
-    with pytest.raises(InputError, match=r"holds no part-\*\.parquet: give the --output"):
+    with pytest.raises(InputError, match=r"holds no part-\*\.parquet: give the output"):
         write_report(str(tmp_path), str(tmp_path / "r.html"))
     with pytest.raises(InputError, match=r"holds no part"):
         write_report(str(tmp_path / "absent"), str(tmp_path / "r.html"))
@@ -73,7 +73,7 @@ def test_a_page_in_memory_filesystem(make, tmp_path):
         assert len(memory.cat_file("/pages/report.html")) == facts.size
     finally:
         memory.rm("/pages", recursive=True)
-    with pytest.raises(InputError, match=r"--output nope://a can't be opened: Protocol"):
+    with pytest.raises(InputError, match=r"output nope://a can't be opened: Protocol"):
         write_report(str(tmp_path / "scores"), "nope://a/r.html")
-    with pytest.raises(InputError, match=r"--scores nope://a can't be opened: Protocol"):
+    with pytest.raises(InputError, match=r"scores nope://a can't be opened: Protocol"):
         write_report("nope://a", str(tmp_path / "r.html"))
