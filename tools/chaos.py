@@ -41,9 +41,10 @@ COMMIT_SECONDS = 2.0
 #: The command, noting when finished rows come to the driver and when they are in a part file.
 _NOTING = """
 import os, sys, time
-from jobs import cli, driver
+from jobs import cli
+from jobs.scoring import driver
 
-class Noting(driver.Collected):
+class Noting(driver.Collector):
     def add(self, table):
         super().add(table)
         note(len(table))
@@ -56,7 +57,7 @@ def note(rows):
     os.write(notes, f"{time.time()} {rows}\\n".encode())
 
 notes = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-driver.Collected = Noting
+driver.Collector = Noting
 sys.exit(cli.main())
 """
 _TITLES = {"actor": "ray::MapWorker(MapBatches(TowerActor))", "decoder": "ray::MapBatches(decode"}
