@@ -210,6 +210,7 @@ def test_a_tower_a_column_and_a_sink_on_ray(site, home):
     assert in_memory.equals(table)
 
 
+@pytest.mark.slow
 def test_a_column_is_added_without_ray(site, features):
     """The program of the page with `rescore` in the place of `score`, as the page says."""
     program = FILES["my_package/score.py"].replace("iqa_jobs.score", "iqa_jobs.rescore")
@@ -227,6 +228,7 @@ def test_a_column_is_added_without_ray(site, features):
         assert "megapixels" in Path("report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_program_s_wrong_arguments_are_one_line(site, home):
     program = FILES["my_package/score.py"].replace("iqa_jobs.score", "iqa_jobs.rescore")
     (home / "program.py").write_text(program)
@@ -388,6 +390,7 @@ def test_a_command_runs(clone, features):
         assert message in done.stderr
 
 
+@pytest.mark.slow
 def test_a_prompt_set_has_a_name_and_the_options_page_follows(clone):
     code = "from iqa_core.prompts.pairs import load_pairs; print(load_pairs('light'))"
     said = run(sys.executable, "-c", code, cwd=clone, path=[clone])

@@ -317,6 +317,7 @@ def modules_in(*parts):
     ]
 
 
+@pytest.mark.slow
 def test_parts_without_torch_bring_no_deep_learning():
     """Of themselves, and of what they import."""
     modules = modules_in(*WITHOUT_TORCH, "images", "__init__")

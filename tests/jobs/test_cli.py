@@ -55,6 +55,7 @@ def run(tmp_path, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_a_missing_manifest_in_a_process_of_its_own(tmp_path):
     gone = tmp_path / "gone.parquet"
     words = [sys.executable, "-m", "jobs", "score", "--manifest", gone, "--output", tmp_path / "o"]

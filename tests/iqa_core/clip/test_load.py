@@ -140,6 +140,7 @@ def test_prompts_are_not_learned_for_an_encoder_without_token_embeddings(package
             refused(text)
 
 
+@pytest.mark.slow
 def test_open_clip_is_not_imported_for_it(package):
     code = (
         "import sys; from iqa_core.clip.load import load_towers; load_towers('mine:1'); "

@@ -221,6 +221,7 @@ KEYS = [
 ]
 
 
+@pytest.mark.slow
 def test_keys_of_objects_are_not_decoded(s3, monkeypatch):
     client, options, _ = s3
     monkeypatch.setitem(fsspec_config(), "s3", options)

@@ -243,6 +243,7 @@ class TestHosts:
             assert fetcher.fetch(url) == b"data"
             assert Proxy.asked.pop() == f"GET {url}"
 
+    @pytest.mark.slow
     def test_a_name_is_looked_up_once(self, proxy, monkeypatch):
         looked_up = []
         real = socket.getaddrinfo

@@ -270,6 +270,7 @@ class TestMetadata:
         decode_image(WHOLE[:33] + METADATA["compressed text"] + WHOLE[33:])
         assert before == (PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
 
+    @pytest.mark.slow
     def test_text_is_not_even_inflated(self):
         bomb = zlib.compressobj(9)
         packed = b"".join(bomb.compress(bytes(1 << 22)) for _ in range(100)) + bomb.flush()

@@ -69,6 +69,7 @@ def test_piq(piq_metric, archive, images):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_torchmetrics(piq_metric, archive, images, monkeypatch):
     from torchmetrics.functional.multimodal import clip_iqa
 

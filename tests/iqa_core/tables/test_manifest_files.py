@@ -35,6 +35,7 @@ class TestNames:
         write(f"m/{name}", "m/other.parquet")
         assert names(tmp_path / "m" / name) == [name]
 
+    @pytest.mark.slow
     def test_so_may_a_remote_one(self, write, tmp_path):
         write("part-0000")
         memory = fsspec.filesystem("memory")

@@ -64,6 +64,7 @@ class TestPlanning:
             assert unit.group * group == unit.first <= rows.min()
             assert rows.max() < unit.stop_group * group
 
+    @pytest.mark.slow
     def test_embedded_images_make_smaller_units(self, tmp_path):
         path = tmp_path / "m.parquet"
         image = pa.array([bytes(3_000_000)] * 240)

@@ -85,6 +85,7 @@ def test_training_improves_on_its_start_and_keeps_the_best(towers, data):
     assert agreement(margins, targets, per_pair=False) == pytest.approx(state.best, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_column_can_be_learned(cache, towers, prompts, tmp_path):
     column = written(cache, str(tmp_path), prompts, teacher="column:mos", holdout=0.2)
     learner = new_learner(towers)

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.slow
 def test_an_actor_imports_no_text_tower():
     code = "import jobs.scoring.actor, sys; print('iqa_core.clip.text_tower' in sys.modules)"
     run = subprocess.run(

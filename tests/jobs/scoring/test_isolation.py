@@ -28,6 +28,7 @@ def behave(data):
     return data
 
 
+@pytest.mark.slow
 def test_a_child_that_dies_or_hangs_is_replaced():
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     isolated = Isolated(behave, seconds=2)
