@@ -91,7 +91,7 @@ def user_error(error: BaseException) -> InputError | None:
     for cause in chain(error):
         if isinstance(cause, InputError) and not _is_rays(cause):
             # Ray Data appends advice on its retries to the message, which is one line.
-            cause.args = (str(cause).partition("\n")[0], *cause.args[1:])
+            cause.args = (str(cause.args[0]).partition("\n")[0], *cause.args[1:])
             return cause
     return None
 
