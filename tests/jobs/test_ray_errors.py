@@ -58,8 +58,9 @@ def raised(ray_cluster):
 @pytest.mark.ray
 def test_input_errors_come_back_as_they_were(raised):
     error = raised(give_up)
-    assert str(user_error(error)) == "--manifest m.parquet is damaged: restore it"
-    assert str(as_input_error(error)) == "--manifest m.parquet is damaged: restore it"
+    assert str(user_error(error)) == "manifest m.parquet is damaged: restore it"
+    line = as_input_error(error).on_command_line()
+    assert line == "--manifest m.parquet is damaged: restore it"
     assert node_error(error) is None
 
 
