@@ -92,6 +92,7 @@ class FeatureCache:
     """
 
     def __init__(self, uri: str) -> None:
+        self._uri = uri
         self.folder = Folder.of(uri)
         self._parts = PartFiles(
             self.folder, f"--features {uri}", "restore it, or run `iqa embed` again"
@@ -130,6 +131,22 @@ class FeatureCache:
     def tower(self) -> dict[str, Any]:
         """The part of the fingerprint that determines the features of an image."""
         return {key: self.fingerprint.get(key) for key in _TOWER}
+
+    def check_weights(self, digest: str) -> None:
+        """Refuse weights other than those that the features were made by.
+
+        Args:
+            digest: SHA-256 (hex) of the model's weights as they are now.
+
+        Raises:
+            InputError: If they differ.
+        """
+        model, weights = self.fingerprint["model"], self.fingerprint["weights"]
+        if digest != weights:
+            raise InputError(
+                f"--features {self._uri} was made by --model {model} with the weights {weights[:12]}, "
+                f"but it now has {digest[:12]}: run `iqa embed` again"
+            )
 
     def manifest(self) -> Manifest:
         """Return the manifest that the features were made from, as its plan remembers it."""

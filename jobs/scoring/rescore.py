@@ -9,7 +9,6 @@ import pyarrow as pa
 
 from iqa_core.clip.load import load_towers
 from iqa_core.columns import EMBEDDING
-from iqa_core.errors import InputError
 from iqa_core.scoring.columns import score_columns
 from iqa_core.tables.audit import audit, left_to_do
 from iqa_core.tables.feature_cache import FeatureCache, features_of
@@ -26,7 +25,6 @@ from .prompts import prompt_features
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from iqa_core.clip.encoder import Towers
     from iqa_core.scoring.features import PromptFeatures
     from iqa_core.tables.sink import OpenSink, Sink
 
@@ -57,7 +55,8 @@ def rescore(
         InputError: If the cache is incomplete, or was made by other weights.
     """
     cache = FeatureCache(config.features)
-    towers = _towers_of(cache, config.features)
+    towers = load_towers(cache.fingerprint["model"])
+    cache.check_weights(towers.digest)
     prompts = prompt_features(config, towers)
     manifest = cache.manifest()
     keep = config.keep or tuple(cache.kept)
@@ -79,22 +78,6 @@ def rescore(
                 f"--features {config.features} is not complete: run `iqa embed` again, and then this"
             )
         return conclude(output, outcome, None, config.max_error_rate)
-
-
-def _towers_of(cache: FeatureCache, uri: str) -> Towers:
-    """Load the CLIP that a cache was made with.
-
-    Raises:
-        InputError: If the model now has other weights.
-    """
-    model, weights = cache.fingerprint["model"], cache.fingerprint["weights"]
-    towers = load_towers(model)
-    if towers.digest != weights:
-        raise InputError(
-            f"--features {uri} was made by --model {model} with the weights {weights[:12]}, but it now "
-            f"has {towers.digest[:12]}: run `iqa embed` again"
-        )
-    return towers
 
 
 def _score_parts(

@@ -41,7 +41,6 @@ from .run_folder import (
 from .workers import Job, fit
 
 if TYPE_CHECKING:
-    from iqa_core.clip.encoder import Towers
     from iqa_core.training.data import TrainingData
 
     from .config import Config
@@ -68,7 +67,8 @@ def run_training(config: Config) -> int:
     _check_output(config.output)
     cache = FeatureCache(config.features)
     check_teacher(cache, config.teacher, config.watch)
-    towers = _towers(cache, config.features)
+    towers = load_towers(cache.fingerprint["model"])
+    cache.check_weights(towers.digest)
     pairs = load_pairs(config.pairs)
     learner = PromptLearner(
         towers.text,
@@ -119,18 +119,6 @@ def _check_output(output: str) -> None:
         raise InputError(
             argument="output", value=output, limit="named *.safetensors", fix="add it to the name"
         )
-
-
-def _towers(cache: FeatureCache, features: str) -> Towers:
-    model = cache.fingerprint["model"]
-    towers = load_towers(model)
-    if towers.digest != cache.fingerprint["weights"]:
-        raise InputError(
-            f"--features {features} was made by --model {model} with the weights "
-            f"{cache.fingerprint['weights'][:12]}, but it now has {towers.digest[:12]}: run "
-            "`iqa embed` again"
-        )
-    return towers
 
 
 def settings_of(config: Config, logit_scale: float, rows: int) -> Settings:
