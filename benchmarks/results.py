@@ -62,7 +62,7 @@ def save(
     tables: Sequence[Table],
     *,
     notes: Sequence[str] = (),
-    raw: Any = None,  # noqa: ANN401 - whatever JSON can hold
+    raw: Any = None,
     path: Path | None = None,
 ) -> Path:
     """Store the results of a benchmark.
