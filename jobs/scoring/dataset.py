@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .pool import ActorPool
     from .settings import ScoreSettings, StageSettings
 
-__all__ = ["pinned", "quiet_ray_data", "scored_rows"]
+__all__ = ["pinned", "quiet_ray_data", "scored_pixels", "scored_rows"]
 
 #: Maximum number of read tasks.
 _READ_TASKS = 10_000
@@ -67,26 +67,8 @@ def scored_rows(
     _set_context()
     rows = _block_rows(plan, spec, pool)
     encoded: ray.data.Dataset = ray.data.from_arrow(_work(plan))
-    options: dict[str, Any] = {
-        "batch_format": "pyarrow",
-        "compute": _strategy(pool, -(-plan.rows // rows)),
-        "label_selector": pool.label_selector,
-    }
     if not pool.gpus:
-        encoded = encoded.map_batches(
-            _reader(plan, rows), batch_format="pyarrow", batch_size=None, num_cpus=_SLIVER
-        ).repartition(target_num_rows_per_block=rows)
-        # It has no option for that. Ray fuses it with reading if both need the same; its default of one
-        # CPU is never free beside the actors.
-        repartition: Any = encoded._logical_plan.dag
-        repartition.ray_remote_args["num_cpus"] = _SLIVER
-        return encoded.map_batches(
-            ImageActor,
-            fn_constructor_args=(tower, spec.decode, spec.score, pool),
-            batch_size=None,
-            num_cpus=max(_SLIVER, pool.cpus - _SLIVER),
-            **options,
-        )
+        return _scored_images(encoded, plan, spec, pool, tower, rows)
     encoded = encoded.map_batches(
         _reader(plan, rows), batch_format="pyarrow", batch_size=None, num_cpus=1
     )
@@ -98,14 +80,64 @@ def scored_rows(
         num_cpus=1,
         max_calls=_TASKS_PER_WORKER,
     )
+    return scored_pixels(pixels, spec.score, pool, tower, rows, -(-plan.rows // rows))
+
+
+def _scored_images(
+    slices: ray.data.Dataset,
+    plan: ScoringPlan,
+    spec: StageSettings,
+    pool: ActorPool,
+    tower: bytes,
+    rows: int,
+) -> ray.data.Dataset:
+    """Return the chain for CPUs."""
+    encoded = slices.map_batches(
+        _reader(plan, rows), batch_format="pyarrow", batch_size=None, num_cpus=_SLIVER
+    ).repartition(target_num_rows_per_block=rows)
+    # It has no option for that. Ray fuses it with reading if both need the same; its default of one
+    # CPU is never free beside the actors.
+    repartition: Any = encoded._logical_plan.dag
+    repartition.ray_remote_args["num_cpus"] = _SLIVER
+    return encoded.map_batches(
+        ImageActor,
+        fn_constructor_args=(tower, spec.decode, spec.score, pool),
+        batch_format="pyarrow",
+        batch_size=None,
+        compute=_strategy(pool, -(-plan.rows // rows)),
+        label_selector=pool.label_selector,
+        num_cpus=max(_SLIVER, pool.cpus - _SLIVER),
+    )
+
+
+def scored_pixels(
+    pixels: ray.data.Dataset,
+    settings: ScoreSettings,
+    pool: ActorPool,
+    tower: bytes,
+    rows: int,
+    blocks: int,
+) -> ray.data.Dataset:
+    """Append the scoring actors to a chain that yields pixels.
+
+    Args:
+        pixels: Tables of :meth:`jobs.scoring.pixels.PixelBlock.to_table`.
+        settings: How pixels become scores.
+        pool: The scoring actors.
+        tower: The tower's reference, as of :func:`pinned`.
+        rows: Most rows of one call.
+        blocks: Approximate number of calls.
+    """
     return pixels.map_batches(
         PixelActor,
-        fn_constructor_args=(tower, spec.score, pool),
-        batch_size=_rows_per_call(spec.score, rows),
+        fn_constructor_args=(tower, settings, pool),
+        batch_format="pyarrow",
+        batch_size=_rows_per_call(settings, rows),
+        compute=_strategy(pool, blocks),
+        label_selector=pool.label_selector,
         # Ray Data warns if both are given; one CPU is its default, also beside a GPU.
         num_cpus=None if pool.cpus == 1 else pool.cpus,
         num_gpus=pool.gpus,
-        **options,
     )
 
 
