@@ -162,7 +162,7 @@ def _block_rows(plan: ScoringPlan, spec: StageSettings, pool: ActorPool) -> int:
     cluster has larger blocks.
     """
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    most = min(_MOST_ROWS, max(1024 if pool.gpus else 4 * spec.batch_rows, 4 * cpus))
+    most = min(_MOST_ROWS, max(2048 if pool.gpus else 4 * spec.batch_rows, 4 * cpus))
     rows = min(max(plan.rows // (8 * cpus), spec.batch_rows), most)
     return min(rows, plan.manifest.rows_within(_ENCODED_BYTES))
 
