@@ -1,4 +1,7 @@
-"""The Ray cluster of a run: at an address, or a local one on loopback that lives as long as the run."""
+"""The Ray cluster of a run: at an address, or a local one on loopback that lives as long as the run.
+
+Ray itself is imported when a cluster is connected to or started, not before.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ray
-import torch
-from ray._private import ray_constants
-
 import iqa_core
 from iqa_core.errors import InputError
+
+from .gpus import count_gpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -57,19 +58,21 @@ class Cluster:
         # Ray's core prints errors that need no action by the user, such as a peer that went away.
         # Their effect is visible in the rows.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        self._opened = not ray.is_initialized()
+        self._opened = not _is_connected()
         address = address or os.environ.get("RAY_ADDRESS")
         if address:
             _check_reachable(address)
         if self._opened and address:
             _init(f"--address {address} does not answer", address=address)
-        if ray.is_initialized():
+        if _is_connected():
+            import ray
+
             self.nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
             self.possible_gpus = _possible_gpus(self.resources.get("GPU", 0.0))
         else:
             # At least two: one reads and decodes while an actor holds the other.
             cpus = float(max(2, os.cpu_count() or 1))
-            gpus = float(torch.cuda.device_count())
+            gpus = float(count_gpus())
             self.nodes = [{"CPU": cpus, "GPU": gpus}]
             self.possible_gpus = gpus
 
@@ -85,7 +88,7 @@ class Cluster:
         Raises:
             InputError: If it does not start, or there is no folder for it.
         """
-        if ray.is_initialized():
+        if _is_connected():
             return
         with _loopback(), _usable_environment():
             _init(
@@ -99,12 +102,22 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._opened and ray.is_initialized():
+        if self._opened and _is_connected():
+            import ray
+
             ray.shutdown()
+
+
+def _is_connected() -> bool:
+    """Return whether this process is connected to a Ray; without its import it is not."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 def _possible_gpus(present: float) -> float | None:
     """Return the GPUs that the cluster could have, by the node types of its autoscaler or `ray up`."""
+    import ray
+
     most = ray._private.state.state.get_max_resources_from_cluster_config()
     if most is not None:
         return max(present, float(most.get("GPU", 0)))
@@ -147,6 +160,8 @@ def _loopback() -> Iterator[None]:
 
     ``ray.init`` has no option for that: it replaces 127.0.0.1 by the machine's address.
     """
+    from ray._private import ray_constants
+
     name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
     before = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = (
@@ -244,6 +259,8 @@ def _check_reachable(address: str) -> None:
 
 
 def _init(what: str, **options: Any) -> None:  # noqa: ANN401 - ray.init's own
+    import ray
+
     # Ray logs here that it protects a local cluster by a token, as it should.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     try:

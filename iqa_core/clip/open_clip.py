@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
 from iqa_core.clip.build import lazy_towers, whole_towers
 from iqa_core.clip.checkpoints import read_tensors
+from iqa_core.clip.file_state import states_of
 from iqa_core.clip.matching import match_weights
 from iqa_core.clip.quick_gelu import FileActivation, quick_gelu_of_tag
 from iqa_core.clip.quiet import quiet
@@ -78,6 +80,7 @@ def load_tag(model: str, resolution: Resolution) -> Towers:
     with quiet(_PACKAGE):
         try:
             path = Path(open_clip.download_pretrained(pretrained))
+            files = states_of(path)
             if not _reads_itself(config, path):
                 clip = open_clip.create_model(
                     name, pretrained=tag, force_quick_gelu=config["quick_gelu"]
@@ -87,7 +90,8 @@ def load_tag(model: str, resolution: Resolution) -> Towers:
             raise
         except Exception as error:  # whatever a download can raise
             raise _cannot_fetch(model, error) from error
-        return _from_tensors(model, name, config, path, resolution, preprocess=pretrained)
+        towers = _from_tensors(model, name, config, path, resolution, preprocess=pretrained)
+        return replace(towers, files=files)
 
 
 def load_hub(model: str, resolution: Resolution) -> Towers:
@@ -96,11 +100,11 @@ def load_hub(model: str, resolution: Resolution) -> Towers:
     download = open_clip.factory.download_pretrained_from_hf
     with quiet(_PACKAGE):
         try:
-            document = json.loads(
-                Path(download(repository, filename="open_clip_config.json")).read_bytes()
-            )
+            settings = Path(download(repository, filename="open_clip_config.json"))
+            document = json.loads(settings.read_bytes())
             config = document["model_cfg"]
             path = Path(download(repository))
+            files = states_of(settings, path)
             if not _reads_itself(config, path):
                 clip = open_clip.create_model(model, require_pretrained=True)
                 return _whole(model, model, config, clip, resolution)
@@ -109,7 +113,8 @@ def load_hub(model: str, resolution: Resolution) -> Towers:
         except Exception as error:  # whatever a download can raise
             raise _cannot_fetch(model, error) from error
         preprocess = document.get("preprocess_cfg", {})
-        return _from_tensors(model, model, config, path, resolution, preprocess=preprocess)
+        towers = _from_tensors(model, model, config, path, resolution, preprocess=preprocess)
+        return replace(towers, files=files)
 
 
 def load_file(model: str, resolution: Resolution) -> Towers:
@@ -122,7 +127,11 @@ def load_file(model: str, resolution: Resolution) -> Towers:
         raise InputError(f"--model {name}@{path}: there is no file {path}: check the path{folder}")
     with quiet(_PACKAGE):
         if path.suffix not in (".npz", ".npy"):
-            return _from_tensors(model, name, config, path, resolution, place=place, declared=False)
+            files = states_of(path, path.parent / "config.json")  # which may name the activation
+            towers = _from_tensors(
+                model, name, config, path, resolution, place=place, declared=False
+            )
+            return replace(towers, files=files)
         config = config or _architecture(name)
         try:  # of big_vision, which open_clip itself reads
             clip = open_clip.create_model(name, pretrained=str(path))

@@ -165,7 +165,7 @@ class TestPossibleGpus:
             gpus_of_node_types(config)
 
     def test_a_machine_of_its_own_has_what_it_has(self, monkeypatch):
-        monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)  # by another test
+        monkeypatch.setattr(cluster, "_is_connected", lambda: False)  # by another test
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
         found = Cluster(None)
         assert found.possible_gpus == found.resources["GPU"]
