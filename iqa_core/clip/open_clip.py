@@ -34,6 +34,7 @@ from iqa_core.clip.weight_checks import fitted
 from iqa_core.clip.weights_error import (
     OtherArchitectureError,
     WeightsError,
+    cannot_fetch,
     does_not_load,
 )
 from iqa_core.errors import InputError
@@ -80,7 +81,6 @@ def load_tag(model: str, resolution: Resolution) -> Towers:
     with quiet(_PACKAGE):
         try:
             path = Path(open_clip.download_pretrained(pretrained))
-            files = states_of(path)
             if not _reads_itself(config, path):
                 clip = open_clip.create_model(
                     name, pretrained=tag, force_quick_gelu=config["quick_gelu"]
@@ -89,9 +89,8 @@ def load_tag(model: str, resolution: Resolution) -> Towers:
         except InputError:
             raise
         except Exception as error:  # whatever a download can raise
-            raise _cannot_fetch(model, error) from error
-        towers = _from_tensors(model, name, config, path, resolution, preprocess=pretrained)
-        return replace(towers, files=files)
+            raise cannot_fetch(model, error) from error
+        return _from_tensors(model, name, config, path, resolution, preprocess=pretrained)
 
 
 def load_hub(model: str, resolution: Resolution) -> Towers:
@@ -100,21 +99,20 @@ def load_hub(model: str, resolution: Resolution) -> Towers:
     download = open_clip.factory.download_pretrained_from_hf
     with quiet(_PACKAGE):
         try:
-            settings = Path(download(repository, filename="open_clip_config.json"))
-            document = json.loads(settings.read_bytes())
+            document = json.loads(
+                Path(download(repository, filename="open_clip_config.json")).read_bytes()
+            )
             config = document["model_cfg"]
             path = Path(download(repository))
-            files = states_of(settings, path)
             if not _reads_itself(config, path):
                 clip = open_clip.create_model(model, require_pretrained=True)
                 return _whole(model, model, config, clip, resolution)
         except InputError:
             raise
         except Exception as error:  # whatever a download can raise
-            raise _cannot_fetch(model, error) from error
+            raise cannot_fetch(model, error) from error
         preprocess = document.get("preprocess_cfg", {})
-        towers = _from_tensors(model, model, config, path, resolution, preprocess=preprocess)
-        return replace(towers, files=files)
+        return _from_tensors(model, model, config, path, resolution, preprocess=preprocess)
 
 
 def load_file(model: str, resolution: Resolution) -> Towers:
@@ -127,11 +125,7 @@ def load_file(model: str, resolution: Resolution) -> Towers:
         raise InputError(f"--model {name}@{path}: there is no file {path}: check the path{folder}")
     with quiet(_PACKAGE):
         if path.suffix not in (".npz", ".npy"):
-            files = states_of(path, path.parent / "config.json")  # which may name the activation
-            towers = _from_tensors(
-                model, name, config, path, resolution, place=place, declared=False
-            )
-            return replace(towers, files=files)
+            return _from_tensors(model, name, config, path, resolution, place=place, declared=False)
         config = config or _architecture(name)
         try:  # of big_vision, which open_clip itself reads
             clip = open_clip.create_model(name, pretrained=str(path))
@@ -202,6 +196,7 @@ def _from_tensors(
         declared: Whether ``quick_gelu`` of the configuration is what the weights were trained with.
     """
     activation = None
+    files = states_of(path, path.parent / "config.json")  # which may name the activation
     try:
         tensors = read_tensors(path)
         sizes = ClipSizes.of_tensors(tensors, place)
@@ -224,8 +219,9 @@ def _from_tensors(
         activation.log()
     if not _is_plain(config):
         clip.load_state_dict(weights, strict=False)  # what is missing or unused is decided by now
-        return _whole(model, name, config, clip, resolution)
-    return _towers(model, name, config, clip, weights, resolution, preprocess)
+        return replace(_whole(model, name, config, clip, resolution), files=files)
+    towers = _towers(model, name, config, clip, weights, resolution, preprocess)
+    return replace(towers, files=files)
 
 
 def _config_of(
@@ -327,14 +323,6 @@ def _whole(
     settings = get_model_preprocess_cfg(clip)
     tokenizer = partial(_tokenizer, model, name)
     return whole_towers(model, config, clip, settings, tokenizer, resolution)
-
-
-def _cannot_fetch(model: str, error: Exception) -> InputError:
-    reason = error_line(error).rpartition("Last error: ")[2]  # what open_clip wraps it in
-    return InputError(
-        f"weights of --model {model} could not be fetched ({reason[:300]}): check the network and "
-        f"the name, give a local file as NAME@FILE, or use --model {TINY}, which is embedded"
-    )
 
 
 def _other_name(name: str, sizes: ClipSizes | None) -> str:
