@@ -90,7 +90,7 @@ class Cluster:
         """
         if _is_connected():
             return
-        with _loopback(), _usable_environment():
+        with _loopback(), _usable_environment(), _without_services():
             _init(
                 "a local Ray did not start",
                 address="local",
@@ -172,6 +172,31 @@ def _loopback() -> Iterator[None]:
             yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _without_services() -> Iterator[None]:
+    """Make a Ray that is started in this context have no services that one run does not use.
+
+    The autoscaler's monitor, the log monitor (nothing is logged to the driver) and the dashboard's server,
+    which is started even without a dashboard, cost over two seconds of CPU at the start, in the way of the
+    first task. ``ray.init`` has no option for that.
+    """
+    from ray._private.node import Node
+
+    names = ("start_monitor", "start_log_monitor", "start_api_server")
+    before = {name: getattr(Node, name) for name in names}
+    for name in names:
+        setattr(Node, name, _do_nothing)
+    try:
+        yield
+    finally:
+        for name, method in before.items():
+            setattr(Node, name, method)
+
+
+def _do_nothing(*_: object, **__: object) -> None:
+    pass
 
 
 @contextmanager

@@ -21,6 +21,10 @@ PRIVATE = [
         "state.get_max_resources_from_cluster_config",
         "cluster.py: GPUs that the autoscaler could bring",
     ),
+    *(
+        ("ray._private.node", f"Node.{name}", "cluster.py: a local Ray without unused services")
+        for name in ("start_monitor", "start_log_monitor", "start_api_server")
+    ),
     ("ray._private.worker", "global_worker.connected", "isolation.py: attempts of a task"),
     ("ray.train.v2.api.config", "LoggingConfig", "jobs/training: quiet workers"),
     (
