@@ -1,4 +1,4 @@
-"""From the command to its first committed row, with `tiny` and a local Ray; and commands with nothing to do.
+"""From the command to its first committed row (`tiny`, a local Ray), and commands with nothing to do.
 
     python -m benchmarks.startup [--runs 5] [--rows 2000] [--quick] [--json FILE]
 
