@@ -115,10 +115,16 @@ class ImageOptions(OutputOptions):
     decode: Literal["fast", "exact"] = option(
         "fast", help="fast uses JPEG's scaled decoding; exact equals open_clip's transform"
     )
-    batch_size: int = option(32, help="images in one forward pass", metavar="N", minimum=1)
+    batch_size: int | None = option(
+        None,
+        help="images in one forward pass (default: on GPUs what a measurement at the start finds fastest, "
+        "32 on CPUs)",
+        metavar="N",
+        minimum=1,
+    )
     num_actors: int | None = option(
         None,
-        help="maximum number of scoring actors (default: one for each GPU, or all CPUs but one)",
+        help="maximum number of scoring actors (default: one for each GPU, or else for each CPU)",
         metavar="N",
         minimum=1,
     )

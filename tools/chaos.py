@@ -3,7 +3,7 @@
     python -m tools.chaos --runs 30
 
 Each run scores a manifest of 2,000 images on a cluster of three Ray nodes on this machine. SIGKILL
-hits the driver, a scoring actor, a decoding worker or a node's raylet, twice in a row. Afterwards
+hits the driver, a scoring actor, a reading worker or a node's raylet, twice in a row. Afterwards
 the same command runs until it ends with status 0. The output must hold every row once, with the
 scores of an undisturbed run. Printed beside: the finished work that each kill of a driver cost, which
 is what had come to it since its last part file, in rows and in the age of the oldest of them.
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,11 +37,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
-TARGETS = ("driver", "actor", "decoder", "raylet")
+TARGETS = ("driver", "actor", "reader", "raylet")
 COMMIT_SECONDS = 2.0
 #: The command, noting when finished rows come to the driver and when they are in a part file.
 _NOTING = """
 import os, sys, time
+from iqa_core.tables.output import Output
 from jobs import cli
 from jobs.scoring import driver
 
@@ -49,18 +51,19 @@ class Noting(driver.Collector):
         super().add(table)
         note(len(table))
 
-    def commit(self):
-        super().commit()
-        note(0)
+def noting_write(self, table, write=Output.write):
+    write(self, table)
+    note(-len(table))
 
 def note(rows):
     os.write(notes, f"{time.time()} {rows}\\n".encode())
 
 notes = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 driver.Collector = Noting
+Output.write = noting_write
 sys.exit(cli.main())
 """
-_TITLES = {"actor": "ray::MapWorker(MapBatches(TowerActor))", "decoder": "ray::MapBatches(decode"}
+_TITLES = {"actor": "ray::MapWorker(MapBatches(ImageActor))", "reader": "ray::MapBatches(read"}
 _ATTEMPTS = 8
 _RUN_SECONDS = 240
 
@@ -158,16 +161,16 @@ class Chaos:
 
     def _cost(self, output: Path) -> tuple[float, int]:
         """Return the age of the oldest finished row that is in no part file, and how many are not."""
-        now, rows, oldest = time.time(), 0, 0.0
+        now = time.time()
         notes = self._notes(output)
+        waiting: deque[tuple[float, int]] = deque()  # blocks in the order of their arrival
         for line in notes.read_text().splitlines() if notes.exists() else ():
             moment, count = float(line.split()[0]), int(line.split()[1])
-            if count == 0:
-                rows, oldest = 0, 0.0
-                continue
-            oldest = now - moment if rows == 0 else oldest
-            rows += count
-        return oldest, rows
+            if count > 0:
+                waiting.append((moment, count))
+            while count < 0:
+                count += waiting.popleft()[1]
+        return now - waiting[0][0] if waiting else 0.0, sum(rows for _, rows in waiting)
 
     def _wait(self, process: subprocess.Popen[str], output: Path) -> None:
         """Wait until rows flow (or the run ends), and a random while longer."""

@@ -10,7 +10,7 @@ from iqa_core.fetch.uri import host_of
 from iqa_core.storage.folder import has_scheme
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     import pyarrow as pa
 
@@ -39,6 +39,10 @@ class Breaker:
         self._window = window
         self.broken: tuple[str, str] | None = None
 
+    def concerns(self, statuses: Collection[str]) -> bool:
+        """Return whether rows with these statuses must be added: not before a store's first failure."""
+        return bool(self._last) or not _OUTAGE.isdisjoint(statuses)
+
     def add(self, uris: Sequence[str | None], statuses: Sequence[str]) -> str | None:
         """Add rows; return a description of the outage if one is detected.
 
@@ -46,7 +50,7 @@ class Breaker:
             uris: URI of each row; None for images that are embedded in the manifest.
             statuses: Status of each row.
         """
-        if not self._last and not _OUTAGE.intersection(statuses):
+        if not self.concerns(statuses):
             return None
         touched = set()
         for uri, status in zip(uris, statuses, strict=True):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -38,6 +40,10 @@ _TIMINGS = {FETCH_SECONDS: "fetch", DECODE_SECONDS: "decode", MODEL_SECONDS: "mo
 
 #: A part file is written when this number of bytes is pending, even before the interval is over.
 _PART_BYTES = 256 * 1024 * 1024
+#: The run waits for a part file that is being written when this number of bytes is pending beside it.
+_MOST_PENDING_BYTES = 512 * 1024 * 1024
+#: Seconds from the first finished rows to the first commit.
+_FIRST_COMMIT_SECONDS = 1.0
 
 
 def visible_here(manifest: Manifest) -> Callable[[str], bool]:
@@ -51,8 +57,14 @@ def visible_here(manifest: Manifest) -> Callable[[str], bool]:
     return seen
 
 
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    return {each["values"]: each["counts"] for each in pc.value_counts(column).to_pylist()}
+
+
 class Collector:
-    """Takes finished blocks, commits them at intervals, and counts.
+    """Takes finished blocks, commits them at intervals in a thread, and counts (a context manager).
+
+    At its end, what is left is committed.
 
     Args:
         sink: Where rows are committed.
@@ -93,7 +105,9 @@ class Collector:
         self._pending: list[pa.Table] = []
         self._pending_bytes = 0
         self._clock = clock
-        self._last = clock()
+        self._due = math.inf
+        self._writer = ThreadPoolExecutor(1, "commit")
+        self._writing: Future[None] | None = None
 
     def add(self, table: pa.Table) -> None:
         """Take one finished block.
@@ -101,20 +115,20 @@ class Collector:
         Raises:
             InputError: If another node lacks an image that this one has.
         """
-        statuses = table.column("status").to_pylist()
+        statuses = _counts(table.column("status"))
         if Status.NOT_FOUND in statuses:
             self._check_shared(table)
         for column, stage in _TIMINGS.items():
             self.busy[stage] += pc.sum(table.column(column)).as_py() or 0.0
         self.out_of_memory += pc.sum(table.column(OUT_OF_MEMORY)).as_py() or 0
-        for device in pc.value_counts(table.column(DEVICE)).to_pylist():
-            self.devices[device["values"]] += device["counts"]
+        self.devices.update(_counts(table.column(DEVICE)))
         self.statuses.update(statuses)
         finished = table.select(self._columns)
         self._pending.append(finished)
         self._pending_bytes += finished.nbytes
-        if self._breaker is not None:
-            self.broken = self._breaker.add(table.column(URI).to_pylist(), statuses)
+        if self._breaker is not None and self._breaker.concerns(statuses):
+            uris, found = (table.column(name).to_pylist() for name in (URI, "status"))
+            self.broken = self._breaker.add(uris, found)
             if self.broken:
                 self._pending = [self._breaker.without_victims(part) for part in self._pending]
 
@@ -129,20 +143,51 @@ class Collector:
                     "command again"
                 )
 
+    def __enter__(self) -> Collector:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.shutdown(wait=True)
+
     @property
     def seconds_left(self) -> float:
         """Seconds until the next commit is due, with a small minimum."""
-        return max(0.01, self._last + self._seconds - self._clock())
+        return max(0.01, self._due - self._clock())
 
     def commit_if_due(self) -> None:
-        """Commit if the interval is over, or if many bytes are pending."""
-        if self._clock() - self._last >= self._seconds or self._pending_bytes >= _PART_BYTES:
-            self.commit()
+        """Begin a commit if the interval is over or many bytes are pending, and none is under way.
+
+        The first is due soon after the first rows, which shows early that they can be written.
+
+        Raises:
+            InputError: If an earlier one failed.
+        """
+        if self._pending and self._due == math.inf:
+            self._due = self._clock() + min(self._seconds, _FIRST_COMMIT_SECONDS)
+        due = self._clock() >= self._due or self._pending_bytes >= _PART_BYTES
+        if due and (self._writing is None or self._writing.done()):
+            self._begin_commit()
+        elif self._pending_bytes >= _MOST_PENDING_BYTES:
+            self._finish_writing()  # the store is slower than the actors
 
     def commit(self) -> None:
-        """Commit all finished rows."""
+        """Commit all finished rows; return when they are safe.
+
+        Raises:
+            InputError: If rows can't be written.
+        """
+        self._begin_commit()
+        self._finish_writing()
+
+    def _begin_commit(self) -> None:
+        self._finish_writing()
         if any(map(len, self._pending)):
-            self._sink.write(pa.concat_tables(self._pending))
+            self._writing = self._writer.submit(self._sink.write, pa.concat_tables(self._pending))
         self._pending.clear()
         self._pending_bytes = 0
-        self._last = self._clock()
+        self._due = self._clock() + self._seconds
+
+    def _finish_writing(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()

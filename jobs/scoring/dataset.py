@@ -1,13 +1,12 @@
 """The chain of a run: manifest -> encoded bytes -> pixels -> scored rows, on Ray Data.
 
-Reading and decoding are Ray tasks; the image tower is held by Ray actors. Every failure becomes a
-status on its row.
+Reading is a Ray task. On CPUs, Ray actors decode and score; with GPUs, Ray tasks decode and actors hold
+the tower. Every failure becomes a status on its row.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +15,8 @@ import ray
 import ray.data
 from ray.data._internal.logging import SessionFileHandler
 
-from .actor import TowerActor
-from .decode import BLOCK_BYTES, decode_rows
-from .device_losses import DeviceLosses
+from .actor import ImageActor, PixelActor
+from .decode import decode_rows
 from .read import read_rows
 
 if TYPE_CHECKING:
@@ -26,73 +24,88 @@ if TYPE_CHECKING:
     from .pool import ActorPool
     from .settings import ScoreSettings, StageSettings
 
-__all__ = ["ActorHandles", "quiet_ray_data", "scored_rows"]
+__all__ = ["pinned", "quiet_ray_data", "scored_rows"]
 
 #: Maximum number of read tasks.
-_READ_TASKS = 1000
+_READ_TASKS = 10_000
 #: Encoded bytes in one block between reading and decoding, by the manifest's average.
 _ENCODED_BYTES = 128 * 1024 * 1024
+#: Pixel bytes in one call of an actor that decoders feed.
+_CALL_BYTES = 192 * 1024 * 1024
+#: The driver spends some ten milliseconds on a block, whatever its rows.
+_MOST_ROWS = 4096
 #: Decode workers are replaced after this many tasks, as C decoders may leak.
 _TASKS_PER_WORKER = 2000
+#: CPUs of a read task beside actors that hold all of a node's CPUs but this, each.
+_SLIVER = 0.01
 
 
-@dataclass(frozen=True)
-class ActorHandles:
-    """What the scoring actors of a run share; it outlives each chain.
+def pinned(spec: StageSettings) -> bytes:
+    """Put the tower into the object store.
 
-    Attributes:
-        tower: The pickled reference of the image tower. Pickled, it is pinned in the object store for
-            as long as this process lives.
-        losses: Handle of the run's :class:`DeviceLosses`.
+    Returns:
+        Its pickled reference. Pickled, it is pinned for as long as this process lives.
     """
-
-    tower: bytes
-    losses: Any
-
-    @classmethod
-    def create(cls, spec: StageSettings) -> ActorHandles:
-        """Put the tower into the object store, and start the counter."""
-        losses = ray.remote(num_cpus=0, max_restarts=-1)(DeviceLosses).remote()
-        return cls(ray.cloudpickle.dumps(ray.put(spec.tower)), losses)
+    reference: bytes = ray.cloudpickle.dumps(ray.put(spec.tower))
+    return reference
 
 
 def scored_rows(
-    plan: ScoringPlan, spec: StageSettings, pool: ActorPool, handles: ActorHandles
+    plan: ScoringPlan, spec: StageSettings, pool: ActorPool, tower: bytes
 ) -> ray.data.Dataset:
     """Return the chain from slices of manifest files to scored rows; nothing runs before it is consumed.
+
+    On CPUs each actor fetches, decodes and scores. A GPU's actor scores what many tasks decode.
 
     Args:
         plan: The rows to read.
         spec: How rows become scores.
         pool: The scoring actors.
-        handles: What the actors share.
+        tower: The tower's reference, as of :func:`pinned`.
     """
     quiet_ray_data()
     _set_context()
-    rows = _block_rows(plan, spec)
-    return (
-        ray.data.from_arrow(_work(plan))
-        .map_batches(_reader(plan, rows), batch_format="pyarrow", batch_size=None, num_cpus=1)
-        .repartition(target_num_rows_per_block=rows)
-        # `max_calls` also keeps Ray from fusing this stage with the next.
-        .map_batches(
-            partial(decode_rows, settings=spec.decode),
-            batch_format="pyarrow",
+    rows = _block_rows(plan, spec, pool)
+    encoded: ray.data.Dataset = ray.data.from_arrow(_work(plan))
+    options: dict[str, Any] = {
+        "batch_format": "pyarrow",
+        "compute": _strategy(pool, -(-plan.rows // rows)),
+        "label_selector": pool.label_selector,
+    }
+    if not pool.gpus:
+        encoded = encoded.map_batches(
+            _reader(plan, rows), batch_format="pyarrow", batch_size=None, num_cpus=_SLIVER
+        ).repartition(target_num_rows_per_block=rows)
+        # It has no option for that. Ray fuses it with reading if both need the same; its default of one
+        # CPU is never free beside the actors.
+        repartition: Any = encoded._logical_plan.dag
+        repartition.ray_remote_args["num_cpus"] = _SLIVER
+        return encoded.map_batches(
+            ImageActor,
+            fn_constructor_args=(tower, spec.decode, spec.score, pool),
             batch_size=None,
-            num_cpus=1,
-            max_calls=_TASKS_PER_WORKER,
+            num_cpus=max(_SLIVER, pool.cpus - _SLIVER),
+            **options,
         )
-        .map_batches(
-            TowerActor,
-            fn_constructor_args=(handles.tower, spec.score, pool, handles.losses),
-            batch_format="pyarrow",
-            batch_size=_rows_per_call(spec.score, rows),
-            compute=_strategy(pool, -(-plan.rows // rows)),
-            label_selector=pool.label_selector,
-            # Ray Data warns if both are given; one CPU is its default, also beside a GPU.
-            num_cpus=None if pool.cpus == 1 else pool.cpus,
-            num_gpus=pool.gpus or None,
-        )
+    encoded = encoded.map_batches(
+        _reader(plan, rows), batch_format="pyarrow", batch_size=None, num_cpus=1
+    )
+    # `max_calls` also keeps Ray from fusing this stage with the next.
+    pixels = encoded.repartition(target_num_rows_per_block=rows).map_batches(
+        partial(decode_rows, settings=spec.decode),
+        batch_format="pyarrow",
+        batch_size=None,
+        num_cpus=1,
+        max_calls=_TASKS_PER_WORKER,
+    )
+    return pixels.map_batches(
+        PixelActor,
+        fn_constructor_args=(tower, spec.score, pool),
+        batch_size=_rows_per_call(spec.score, rows),
+        # Ray Data warns if both are given; one CPU is its default, also beside a GPU.
+        num_cpus=None if pool.cpus == 1 else pool.cpus,
+        num_gpus=pool.gpus,
+        **options,
     )
 
 
@@ -110,10 +123,15 @@ def _set_context() -> None:
     context.raise_original_map_exception = True  # otherwise only the text of an error is returned
 
 
-def _block_rows(plan: ScoringPlan, spec: StageSettings) -> int:
-    """Return the rows of a block: enough blocks for all CPUs, each with some seconds of work."""
-    cpus = int(ray.cluster_resources().get("CPU", 1))
-    rows = min(max(plan.rows // (4 * max(1, cpus)), spec.batch_size), 4 * spec.batch_size)
+def _block_rows(plan: ScoringPlan, spec: StageSettings, pool: ActorPool) -> int:
+    """Return the rows of a block.
+
+    Enough blocks for all CPUs, each with some seconds of work, and few enough for the driver: a larger
+    cluster has larger blocks.
+    """
+    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    most = min(_MOST_ROWS, max(1024 if pool.gpus else 4 * spec.batch_rows, 4 * cpus))
+    rows = min(max(plan.rows // (8 * cpus), spec.batch_rows), most)
     return min(rows, plan.manifest.rows_within(_ENCODED_BYTES))
 
 
@@ -142,16 +160,21 @@ def _rows_per_call(settings: ScoreSettings, rows: int) -> int:
     """Return the rows of one call of an actor: Ray Data requires a number where there are GPUs."""
     each = settings.row_bytes()
     if each is None:  # of any size: at most as many as one forward pass takes
-        return min(settings.batch_size, rows)
-    return max(1, min(rows, BLOCK_BYTES // each))
+        return min(settings.batch_rows, rows)
+    return max(1, min(rows, _CALL_BYTES // each))
 
 
 def _strategy(pool: ActorPool, blocks: int) -> ray.data.ActorPoolStrategy:
-    """Return a strategy that requests all of the pool's GPUs at once, so that a cluster grows at once.
+    """Return a strategy that requests the whole pool at once, so that a cluster grows at once.
 
-    On CPUs the pool grows as there is room: reading and other jobs need CPUs too.
+    Two calls at a time keep a GPU busy: one prepares and finishes on the CPU while the other computes.
     """
+    concurrency: dict[str, Any] = {}
+    if pool.gpus:
+        concurrency = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True}
     if pool.most is None:
-        return ray.data.ActorPoolStrategy(min_size=1)
-    first = max(1, min(pool.most, blocks)) if pool.gpus else 1
-    return ray.data.ActorPoolStrategy(min_size=1, max_size=pool.most, initial_size=first)
+        return ray.data.ActorPoolStrategy(min_size=1, **concurrency)
+    most = pool.most
+    return ray.data.ActorPoolStrategy(
+        min_size=1, max_size=most, initial_size=max(1, min(most, blocks)), **concurrency
+    )

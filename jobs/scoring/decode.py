@@ -1,8 +1,8 @@
-"""The decoding stage: URIs and encoded bytes to uint8 pixels (Ray tasks).
+"""Decoding: URIs and encoded bytes to uint8 pixels.
 
 Each failure becomes a status on its row. This module imports no model code, and neither may what it
-imports: a cluster has many decode workers, and importing torch and open_clip costs each of them more
-than half a gigabyte.
+imports: a cluster with GPUs has many decode workers, and importing torch and open_clip costs each of
+them more than half a gigabyte.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from iqa_core.images.degrade import degraded_views
 from iqa_core.tables.manifest_reading import DATA, READ_ERROR
 
 from ..ray_errors import this_node
-from .isolation import Isolated, Watchdog, is_second_try
-from .stage_columns import DECODE_SECONDS, DECODED_ON, FETCH_SECONDS, PIXELS
+from .isolation import Isolated, Watchdog, attempt
+from .pixels import PixelBlock
+from .stage_columns import DECODE_SECONDS, DECODED_ON, FETCH_SECONDS, repeated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from .settings import DecodeSettings
 
-__all__ = ["BLOCK_BYTES", "decode_rows"]
+__all__ = ["BLOCK_BYTES", "decode_blocks", "decode_rows"]
 
 #: Pixel bytes in one block between decoding and scoring.
 BLOCK_BYTES = 64 * 1024 * 1024
@@ -42,11 +43,9 @@ _DECODED = pa.schema(
         ("error", pa.string()),
         (WIDTH, pa.int32()),
         (HEIGHT, pa.int32()),
-        (PIXELS, pa.large_binary()),
         (VIEW_LEVELS, pa.list_(pa.int8())),
         (FETCH_SECONDS, pa.float32()),
         (DECODE_SECONDS, pa.float32()),
-        (DECODED_ON, pa.string()),
     ]
 )
 
@@ -61,20 +60,40 @@ def decode_rows(table: pa.Table, *, settings: DecodeSettings) -> Iterator[pa.Tab
     Yields:
         The rows with status, size and pixels, in tables of about ``BLOCK_BYTES``.
     """
+    for block in decode_blocks(table, settings, BLOCK_BYTES):
+        yield block.to_table()
+
+
+def decode_blocks(
+    table: pa.Table, settings: DecodeSettings, most_bytes: int
+) -> Iterator[PixelBlock]:
+    """Fetch and decode images in this process.
+
+    Args:
+        table: Rows as :func:`jobs.scoring.read.read_rows` yields them.
+        settings: How to fetch and decode.
+        most_bytes: A block ends once it has this many bytes of pixels.
+
+    Yields:
+        The rows in their order, without encoded bytes.
+    """
     guard: Isolated | Watchdog
-    if is_second_try():
+    if attempt():
         guard = Isolated(settings.decoder, settings.decode_seconds)
     else:
         guard = Watchdog(settings.decode_seconds)
-    rows: list[dict[str, Any]] = []
-    size = start = 0
     uris = pc.if_else(table.column(DATA).is_null(), table.column(URI), None).to_pylist()
     fetched = settings.fetcher.stream([uri or None for uri in uris])
     files, numbers = (table.column(name).to_pylist() for name in IDENTITY)
-    node = this_node()[1]
     internal = [name for name in (DATA, READ_ERROR) if name in table.column_names]
     lost = table.column(READ_ERROR).to_pylist() if READ_ERROR in internal else [None] * len(table)
+    kept = table.drop_columns(internal)
+    node = this_node()[1]
     with closing(guard):
+        rows: list[dict[str, Any]] = []
+        images: list[np.ndarray] = []
+        places: list[int] = []
+        size = start = 0
         for position, embedded in enumerate(table.column(DATA)):
             began = time.perf_counter()
             data = next(fetched)
@@ -83,24 +102,33 @@ def decode_rows(table: pa.Table, *, settings: DecodeSettings) -> Iterator[pa.Tab
             elif reason := lost[position]:
                 data = ImageError(Status.UNREADABLE, reason)
             got = time.perf_counter()
-            row = _decode(data, settings.decoder, guard)
-            if settings.views and row[PIXELS] is not None:
-                _add_views(row, settings, f"{files[position]}:{numbers[position]}")
+            row, image = _decode(data, settings.decoder, guard)
+            if image is not None:
+                places.append(len(rows))
+                images.append(image)
+                size += image.nbytes
+                if settings.views:
+                    key = f"{files[position]}:{numbers[position]}"
+                    views, row[VIEW_LEVELS] = degraded_views(image, settings.views, key)
+                    images += views
+                    size += sum(view.nbytes for view in views)
             row[FETCH_SECONDS] = got - began
             row[DECODE_SECONDS] = time.perf_counter() - got
-            row[DECODED_ON] = node
             rows.append(row)
-            size += len(row[PIXELS] or b"")
-            if size >= BLOCK_BYTES or position == len(table) - 1:
-                yield _append(table.slice(start, len(rows)).drop_columns(internal), rows)
-                rows, size, start = [], 0, position + 1
+            if size >= most_bytes or position == len(table) - 1:
+                decoded = _with_columns(kept.slice(start, len(rows)), rows, node)
+                pixels = images if settings.size is None else _in_one_array(images, settings.size)
+                yield PixelBlock(decoded, np.asarray(places, dtype=np.int64), pixels)
+                rows, images, places = [], [], []
+                size, start = 0, position + 1
 
 
 def _decode(
     data: bytes | ImageError | None,
     decoder: Callable[[bytes], Decoded],
     guard: Isolated | Watchdog,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], np.ndarray | None]:
+    """Return a row's columns, and its pixels if it has any."""
     try:
         if data is None:
             raise ImageError(Status.INVALID_ROW, "the row has neither a uri nor image bytes")
@@ -108,28 +136,19 @@ def _decode(
             raise data
         image = guard.call(decoder, data)
     except ImageError as error:
-        return {"status": error.status.value, "error": error.message, PIXELS: None}
+        return {"status": error.status.value, "error": error.message}, None
     except Exception as error:  # a decoder may raise anything, which is the row's error
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        return {"status": Status.DECODE_ERROR.value, "error": reason, PIXELS: None}
-    return {
-        "status": Status.OK.value,
-        WIDTH: image.width,
-        HEIGHT: image.height,
-        PIXELS: image.pixels.tobytes(),
-    }
+        return {"status": Status.DECODE_ERROR.value, "error": reason}, None
+    return {"status": Status.OK.value, WIDTH: image.width, HEIGHT: image.height}, image.pixels
 
 
-def _add_views(row: dict[str, Any], settings: DecodeSettings, key: str) -> None:
-    """Append the pixels of degraded copies to a row's pixels."""
-    height, width = settings.size or (row[HEIGHT], row[WIDTH])
-    image = np.frombuffer(row[PIXELS], np.uint8).reshape(height, width, 3)
-    views, row[VIEW_LEVELS] = degraded_views(image, settings.views, key)
-    row[PIXELS] = b"".join([row[PIXELS], *(view.tobytes() for view in views)])
+def _in_one_array(images: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    return np.stack(images) if images else np.empty((0, *size, 3), np.uint8)
 
 
-def _append(table: pa.Table, rows: list[dict[str, Any]]) -> pa.Table:
+def _with_columns(table: pa.Table, rows: list[dict[str, Any]], node: str) -> pa.Table:
     added = pa.Table.from_pylist(rows, schema=_DECODED)
     for name in added.column_names:
         table = table.append_column(name, added.column(name))
-    return table
+    return table.append_column(DECODED_ON, repeated(node, len(table)))

@@ -19,7 +19,7 @@ from ..progress import Progress
 from ..ray_errors import NodeError, as_input_error, node_error
 from .breaker import Breaker
 from .collector import Collector, visible_here
-from .dataset import ActorHandles, scored_rows
+from .dataset import pinned, scored_rows
 from .feed import BlockFeed, ExecutionError
 from .outcome import Outcome, slowest_stage
 from .pool import waiting_for
@@ -70,11 +70,11 @@ def run_pipeline(
         sink, spec.schema, policy.commit_seconds, breaker, visible_here(plan.manifest)
     )
     progress = Progress(plan.rows)
-    handles = ActorHandles.create(spec)
+    tower = pinned(spec)
     bad_nodes: list[NodeError] = []
-    with stop_requests() as stop:
+    with collector, stop_requests() as stop:
         while plan.slices:
-            chain = scored_rows(plan, spec, pool, handles)
+            chain = scored_rows(plan, spec, pool, tower)
             try:
                 _collect(chain, collector, progress, stop, partial(_waiting, pool))
                 break

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.connection import Connection
 
-__all__ = ["Isolated", "Watchdog", "is_second_try"]
+__all__ = ["Isolated", "Watchdog", "attempt"]
 
 T = TypeVar("T")
 
 
-def is_second_try() -> bool:
-    """Return whether this is a retry of a task whose worker died."""
+def attempt() -> int:
+    """Return how often the present task was tried before, by workers that died; 0 outside of Ray."""
     worker: Any = ray._private.worker.global_worker  # not in the public context
-    return bool(worker.connected and worker.core_worker.get_current_task_attempt_number() > 0)
+    return int(worker.core_worker.get_current_task_attempt_number()) if worker.connected else 0
 
 
 class Watchdog:

@@ -67,7 +67,7 @@ def plan_actors(
     nodes: Sequence[Resources],
     possible_gpus: float | None = None,
 ) -> ActorPool:
-    """Fill in the defaults: an actor for each GPU, or else for all CPUs but one.
+    """Fill in the defaults: an actor for each GPU, or else for each CPU.
 
     Args:
         number: ``--num-actors``.
@@ -93,9 +93,8 @@ def plan_actors(
     if number is not None:
         return ActorPool(number, cpus, gpus)
     if not gpus:
-        # One CPU stays free, so that reading never starves.
-        spare = max(1.0, sum(node.get("CPU", 0.0) for node in nodes) - 1.0)
-        return ActorPool(max(1, math.floor(spare / cpus + _ROUNDING)), cpus, gpus)
+        most = sum(math.floor(node.get("CPU", 0.0) / cpus + _ROUNDING) for node in nodes)
+        return ActorPool(max(1, most), cpus, gpus)
     fitting = sum(_fitting(node.get("GPU", 0.0), gpus) for node in nodes)
     if possible_gpus is not None:
         # Only the sum of future GPUs is known: assume that they are on as few nodes as possible.

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DecodeSettings", "ScoreSettings", "StageSettings"]
 
+#: Images in one forward pass: on a CPU more are no faster.
+_BATCH = 32
+
 
 @dataclass(frozen=True)
 class DecodeSettings:
@@ -47,11 +50,16 @@ class ScoreSettings:
 
     size: tuple[int, int] | None
     precision: Precision
-    batch_size: int
+    batch_size: int | None
     width: int
     prompts: PromptFeatures | None
     schema: pa.Schema
     views: int
+
+    @property
+    def batch_rows(self) -> int:
+        """Images in one forward pass where nothing was measured."""
+        return self.batch_size or _BATCH
 
     def row_bytes(self) -> int | None:
         """Return the pixel bytes of a row with its views; None where each image has its own size."""
@@ -71,7 +79,7 @@ class StageSettings:
         preprocess: How the tower wants its images; None keeps each image's own size.
         decoder: Encoded bytes to pixels; raises :class:`iqa_core.errors.ImageError`.
         precision: Precision of the tower.
-        batch_size: Images in one forward pass.
+        batch_size: Images in one forward pass; None measures on a GPU what is fastest.
         width: Width of the image features.
         prompts: The features of the prompts; None only embeds.
         schema: The output's columns.
@@ -84,12 +92,17 @@ class StageSettings:
     preprocess: Preprocess | None
     decoder: Callable[[bytes], Decoded]
     precision: Precision
-    batch_size: int
+    batch_size: int | None
     width: int
     prompts: PromptFeatures | None
     schema: pa.Schema
     views: int = 0
     decode_seconds: float = 120.0
+
+    @property
+    def batch_rows(self) -> int:
+        """Images in one forward pass where nothing was measured."""
+        return self.score.batch_rows
 
     @property
     def decode(self) -> DecodeSettings:

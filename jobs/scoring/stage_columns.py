@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+
 __all__ = [
     "DECODED_ON",
     "DECODE_SECONDS",
@@ -10,6 +12,7 @@ __all__ = [
     "MODEL_SECONDS",
     "OUT_OF_MEMORY",
     "PIXELS",
+    "repeated",
 ]
 
 #: uint8 pixels of an image followed by those of its degraded copies; null if the image failed.
@@ -23,3 +26,8 @@ OUT_OF_MEMORY = "_out_of_memory"
 DECODED_ON = "_decoded_on"
 #: What scored a row: device, node and process.
 DEVICE = "_device"
+
+
+def repeated(text: str, rows: int) -> pa.DictionaryArray:
+    """Return a column with one text in every row, held as numbers and one string."""
+    return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), rows), [text])

@@ -32,6 +32,11 @@ PRIVATE = [
         "StreamingExecutor.shutdown",
         "feed.py: ends an execution that yields nothing",
     ),
+    (
+        "ray.data._internal.logical.operators",
+        "StreamingRepartition.__dataclass_fields__",
+        "dataset.py: CPUs of a repartition",
+    ),
     ("ray.data._internal.logging", "SessionFileHandler", "dataset.py: Ray Data's log files"),
 ]
 

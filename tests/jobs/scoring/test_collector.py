@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pyarrow as pa
 import pytest
 
@@ -62,33 +64,89 @@ def collector(sink, clock, breaker=None, seen_here=lambda uri: False):
     return Collector(sink, SCHEMA, 30.0, breaker, seen_here, clock)
 
 
-def test_rows_are_committed_at_intervals_without_the_pipelines_own_columns(clock):
+def test_the_first_rows_are_committed_soon_and_later_ones_at_intervals(clock):
     sink = Sink()
-    collected = collector(sink, clock)
-    collected.add(block(["a", "b"]))
-    clock.now += 29
-    collected.commit_if_due()
-    assert sink.tables == []
-    assert collected.seconds_left == 1
-    collected.add(block(["c"]))
-    clock.now += 1
-    collected.commit_if_due()
+    with collector(sink, clock) as collected:
+        collected.commit_if_due()
+        clock.now += 100  # of starting up
+        collected.add(block(["a"]))
+        collected.commit_if_due()
+        assert collected.seconds_left == 1
+        collected.add(block(["b"]))
+        clock.now += 1
+        collected.commit_if_due()
+        collected.add(block(["c"]))
+        assert collected.seconds_left == 30
+        clock.now += 29
+        collected.commit_if_due()
+        assert collected.seconds_left == 1
+        clock.now += 1
+        collected.commit_if_due()
+        clock.now += 31
+        collected.commit_if_due()  # nothing is pending
     assert [table.to_pydict() for table in sink.tables] == [
-        {"uri": ["a", "b", "c"], "status": ["ok"] * 3}
+        {"uri": ["a", "b"], "status": ["ok"] * 2},
+        {"uri": ["c"], "status": ["ok"]},
     ]
-    assert collected.seconds_left == 30
-    clock.now += 31
-    collected.commit_if_due()  # nothing is pending
-    assert len(sink.tables) == 1
 
 
 def test_many_pending_bytes_are_committed_at_once(clock, monkeypatch):
     monkeypatch.setattr("jobs.scoring.collector._PART_BYTES", 50)
     sink = Sink()
-    collected = collector(sink, clock)
-    collected.add(block(["x" * 60]))
-    collected.commit_if_due()
+    with collector(sink, clock) as collected:
+        collected.add(block(["x" * 60]))
+        collected.commit_if_due()
     assert len(sink.tables) == 1
+
+
+class SlowSink(Sink):
+    """Writes once it may."""
+
+    def __init__(self):
+        super().__init__()
+        self.may_write = threading.Event()
+
+    def write(self, table):
+        assert self.may_write.wait(60)
+        super().write(table)
+
+
+def test_blocks_are_taken_while_a_part_is_written(clock):
+    sink = SlowSink()
+    with collector(sink, clock) as collected:
+        for name in "abc":
+            collected.add(block([name]))
+            collected.commit_if_due()
+            clock.now += 31
+        assert sink.tables == []
+        sink.may_write.set()
+        collected.commit()
+        assert pa.concat_tables(sink.tables).column("uri").to_pylist() == ["a", "b", "c"]
+
+
+def test_pending_rows_do_not_grow_without_limit_beside_a_slow_store(clock, monkeypatch):
+    monkeypatch.setattr("jobs.scoring.collector._MOST_PENDING_BYTES", 50)
+    sink = SlowSink()
+    with collector(sink, clock) as collected:
+        collected.add(block(["a"]))
+        collected.commit_if_due()
+        clock.now += 31
+        collected.commit_if_due()  # begins to write
+        threading.Timer(0.2, sink.may_write.set).start()
+        collected.add(block(["b" * 60]))
+        collected.commit_if_due()
+        assert len(sink.tables) == 1
+
+
+def test_a_part_that_cannot_be_written_ends_the_run(clock):
+    class Full(Sink):
+        def write(self, table):
+            raise InputError("no space left")
+
+    with collector(Full(), clock) as collected:
+        collected.add(block(["a"]))
+        with pytest.raises(InputError, match="no space left"):
+            collected.commit()
 
 
 def test_counts(clock):

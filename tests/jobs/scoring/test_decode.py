@@ -29,6 +29,7 @@ MODEL_CODE = (
     "iqa_core.clip",
     "iqa_core.scoring",
     "jobs.scoring.actor",
+    "jobs.scoring.tower",
 )
 
 
@@ -56,7 +57,7 @@ def test_limits_hold_for_images_inside_the_manifest():
     assert decoded.column("status").to_pylist() == ["too_large", "unsupported"]
 
 
-@pytest.mark.parametrize("stage", ["read", "decode", "device_losses", "settings", "plan", "pool"])
+@pytest.mark.parametrize("stage", ["read", "decode", "pixels", "settings", "plan", "pool"])
 def test_the_modules_of_light_stages_import_no_model_code(stage):
     code = f"import jobs.scoring.{stage}, json, sys; print(json.dumps(sorted(sys.modules)))"
     run = subprocess.run(

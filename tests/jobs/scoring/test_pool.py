@@ -31,10 +31,12 @@ class TestPlanning:
         nodes = [{"CPU": 4, "GPU": number} for number in gpus]
         assert plan_actors(None, None, each, nodes).most == fitting
 
-    def test_a_cpu_stays_free_where_there_is_no_gpu(self):
-        assert plan_actors(None, None, None, [{"CPU": 8}]) == ActorPool(7, 1.0, 0.0)
-        assert plan_actors(None, None, None, [{"CPU": 4}, {"CPU": 4}]) == ActorPool(7, 1.0, 0.0)
-        assert plan_actors(None, 2.0, None, [{"CPU": 8}]) == ActorPool(3, 2.0, 0.0)
+    def test_each_cpu_has_an_actor_where_there_is_no_gpu(self):
+        assert plan_actors(None, None, None, [{"CPU": 8}]) == ActorPool(8, 1.0, 0.0)
+        assert plan_actors(None, None, None, [{"CPU": 4}, {"CPU": 4}]) == ActorPool(8, 1.0, 0.0)
+        assert plan_actors(None, 2.0, None, [{"CPU": 8}]) == ActorPool(4, 2.0, 0.0)
+        # An actor's CPUs are on one node.
+        assert plan_actors(None, 2.0, None, [{"CPU": 5}, {"CPU": 3}]) == ActorPool(3, 2.0, 0.0)
         assert plan_actors(None, None, None, [{"CPU": 1}]) == ActorPool(1, 1.0, 0.0)
 
     def test_gpus_that_are_yet_to_come(self):
@@ -45,10 +47,10 @@ class TestPlanning:
         assert plan_actors(None, None, 0.5, head, possible_gpus=4) == ActorPool(8, 1.0, 0.5)
         # Nothing is known of what may come: as many as there will be room for.
         assert plan_actors(None, None, 1.0, head) == ActorPool(None, 1.0, 1.0)
-        assert plan_actors(None, None, None, head, possible_gpus=0) == ActorPool(7, 1.0, 0.0)
+        assert plan_actors(None, None, None, head, possible_gpus=0) == ActorPool(8, 1.0, 0.0)
 
     def test_cpus_although_there_are_gpus(self):
-        assert plan_actors(None, None, 0, GPUS, 4) == ActorPool(23, 1.0, 0)
+        assert plan_actors(None, None, 0, GPUS, 4) == ActorPool(24, 1.0, 0)
 
     def test_one_and_a_half_gpus(self):
         with pytest.raises(

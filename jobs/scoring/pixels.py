@@ -1,0 +1,80 @@
+"""Decoded rows: what a decoder hands to a tower, in one process or through Ray's object store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from iqa_core.columns import HEIGHT, WIDTH
+
+from .stage_columns import PIXELS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["PixelBlock", "pixel_blocks"]
+
+
+@dataclass(frozen=True, eq=False)
+class PixelBlock:
+    """Rows with the pixels of those that could be decoded.
+
+    Attributes:
+        rows: N rows without pixels: identity, kept columns, ``status``, ``error``, size and measurements.
+        places: (M,) positions of the rows that have pixels, ascending.
+        pixels: (M x copies, H, W, 3) uint8, each image followed by its degraded copies; a list of
+            (H, W, 3) arrays where each image has its own size.
+    """
+
+    rows: pa.Table
+    places: np.ndarray[Any, np.dtype[np.int64]]
+    pixels: np.ndarray[Any, np.dtype[np.uint8]] | Sequence[np.ndarray[Any, np.dtype[np.uint8]]]
+
+    def to_table(self) -> pa.Table:
+        """Return the rows with a column of pixels, whose values are one buffer; null without pixels."""
+        sizes = np.zeros(len(self.rows) + 1, dtype=np.int64)
+        if isinstance(self.pixels, np.ndarray):
+            values = np.ascontiguousarray(self.pixels).reshape(-1)
+            sizes[self.places + 1] = values.size // max(1, len(self.places))
+        else:
+            values = np.concatenate(
+                [np.empty(0, np.uint8), *(each.ravel() for each in self.pixels)]
+            )
+            sizes[self.places + 1] = [each.size for each in self.pixels]
+        valid = np.zeros(len(self.rows), dtype=bool)
+        valid[self.places] = True
+        buffers = [
+            pa.array(valid).buffers()[1],  # booleans are a bitmap in Arrow, as validity is
+            pa.py_buffer(np.cumsum(sizes)),
+            pa.py_buffer(values),
+        ]
+        column = pa.Array.from_buffers(pa.large_binary(), len(self.rows), buffers)
+        return self.rows.append_column(PIXELS, column)
+
+
+def pixel_blocks(table: pa.Table, size: tuple[int, int] | None) -> Iterator[PixelBlock]:
+    """Yield the blocks that a table of :meth:`PixelBlock.to_table` consists of, without copying pixels.
+
+    Args:
+        table: One or several such tables in one.
+        size: Height and width of all images; None where each has its own.
+    """
+    for batch in table.to_batches():
+        rows = pa.Table.from_batches([batch]).drop_columns([PIXELS])
+        column = batch.column(PIXELS)
+        _, ends, values = column.buffers()
+        bounds = np.frombuffer(ends, np.int64)[column.offset : column.offset + len(column) + 1]
+        places = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
+        data = np.frombuffer(values, np.uint8) if values else np.empty(0, np.uint8)
+        if size is not None:
+            yield PixelBlock(rows, places, data[bounds[0] : bounds[-1]].reshape(-1, *size, 3))
+            continue
+        heights, widths = (rows.column(name).to_pylist() for name in (HEIGHT, WIDTH))
+        images = [
+            data[bounds[place] : bounds[place + 1]].reshape(heights[place], widths[place], 3)
+            for place in places
+        ]
+        yield PixelBlock(rows, places, images)
