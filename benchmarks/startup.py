@@ -40,8 +40,7 @@ _KINDS = {
     "DashboardAgent": "Ray: agents",
     "RuntimeEnvAgent": "Ray: agents",
     "agent": "Ray: agents",
-    "ray::IDLE": "idle workers",
-    "default_worker": "idle workers",
+    "default_worker": "Ray: idle worker",
     "ray::": "workers",
 }
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -154,10 +153,11 @@ def first_commit(manifest: Path, folder: Path) -> dict[str, Any]:
     for number, (line, used, own) in found.items():
         kinds = (name for part, name in _KINDS.items() if part in line)
         name = "driver" if number == process.pid else next(kinds, "other")
+        if name == "workers":  # by what they do: ray::MapWorker(...).submit()
+            name = line.removeprefix("ray::").split("(")[0].partition(".")[0].strip()
+            name = "Ray: idle worker" if name.startswith("IDLE") else f"worker: {name}"
         cpu[name] += used
-        if name in ("driver", "workers"):
-            name = line.split("(")[0].strip() if name == "workers" else name
-            memory[name] = max(own, memory.get(name, 0.0))
+        memory[name] = max(own, memory.get(name, 0.0))
     events = json.loads(trace.read_text())
     return {
         "seconds": seconds,
@@ -231,7 +231,7 @@ def nothing_to_do(folder: Path, runs: int) -> dict[str, list[tuple[float, float]
 
 def tables(runs: list[dict[str, Any]], idle: dict[str, list[tuple[float, float]]]) -> list[Table]:
     """Return the tables of all measurements."""
-    columns = ("", "seconds")
+    columns = ("step", "seconds")
     every = [steps(run["events"]) for run in runs]
     rows = [(name, spread([run[name] for run in every])) for name, *_ in _STEPS if name in every[0]]
     rows.append(("command to first committed row", spread([run["seconds"] for run in runs])))
@@ -249,8 +249,12 @@ def tables(runs: list[dict[str, Any]], idle: dict[str, list[tuple[float, float]]
     ]
     return [
         Table("Command to first committed row, seconds", columns, rows),
-        Table("CPU seconds until then, by process", ("", "CPU seconds"), cpu),
-        Table("Memory of one process then, not shared with others", ("", "MB"), memory),
+        Table("CPU seconds until then, by process", ("process", "CPU seconds"), cpu),
+        Table(
+            "Memory of one process then (the largest), not shared with others",
+            ("process", "MB"),
+            memory,
+        ),
         Table("Nothing to do", ("command", "seconds", "CPU seconds"), again),
     ]
 

@@ -82,14 +82,17 @@ class Cluster:
         kinds = {kind for node in self.nodes for kind in node}
         return {kind: sum(node.get(kind, 0.0) for node in self.nodes) for kind in kinds}
 
-    def start(self) -> None:
+    def start(self) -> bool:
         """Start a local Ray, bound to loopback, if there is none yet.
+
+        Returns:
+            Whether one was started.
 
         Raises:
             InputError: If it does not start, or there is no folder for it.
         """
         if _is_connected():
-            return
+            return False
         with _loopback(), _usable_environment(), _without_services():
             _init(
                 "a local Ray did not start",
@@ -97,6 +100,7 @@ class Cluster:
                 num_cpus=int(self.resources["CPU"]),
                 include_dashboard=False,
             )
+        return True
 
     def __enter__(self) -> Cluster:
         return self
