@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import signal
+import sys
 import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
@@ -13,19 +17,19 @@ __all__ = ["Background"]
 
 T = TypeVar("T")
 
-#: Torch must not be half imported when the interpreter ends, and a download must not delay the end.
-_PATIENCE = 5.0
+#: Seconds for the function to end by itself where its result is not awaited.
+_PATIENCE = 1.0
 
 
 class Background(Generic[T]):
     """Calls a function in a thread; use it in a ``with`` block.
 
-    Where the block is left early, by an error or Ctrl-C, the function is given some seconds to end. It
-    can't be interrupted, but does not keep the process alive.
+    The function can't be interrupted. Where the block is left early, by an error or Ctrl-C, it goes on, but
+    does not keep the process alive.
 
     Args:
         work: The function.
-        patience: These seconds.
+        patience: Seconds to wait for its end where the block is left early.
     """
 
     def __init__(self, work: Callable[[], T], patience: float = _PATIENCE) -> None:
@@ -52,5 +56,31 @@ class Background(Generic[T]):
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._thread.join(self._patience)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        try:
+            self._thread.join(self._patience)
+        finally:
+            if self._thread.is_alive():
+                atexit.register(_end_process, self._thread, _status(error))
+
+
+def _status(error: BaseException | None) -> int:
+    """Return the exit status of a command that an error ends."""
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    if isinstance(error, SystemExit) and error.code == signal.SIGTERM:  # as Ray's handler raises it
+        return 128 + signal.SIGTERM
+    return 1
+
+
+def _end_process(thread: threading.Thread, status: int) -> None:
+    """End the process at once if a thread still runs.
+
+    The interpreter would abort with a message where it ends a thread within C++, such as torch's import.
+    """
+    if thread.is_alive():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)

@@ -19,6 +19,7 @@ import iqa_core
 from iqa_core.errors import InputError
 
 from .gpus import count_gpus
+from .local_ray import no_process_left, on_loopback, variables, without_services
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -93,7 +94,7 @@ class Cluster:
         """
         if _is_connected():
             return False
-        with _loopback(), _usable_environment(), _without_services():
+        with on_loopback(), _usable_environment(), without_services(), no_process_left():
             _init(
                 "a local Ray did not start",
                 address="local",
@@ -159,72 +160,12 @@ def gpus_of_node_types(config: Mapping[str, Any]) -> float:
 
 
 @contextmanager
-def _loopback() -> Iterator[None]:
-    """Make a Ray that is started in this context listen on loopback only, as on macOS and Windows.
-
-    ``ray.init`` has no option for that: it replaces 127.0.0.1 by the machine's address.
-    """
-    from ray._private import ray_constants
-
-    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = (
-        False  # for this process, which has already read the variable
-    )
-    try:
-        with _variables({name: "0"}):  # for the processes that it starts
-            yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-
-
-@contextmanager
-def _without_services() -> Iterator[None]:
-    """Make a Ray that is started in this context have no services that one run does not use.
-
-    The autoscaler's monitor, the log monitor (nothing is logged to the driver) and the dashboard's server,
-    which is started even without a dashboard, cost over two seconds of CPU at the start, in the way of the
-    first task. ``ray.init`` has no option for that.
-    """
-    from ray._private.node import Node
-
-    names = ("start_monitor", "start_log_monitor", "start_api_server")
-    before = {name: getattr(Node, name) for name in names}
-    for name in names:
-        setattr(Node, name, _do_nothing)
-    try:
-        yield
-    finally:
-        for name, method in before.items():
-            setattr(Node, name, method)
-
-
-def _do_nothing(*_: object, **__: object) -> None:
-    pass
-
-
-@contextmanager
-def _variables(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables in a context."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
 def _usable_environment() -> Iterator[None]:
     """Give a local Ray a folder for sockets and a token if those of the environment are unusable."""
     values = {"RAY_TMPDIR": _socket_folder()}
     if not _token_can_be_kept():
         values["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    with _variables(values):
+    with variables(values):
         yield
 
 

@@ -1,8 +1,11 @@
-"""Tests of jobs/background.py: results, errors, and a function that does not end."""
+"""Tests of jobs/background.py: results, errors, and functions that do not end."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +45,24 @@ def test_leaving_early_does_not_wait_for_ever():
     with pytest.raises(InterruptedError), Background(go_on.wait, patience=0.01):
         raise InterruptedError
     go_on.set()
+
+
+ENDLESS = """
+import signal, sys, threading, time
+from jobs.background import Background
+with Background(threading.Event().wait, patience=0.01):
+    print("left", flush=True)
+    raise {error}
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [("KeyboardInterrupt", 130), ("SystemExit(signal.SIGTERM)", 143), ("ValueError", 1)],
+)
+def test_a_process_ends_although_it_runs(error, status):
+    words = [sys.executable, "-c", ENDLESS.format(error=error)]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status
+    assert done.stdout == "left\n"
