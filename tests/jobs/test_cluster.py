@@ -17,6 +17,7 @@ from PIL import Image
 from iqa_core.errors import InputError
 from jobs import cluster
 from jobs.cluster import Cluster, gpus_of_node_types
+from jobs.gpus import count_gpus
 
 ROOT = Path(__file__).parents[2]
 
@@ -143,6 +144,22 @@ def score_in(folder, variables, before=()):
     )
 
 
+class TestCountGpus:
+    def test_as_many_as_torch_finds(self):
+        import torch
+
+        assert count_gpus() == torch.cuda.device_count()
+
+    def test_torch_is_asked_where_there_is_a_device_file(self, tmp_path):
+        code = "import sys; from jobs.gpus import count_gpus; count_gpus(({!r},)); "
+        code += "print('torch' in sys.modules)"
+        (tmp_path / "nvidia0").touch()
+        for name, asked in (("nvidia*", "True"), ("amd*", "False")):
+            words = [sys.executable, "-c", code.format(str(tmp_path / name))]
+            done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+            assert done.stdout.strip() == asked
+
+
 class TestPossibleGpus:
     def test_of_cluster_yaml(self):
         config = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
@@ -165,7 +182,7 @@ class TestPossibleGpus:
             gpus_of_node_types(config)
 
     def test_a_machine_of_its_own_has_what_it_has(self, monkeypatch):
-        monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)  # by another test
+        monkeypatch.setattr(cluster, "_is_connected", lambda: False)  # by another test
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
         found = Cluster(None)
         assert found.possible_gpus == found.resources["GPU"]
