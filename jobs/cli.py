@@ -25,6 +25,7 @@ __all__ = ["main"]
 #: that returns the exit status.
 COMMANDS = {
     "manifest": "list images in a Parquet manifest",
+    "plan": "forecast a run from a sample: bottleneck, rate, time, cost",
     "score": "score the images of a manifest; the same command again resumes",
     "rescore": "score the features of `iqa embed`: no image is read",
     "embed": "encode the images of a manifest once, to train on or to rescore",

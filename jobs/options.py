@@ -95,7 +95,7 @@ def _unwrap(hint: Any) -> tuple[Any, bool]:  # noqa: ANN401 - type hints have no
 def _help(field: dataclasses.Field[Any]) -> str:
     text = str(field.metadata["help"]).replace("%", "%%")
     hidden = (dataclasses.MISSING, None, False, True)  # by identity: 0 and 1 are shown
-    shown = field.default != () and not any(field.default is value for value in hidden)
+    shown = field.default not in ((), "") and not any(field.default is value for value in hidden)
     return f"{text} (default: {field.default})" if shown else text
 
 

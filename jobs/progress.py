@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["Progress", "duration"]
 
 _TERMINAL_SECONDS = 0.5
 _LOG_SECONDS = 15.0
 _WAIT_SECONDS = 30.0
+#: The rate that is shown is that of this long.
+_RATE_SECONDS = 60.0
+#: Least time between two moments that are kept for it.
+_STEP_SECONDS = 1.0
 
 
 def duration(seconds: float) -> str:
@@ -30,16 +35,20 @@ def duration(seconds: float) -> str:
 class Progress:
     """Prints progress on standard error: one line that is updated, or a line every 15 s in a log.
 
+    The rate is the present one, that of the last minute; the time left follows from it.
+
     Args:
         total: Rows to do.
+        clock: Seconds from an arbitrary start, as of ``time.monotonic``.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._total = total
+        self._clock = clock
         self._statuses: dict[str, int] = {}
         self._is_terminal = sys.stderr.isatty()
-        self._began = self._printed = time.monotonic()
-        self._first: tuple[float, int] | None = None
+        self._began = self._printed = clock()
+        self._history: deque[tuple[float, int]] = deque()  # (moment, rows), the first ones included
         self._done_when_printed = -1
         self._waiting: tuple[float, float] | None = None  # when it began, and when it was printed
 
@@ -47,8 +56,12 @@ class Progress:
         """Set the number of rows by status so far."""
         self._statuses = dict(statuses)
         self._waiting = None
-        if self._first is None:
-            self._first = (time.monotonic(), self._done)
+        now = self._clock()
+        if not self._history or now - self._history[-1][0] >= _STEP_SECONDS:
+            self._history.append((now, self._done))
+        # One moment before the window stays, and another, as rows may come less often than that.
+        while len(self._history) > 2 and self._history[1][0] <= now - _RATE_SECONDS:
+            self._history.popleft()
 
     @property
     def _done(self) -> int:
@@ -57,12 +70,12 @@ class Progress:
     def tick(self) -> None:
         """Print the line if it is due."""
         wait = _TERMINAL_SECONDS if self._is_terminal else _LOG_SECONDS
-        if time.monotonic() - self._printed >= wait:
+        if self._clock() - self._printed >= wait:
             self._print()
 
     def wait_for(self, what: str | None) -> None:
         """Print every half minute what the run waits for, and since when; None stops that."""
-        now = time.monotonic()
+        now = self._clock()
         if what is None:
             self._waiting = None
             return
@@ -77,7 +90,7 @@ class Progress:
         """Print a separate line."""
         sys.stderr.write(f"\r\x1b[K{line}\n" if self._is_terminal else f"{line}\n")
         sys.stderr.flush()
-        self._printed = time.monotonic()
+        self._printed = self._clock()
 
     def close(self) -> None:
         """Print the final line."""
@@ -87,14 +100,14 @@ class Progress:
             sys.stderr.write("\n")
 
     def _print(self) -> None:
-        line = self.line(time.monotonic())
+        line = self.line(self._clock())
         sys.stderr.write(f"\r\x1b[K{line}" if self._is_terminal else f"{line}\n")
         sys.stderr.flush()
-        self._printed = time.monotonic()
+        self._printed = self._clock()
         self._done_when_printed = self._done
 
     def line(self, now: float) -> str:
-        """Return the line for a moment of ``time.monotonic()``."""
+        """Return the line for a moment of the clock."""
         done = self._done
         share = 100 * done / self._total if self._total else 100.0
         parts = [f"{done:,} of {self._total:,} rows ({share:.0f} %)"]
@@ -112,7 +125,12 @@ class Progress:
         return "; ".join(parts)
 
     def _rate(self, now: float) -> float:
-        """Rows per second since the first rows; start-up does not count."""
-        if self._first is None or now <= self._first[0]:
+        """Rows per second in the last minute, or since the first rows; start-up does not count."""
+        if not self._history:
             return 0.0
-        return (self._done - self._first[1]) / (now - self._first[0])
+        since, done = self._history[0]
+        for moment, rows in self._history:
+            if moment > now - _RATE_SECONDS or rows == self._done:
+                break
+            since, done = moment, rows
+        return (self._done - done) / (now - since) if now > since else 0.0

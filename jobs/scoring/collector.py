@@ -17,6 +17,7 @@ from iqa_core.errors import InputError, Status
 from iqa_core.storage.folder import has_scheme
 
 from ..ray_errors import this_node
+from .meter import Meter
 from .stage_columns import (
     DECODE_SECONDS,
     DECODED_ON,
@@ -80,6 +81,7 @@ class Collector:
         out_of_memory: Batches that were halved because the device's memory was full.
         broken: The outage that was detected.
         devices: Rows by the device that scored them.
+        meter: When blocks came, and what they took.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Collector:
         self.out_of_memory = 0
         self.broken: str | None = None
         self.devices: Counter[str] = Counter()
+        self.meter = Meter(clock)
         self._sink = sink
         self._columns = schema.names
         self._seconds = commit_seconds
@@ -118,10 +121,15 @@ class Collector:
         statuses = _counts(table.column("status"))
         if Status.NOT_FOUND in statuses:
             self._check_shared(table)
-        for column, stage in _TIMINGS.items():
-            self.busy[stage] += pc.sum(table.column(column)).as_py() or 0.0
+        busy = {
+            stage: pc.sum(table.column(column)).as_py() or 0.0 for column, stage in _TIMINGS.items()
+        }
+        for stage, seconds in busy.items():
+            self.busy[stage] += seconds
         self.out_of_memory += pc.sum(table.column(OUT_OF_MEMORY)).as_py() or 0
-        self.devices.update(_counts(table.column(DEVICE)))
+        devices = _counts(table.column(DEVICE))
+        self.devices.update(devices)
+        self.meter.add(devices, busy)
         self.statuses.update(statuses)
         finished = table.select(self._columns)
         self._pending.append(finished)

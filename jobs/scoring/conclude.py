@@ -14,7 +14,7 @@ from iqa_core.redaction import redact
 from iqa_core.tables.audit import audit, describe_lost
 
 from ..gpus import count_gpus
-from .outcome import describe_outcome
+from .outcome import describe_outcome, utilisation
 
 if TYPE_CHECKING:
     from iqa_core.tables.audit import Audit
@@ -99,6 +99,20 @@ def _exit_status(sink: Sink, result: Audit, max_error_rate: float) -> int:
     return 0
 
 
+def _steady_state(outcome: Outcome) -> dict[str, Any]:
+    """Return what the summary says of the steady state and of the driver; null where it was too short."""
+    steady = outcome.steady
+    busy = utilisation(steady.stage_seconds, steady.seconds, outcome.workers) if steady else {}
+    return {
+        "start_up_seconds": None if outcome.start_up is None else round(outcome.start_up, 3),
+        "steady_images_per_second": round(steady.images_per_second, 2) if steady else None,
+        "steady_seconds": round(steady.seconds, 3) if steady else None,
+        "utilisation": {stage: round(share, 3) for stage, share in busy.items()},
+        "driver_cpu_seconds": round(outcome.driver_seconds, 3),
+        "driver_ms_per_1000_images": round(steady.driver_ms, 1) if steady else None,
+    }
+
+
 def _summary(outcome: Outcome, sink: Sink, result: Audit, pool: ActorPool | None) -> dict[str, Any]:
     return {
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -119,6 +133,7 @@ def _summary(outcome: Outcome, sink: Sink, result: Audit, pool: ActorPool | None
         "seconds": round(outcome.seconds, 3),
         "stage_seconds": {name: round(s, 3) for name, s in outcome.stage_seconds.items()},
         "bottleneck": outcome.bottleneck,
+        **_steady_state(outcome),
         "actors": asdict(pool) if pool else None,
         "devices": outcome.devices,
         "nodes_left_out": list(outcome.left_out),

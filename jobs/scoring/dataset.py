@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .pool import ActorPool
     from .settings import ScoreSettings, StageSettings
 
-__all__ = ["pinned", "quiet_ray_data", "scored_pixels", "scored_rows"]
+__all__ = ["block_rows", "pinned", "quiet_ray_data", "scored_pixels", "scored_rows"]
 
 #: Maximum number of read tasks.
 _READ_TASKS = 10_000
@@ -65,7 +65,7 @@ def scored_rows(
     """
     quiet_ray_data()
     _set_context()
-    rows = _block_rows(plan, spec, pool)
+    rows = block_rows(plan, spec, pool)
     encoded: ray.data.Dataset = ray.data.from_arrow(_work(plan))
     if not pool.gpus:
         return _scored_images(encoded, plan, spec, pool, tower, rows)
@@ -155,7 +155,7 @@ def _set_context() -> None:
     context.raise_original_map_exception = True  # otherwise only the text of an error is returned
 
 
-def _block_rows(plan: ScoringPlan, spec: StageSettings, pool: ActorPool) -> int:
+def block_rows(plan: ScoringPlan, spec: StageSettings, pool: ActorPool) -> int:
     """Return the rows of a block.
 
     Enough blocks for all CPUs, each with some seconds of work, and few enough for the driver: a larger

@@ -21,7 +21,7 @@ from .breaker import Breaker
 from .collector import Collector, visible_here
 from .dataset import pinned, scored_rows
 from .feed import BlockFeed, ExecutionError, blocks_of
-from .outcome import Outcome, slowest_stage
+from .outcome import Outcome, slowest_stage, stage_workers
 from .pool import waiting_for
 from .stop_requests import stop_requests
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from iqa_core.tables.sink import Sink
 
+    from .meter import Meter
     from .plan import ScoringPlan
     from .policy import RunPolicy
     from .pool import ActorPool
@@ -47,7 +48,14 @@ _MOST_LEFT_OUT = 8
 
 
 def run_pipeline(
-    plan: ScoringPlan, spec: StageSettings, pool: ActorPool, sink: Sink, policy: RunPolicy
+    plan: ScoringPlan,
+    spec: StageSettings,
+    pool: ActorPool,
+    sink: Sink,
+    policy: RunPolicy,
+    *,
+    began: float | None = None,
+    enough: Callable[[Meter], bool] | None = None,
 ) -> Outcome:
     """Score the rows of a plan and commit them.
 
@@ -57,6 +65,8 @@ def run_pipeline(
         pool: The scoring actors.
         sink: Where rows are committed.
         policy: When to commit, and when to give up.
+        began: When the command began, by ``time.monotonic``; by default now.
+        enough: Returns whether the run may end before its last row, as one that only measures.
 
     Returns:
         The outcome.
@@ -64,7 +74,7 @@ def run_pipeline(
     Raises:
         InputError: If the manifest can't be read, no node can score, or Ray fails.
     """
-    began = time.monotonic()
+    pipeline_began = time.monotonic()
     breaker = Breaker(plan.manifest.folder.uri) if policy.stops_in_outage else None
     collector = Collector(
         sink, spec.schema, policy.commit_seconds, breaker, visible_here(plan.manifest)
@@ -76,7 +86,7 @@ def run_pipeline(
         while plan.slices:
             chain = scored_rows(plan, spec, pool, tower)
             try:
-                _collect(chain, collector, progress, stop, partial(_waiting, pool))
+                _collect(chain, collector, progress, stop, partial(_waiting, pool), enough)
                 break
             except ExecutionError as error:
                 collector.commit()
@@ -86,18 +96,25 @@ def run_pipeline(
                 progress.say(f"{bad_node}: that node is left out")
                 plan = plan.without(sink.committed().rows)
     progress.close()
+    meter = collector.meter
     cpus = ray.cluster_resources().get("CPU", 1.0)
+    steady = meter.all_busy() if enough else meter.steady()
+    workers = stage_workers(cpus, pool.cpus, pool.gpus, len(collector.devices))
     return Outcome(
         rows=collector.statuses.total(),
         statuses=dict(collector.statuses),
-        seconds=time.monotonic() - began,
+        seconds=time.monotonic() - pipeline_began,
         stage_seconds=collector.busy,
-        bottleneck=slowest_stage(collector.busy, cpus, pool.cpus, len(collector.devices)),
+        bottleneck=slowest_stage(collector.busy, workers),
         stopped=stop.is_set(),
         broken=collector.broken,
         out_of_memory=collector.out_of_memory,
         devices=dict(collector.devices),
         left_out=tuple(str(error) for error in bad_nodes),
+        start_up=meter.start_up(pipeline_began if began is None else began, steady),
+        steady=steady,
+        driver_seconds=meter.driver_seconds,
+        workers=workers,
     )
 
 
@@ -107,6 +124,7 @@ def _collect(
     progress: Progress,
     stop: threading.Event,
     waiting: Callable[[], str | None],
+    enough: Callable[[Meter], bool] | None,
 ) -> None:
     """Collect and commit the blocks of a chain until its end, a stop request or an outage."""
     with BlockFeed(blocks_of(chain)) as feed:
@@ -115,10 +133,14 @@ def _collect(
             table = feed.next(timeout=min(0.5, collector.seconds_left))
             if table is feed.END:
                 break
-            if table is not None:
+            if table is None:
+                collector.meter.wait()
+            else:
                 collector.add(table)
                 progress.add(collector.statuses)
                 heard = time.monotonic()
+                if enough and enough(collector.meter):
+                    break
             collector.commit_if_due()
             if time.monotonic() - heard > _SILENCE_SECONDS:
                 heard = time.monotonic()

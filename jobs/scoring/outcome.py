@@ -1,13 +1,19 @@
-"""The outcome of a run: rows by status, time by stage, devices."""
+"""The outcome of a run: rows by status, rates, time by stage, devices."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..progress import duration
 
-__all__ = ["Outcome", "describe_outcome", "slowest_stage"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .meter import Steady
+
+__all__ = ["Outcome", "describe_outcome", "slowest_stage", "stage_workers", "utilisation"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,10 @@ class Outcome:
         out_of_memory: Batches that were halved because the device's memory was full.
         devices: Rows by the device, node and process that scored them.
         left_out: The reasons why no actor could start on some nodes.
+        start_up: Seconds from the command's begin until it reached its steady state; None without rows.
+        steady: What was measured in the steady state; None if it was too short.
+        driver_seconds: CPU seconds of the driver's process.
+        workers: Workers of each stage; on CPUs the same ones do all.
     """
 
     rows: int
@@ -37,33 +47,60 @@ class Outcome:
     out_of_memory: int = 0
     devices: dict[str, int] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    start_up: float | None = None
+    steady: Steady | None = None
+    driver_seconds: float = 0.0
+    workers: dict[str, float] = field(default_factory=dict)
 
 
-def slowest_stage(
-    busy: dict[str, float], cpus: float, actor_cpus: float, num_actors: int
-) -> str | None:
-    """Return the stage with the highest utilisation of its workers; None if none was busy.
+def stage_workers(
+    cpus: float, actor_cpus: float, actor_gpus: float, num_actors: int
+) -> dict[str, float]:
+    """Return the number of workers of each stage.
 
     Args:
-        busy: Busy seconds of ``fetch``, ``decode`` and ``model``, summed over workers.
         cpus: CPUs of the cluster.
         actor_cpus: CPUs of each scoring actor.
+        actor_gpus: GPUs of each; without one, it also fetches and decodes.
         num_actors: Actors that scored.
     """
-    if not any(busy.values()):
-        return None
-    spare = cpus - num_actors * actor_cpus
-    load = {stage: busy[stage] / max(1.0, spare) for stage in ("fetch", "decode")}
-    load["model"] = busy["model"] / max(1, num_actors)
-    return max(load, key=lambda stage: load[stage])
+    actors = float(max(1, num_actors))
+    beside = max(1.0, cpus - num_actors * actor_cpus) if actor_gpus else actors
+    return {"fetch": beside, "decode": beside, "model": actors}
+
+
+def utilisation(
+    busy: Mapping[str, float], seconds: float, workers: Mapping[str, float]
+) -> dict[str, float]:
+    """Return the share of its workers' time in which each stage was busy.
+
+    Args:
+        busy: Busy seconds of each stage, summed over workers.
+        seconds: Length of the time in which they were busy.
+        workers: Workers of each stage.
+    """
+    return {stage: busy[stage] / max(1e-9, seconds * workers[stage]) for stage in busy}
+
+
+def slowest_stage(busy: Mapping[str, float], workers: Mapping[str, float]) -> str | None:
+    """Return the stage with the highest utilisation of its workers; None if none was busy."""
+    load = utilisation(busy, 1.0, workers)
+    return max(load, key=lambda stage: load[stage]) if any(busy.values()) else None
 
 
 def describe_outcome(outcome: Outcome) -> str:
-    """Return one line with rows, rate, bottleneck, statuses and devices."""
+    """Return one line with rows, rates, bottleneck, statuses and devices."""
     kinds = ", ".join(f"{name} {count:,}" for name, count in sorted(outcome.statuses.items()))
     rate = outcome.rows / max(outcome.seconds, 1e-9)
-    slowest = f"; bottleneck: {outcome.bottleneck}" if outcome.bottleneck else ""
-    line = f"{outcome.rows:,} rows in {duration(outcome.seconds)}, {rate:,.1f} rows/s{slowest}; {kinds}"
+    parts = [f"{outcome.rows:,} rows in {duration(outcome.seconds)}, {rate:,.1f} rows/s"]
+    if outcome.steady:
+        parts.append(f"{outcome.steady.images_per_second:,.1f} rows/s in steady state")
+    if outcome.start_up is not None:
+        parts.append(f"{duration(outcome.start_up)} of start-up")
+    if outcome.bottleneck:
+        parts.append(f"bottleneck: {outcome.bottleneck}")
+    parts.append(kinds)
     kinds_of_device = Counter(device.partition(" of ")[0] for device in outcome.devices)
     devices = ", ".join(f"{count} x {name}" for name, count in kinds_of_device.most_common())
+    line = "; ".join(parts)
     return f"{line}; scored on {devices}" if devices else line

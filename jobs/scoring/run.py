@@ -7,6 +7,7 @@ do loads the model, and it starts Ray meanwhile; torch and Ray are imported then
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,7 +29,6 @@ from .plan import ScoringPlan
 from .policy import RunPolicy
 from .pool import plan_actors
 from .prompts import Prompts, read_prompts
-from .settings import StageSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from iqa_core.clip.encoder import Precision, Towers
-    from iqa_core.fetch.fetcher import Fetcher
     from iqa_core.scoring.features import PromptFeatures
     from iqa_core.tables.manifest import Manifest
     from iqa_core.tables.sink import OpenSink, Sink
@@ -77,10 +76,11 @@ def run_images(
     Raises:
         InputError: If an option or the manifest is unusable; nothing was written then.
     """
+    began = time.monotonic()
     texts = read_prompts(prompts) if prompts else None
     manifest = open_manifest(config.manifest, config.keep)
     _print_notes(manifest, config.manifest)
-    run = _Run(config, kind, manifest, texts, embeddings, views, tuple(extra), open_sink)
+    run = _Run(config, kind, manifest, texts, embeddings, views, tuple(extra), open_sink, began)
     stored = stored_fingerprint(config.output) if open_sink is Output else {}
     # GPUs may have come or gone since the output's first run, and rows of two precisions don't mix.
     begun = stored.get("precision") if config.precision == "auto" else config.precision
@@ -145,6 +145,7 @@ class _Run:
     views: int
     extra: tuple[ExtraColumn, ...]
     open_sink: OpenSink
+    began: float
 
     def open(self, model: ModelFacts, precision: Precision) -> _Opened:
         """Open the output for a model; nothing is written.
@@ -189,30 +190,16 @@ class _Run:
     ) -> int:
         """Score the missing rows on a cluster that has started; return the exit status."""
         # Each of them imports Ray, pandas or aiohttp, which takes seconds.
-        from iqa_core.images.decode import decode_image
-
         from .driver import run_pipeline
+        from .stages import stage_settings
         from .visibility import check_visible
 
         config, manifest, sink = self.config, self.manifest, output.sink
         if manifest.folder.is_local:
             first = manifest.folder.path(manifest.files[0].name)
             check_visible(first, f"--manifest {config.manifest}")
-        preprocess = towers.preprocess if config.resolution == "model" else None
-        decoder = partial(
-            decode_image, preprocess=preprocess, mode=config.decode, max_pixels=config.max_pixels
-        )
-        spec = StageSettings(
-            tower=towers.image,
-            fetcher=_fetcher(config, manifest),
-            preprocess=preprocess,
-            decoder=decoder,
-            precision=precision,
-            batch_size=config.batch_size,
-            width=towers.image.width,
-            prompts=prompts,
-            schema=output.schema,
-            views=self.views,
+        spec = stage_settings(
+            config, manifest, towers, prompts, precision, output.schema, self.views
         )
         with sink.start(options_as_json(config)):
             sink.drop(config.retry_errors)
@@ -226,7 +213,7 @@ class _Run:
             if about_gpus := _about_gpus(pool, cluster):
                 print(about_gpus, flush=True)
             policy = RunPolicy(config.commit_seconds, config.max_error_rate)
-            outcome = run_pipeline(plan, spec, pool, sink, policy)
+            outcome = run_pipeline(plan, spec, pool, sink, policy, began=self.began)
             return conclude(sink, outcome, pool, config.max_error_rate)
 
 
@@ -242,20 +229,6 @@ def _print_notes(manifest: Manifest, uri: str) -> None:
         print(f"--manifest {redact(uri)}: {note}", file=sys.stderr)
     if len(manifest.notes) > _NOTES:
         print(f"and {len(manifest.notes) - _NOTES:,} more such folders or links", file=sys.stderr)
-
-
-def _fetcher(config: ImageOptions, manifest: Manifest) -> Fetcher:
-    from iqa_core.fetch.fetcher import Fetcher
-    from iqa_core.fetch.policy import DEFAULT_SCHEMES
-
-    return Fetcher(
-        manifest.folder.uri,
-        config.timeout,
-        config.retries,
-        config.max_bytes,
-        schemes=(*DEFAULT_SCHEMES, *config.allow_scheme),
-        prefixes=config.allow_prefix,
-    )
 
 
 def _about_gpus(pool: ActorPool, cluster: Cluster) -> str | None:

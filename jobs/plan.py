@@ -1,0 +1,158 @@
+"""Forecast a run: measure a sample of the manifest on this cluster, and say rate, time and cost.
+
+Takes the options of `iqa score` and writes nothing. A random sample of the rows that are left to do goes
+through the same Ray actors and tasks, all of them at work at once, as in the run itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from iqa_core.redaction import redact
+
+from .config import ImageOptions, PromptOptions
+from .options import option
+from .progress import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .planning.forecast import Forecast
+    from .planning.measure import Measured
+
+__all__ = ["Config", "command_line", "describe", "run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(PromptOptions, ImageOptions):
+    """Options of ``iqa plan``."""
+
+    output: str = option(
+        "",
+        help="folder that the run will write to: rows that it holds already are done",
+        metavar="O",
+    )
+    sample: int | None = option(
+        None,
+        help="rows to measure at most (default: 1000, or 256 for each actor if that is more)",
+        metavar="N",
+        minimum=1,
+    )
+    measure_seconds: float = option(
+        20.0, help="seconds of the steady state to measure at most", metavar="S", above=0
+    )
+    seed: int = option(0, help="of the random sample", metavar="N", minimum=0)
+    cpu_price: float | None = option(
+        None, help="price of one CPU for an hour, in any currency", metavar="X", minimum=0
+    )
+    gpu_price: float | None = option(
+        None, help="price of one GPU for an hour", metavar="X", minimum=0
+    )
+    json: bool = option(False, help="print the forecast as JSON")
+
+
+def run(config: Config) -> int:
+    """Measure and forecast; return the exit status."""
+    from .planning.forecast import Prices, forecast
+    from .planning.measure import PlanOptions, measure
+
+    options = PlanOptions(rows=config.sample, seconds=config.measure_seconds, seed=config.seed)
+    measured = measure(config, config, options)
+    if measured is None:
+        print(f"nothing to do: all rows are in {redact(config.output)}")
+        return 0
+    prices = None
+    if config.cpu_price is not None or config.gpu_price is not None:
+        prices = Prices(config.cpu_price or 0.0, config.gpu_price or 0.0)
+    found = forecast(measured.steady, measured.fleet, measured.left, measured.start_up, prices)
+    advised = {}
+    if found.cpus_per_actor is not None:
+        advised["cpus_per_actor"] = found.cpus_per_actor
+    command = command_line(config, advised)
+    if config.json:
+        document = {"forecast": asdict(found), "measured": asdict(measured), "command": command}
+        print(json.dumps(_finite(document), indent=2))
+    else:
+        print("\n".join([*describe(measured, found), command]))
+    return 0
+
+
+def command_line(config: Config, advised: Mapping[str, Any]) -> str:
+    """Return the command of the run that was planned.
+
+    Args:
+        config: The options of the plan.
+        advised: Further options by field.
+    """
+    planned = {field.name for kind in (PromptOptions, ImageOptions) for field in fields(kind)}
+    words = ["iqa", "score"]
+    for field in sorted(fields(config), key=lambda field: field.default is not MISSING):
+        value = advised.get(field.name, getattr(config, field.name))
+        if field.name == "output":
+            value = value or "OUTPUT"
+        elif field.name not in planned or value == field.default:
+            continue
+        flag = field.name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+            continue
+        values = value if isinstance(value, tuple) else (value,)
+        words += [f"--{flag}", *(_word(each) for each in values)]
+    return shlex.join(words)
+
+
+def _word(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else redact(str(value))
+
+
+def describe(measured: Measured, found: Forecast) -> list[str]:
+    """Return the forecast as lines."""
+    kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(measured.statuses.items()))
+    steady, fleet = measured.steady, measured.fleet
+    stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in found.stage_ms.items())
+    device = "GPU" if fleet.actor_gpus else "CPU"
+    lines = [
+        f"{sum(measured.statuses.values()):,} of {measured.drawn:,} sampled rows: {kinds}",
+        f"ms an image: {stages}; bottleneck: {found.bottleneck}",
+        f"{found.images_per_second:,.1f} images/s in steady state by {fleet.actors} {device} "
+        f"actor{'' if fleet.actors == 1 else 's'}, after {duration(found.start_up)} of start-up",
+        f"{found.rows:,} rows to do: {duration(found.seconds)}",
+    ]
+    if measured.is_rough:
+        lines.append("too few blocks for a steady state: the rate follows from busy seconds only")
+    if steady.devices < fleet.actors:
+        lines.append(f"only {steady.devices} of {fleet.actors} actors took part: more --sample")
+    if found.cost is not None and found.cost_per_million is not None:
+        lines.append(
+            f"cost: {_money(found.cost_per_million)} per million images, {_money(found.cost)} in total"
+        )
+    if found.decode_cpus_per_gpu is not None:
+        lines.append(f"each GPU needs {found.decode_cpus_per_gpu:.1f} CPUs to decode for it")
+    if found.cpus_per_actor is not None:
+        lines.append("actors wait for images to arrive: more of them on the same CPUs would help")
+    if found.driver_ms:
+        lines.append(
+            f"driver: {found.driver_ms:.1f} ms of CPU for 1,000 images beside writing, so at most "
+            f"{found.driver_limit:,.0f} images/s"
+        )
+    if found.drivers > 1:
+        lines.append(f"that is more than one driver takes: {found.drivers} of them, a shard each")
+    return lines
+
+
+def _money(value: float) -> str:
+    """Return an amount with two decimals, and small ones with two digits."""
+    if value >= 1 or not value:
+        return f"{value:,.2f}"
+    return f"{value:.{1 - math.floor(math.log10(value))}f}"
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Return a JSON document with null for what is infinite."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return None if isinstance(value, float) and math.isinf(value) else value

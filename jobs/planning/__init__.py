@@ -1,0 +1,1 @@
+"""What ``iqa plan`` measures and forecasts."""

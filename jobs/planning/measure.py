@@ -1,0 +1,239 @@
+"""Measures a sample of a manifest by the chain of a run, on the run's cluster; nothing is written."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from iqa_core.clip.facts import ModelFacts, with_absolute_file
+from iqa_core.clip.load import load_towers
+from iqa_core.errors import InputError, Status
+from iqa_core.tables.manifest import open_manifest
+from iqa_core.tables.output import Output, stored_fingerprint
+from iqa_core.tables.rows import RowSet
+from iqa_core.tables.schema import output_schema
+
+from ..background import Background
+from ..cluster import Cluster
+from ..scoring.fingerprint import fingerprint_of_run, fingerprint_of_tower
+from ..scoring.meter import Steady
+from ..scoring.policy import RunPolicy
+from ..scoring.pool import plan_actors
+from ..scoring.prompts import read_prompts
+from .discard import Discard
+from .forecast import Fleet
+from .sample import SamplePlan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pyarrow as pa
+
+    from iqa_core.clip.encoder import Precision, Towers
+    from iqa_core.scoring.features import PromptFeatures
+    from iqa_core.tables.manifest import Manifest
+
+    from ..cluster import Resources
+    from ..config import ImageOptions, PromptOptions
+    from ..scoring.meter import Meter
+    from ..scoring.outcome import Outcome
+    from ..scoring.plan import ScoringPlan
+    from ..scoring.pool import ActorPool
+    from ..scoring.prompts import Prompts
+
+__all__ = ["Measured", "PlanOptions", "measure"]
+
+#: Rows of a sample, and the least of each actor on larger clusters.
+_SAMPLE = 1000
+_SAMPLE_OF_ACTOR = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """How much is measured.
+
+    Attributes:
+        rows: Most rows; None takes 1,000, or more on a cluster of many actors.
+        seconds: Most seconds of the steady state.
+        seed: Of the sample.
+    """
+
+    rows: int | None
+    seconds: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a sample of a run showed.
+
+    Attributes:
+        left: Rows to do.
+        drawn: Rows of the sample.
+        statuses: Its measured rows by status; they may be fewer.
+        steady: Its steady state.
+        is_rough: Whether that was too short to be measured, and follows from busy seconds only.
+        start_up: Seconds from the command to the steady state.
+        fleet: What the run will have.
+        precision: Of the tower.
+    """
+
+    left: int
+    drawn: int
+    statuses: dict[str, int]
+    steady: Steady
+    is_rough: bool
+    start_up: float
+    fleet: Fleet
+    precision: Precision
+
+
+def measure(config: ImageOptions, prompts: PromptOptions, options: PlanOptions) -> Measured | None:
+    """Run a sample of a manifest's unfinished rows through the chain of ``iqa score``.
+
+    Args:
+        config: The options of the run that is planned; without an output, all rows are unfinished.
+        prompts: Its prompts.
+        options: How much is measured.
+
+    Returns:
+        What was measured; None if no row is left to do.
+
+    Raises:
+        InputError: If an option, the manifest or the output is unusable, or no image of the sample
+            could be scored.
+    """
+    began = time.monotonic()
+    texts = read_prompts(prompts)
+    manifest = open_manifest(config.manifest, config.keep)
+    stored = stored_fingerprint(config.output) if config.output else {}
+    with Cluster(config.address) as cluster:
+        pool = plan_actors(
+            config.num_actors,
+            config.cpus_per_actor,
+            config.gpus_per_actor,
+            cluster.nodes,
+            cluster.possible_gpus,
+        )
+        begun = stored.get("precision") if config.precision == "auto" else config.precision
+        precision: Precision = begun or ("fp16" if pool.gpus else "fp32")
+        with Background(partial(_load, config, texts)) as loading:
+            if cluster.start() and not pool.gpus:
+                from ..scoring.warm import warm_workers  # imports Ray
+
+                warm_workers(pool.most or 1)
+            towers, features = loading.result()
+        schema = output_schema(manifest, config.keep, pairs=features.names)
+        done, again = _done(config, manifest, texts, ModelFacts.of(towers), precision, schema)
+        left = manifest.rows - len(done) + again
+        if not left:
+            return None
+        actors = _actors(pool, cluster.nodes)
+        number = options.rows or max(_SAMPLE, _SAMPLE_OF_ACTOR * actors)
+        rows = done if len(done) < manifest.rows else RowSet()  # only rows to retry are left
+        plan = SamplePlan.draw(manifest, config.keep, rows, number, options.seed)
+        outcome, block_rows = _run(
+            config, plan, towers, features, precision, schema, pool, actors, left, began, options
+        )
+        resources = cluster.resources
+    if not outcome.statuses.get(Status.OK):
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(outcome.statuses.items()))
+        raise InputError(
+            f"--manifest {config.manifest}: none of {outcome.rows:,} sampled images could be scored "
+            f"({kinds or 'stopped'}): `iqa score` gives the reason of each row in its error column"
+        )
+    fleet = Fleet(
+        cpus=resources.get("CPU", 0.0),
+        gpus=resources.get("GPU", 0.0),
+        actors=actors,
+        actor_cpus=pool.cpus,
+        actor_gpus=pool.gpus,
+        block_rows=block_rows,
+    )
+    return Measured(
+        left=left,
+        drawn=plan.rows,
+        statuses=outcome.statuses,
+        steady=outcome.steady or _rough(outcome),
+        is_rough=outcome.steady is None,
+        start_up=outcome.start_up or 0.0,
+        fleet=fleet,
+        precision=precision,
+    )
+
+
+def _load(config: ImageOptions, prompts: Prompts) -> tuple[Towers, PromptFeatures]:
+    model = with_absolute_file(config.model)
+    towers = replace(load_towers(model, config.resolution), name=config.model)
+    return towers, prompts.features(towers)
+
+
+def _done(
+    config: ImageOptions,
+    manifest: Manifest,
+    prompts: Prompts,
+    model: ModelFacts,
+    precision: Precision,
+    schema: pa.Schema,
+) -> tuple[RowSet, int]:
+    """Return the finished rows of the output, if there is one, and how many are to be retried."""
+    if not config.output:
+        return RowSet(), 0
+    tower = fingerprint_of_tower(config, model, precision)
+    fingerprint = fingerprint_of_run("score", tower, prompts.identity(model), schema)
+    committed = Output(config.output, manifest, fingerprint, config.lease_seconds).committed()
+    return committed.rows, sum(committed.statuses[status] for status in config.retry_errors)
+
+
+def _run(
+    config: ImageOptions,
+    plan: SamplePlan,
+    towers: Towers,
+    features: PromptFeatures,
+    precision: Precision,
+    schema: pa.Schema,
+    pool: ActorPool,
+    actors: int,
+    left: int,
+    began: float,
+    options: PlanOptions,
+) -> tuple[Outcome, int]:
+    """Measure; return the outcome, and the rows of a block in the run that is planned."""
+    from ..scoring.dataset import block_rows  # imports Ray
+    from ..scoring.driver import run_pipeline
+    from ..scoring.stages import stage_settings
+    from ..scoring.visibility import check_visible
+
+    manifest = plan.manifest
+    if manifest.folder.is_local:
+        first = manifest.folder.path(manifest.files[0].name)
+        check_visible(first, f"--manifest {config.manifest}")
+    spec = stage_settings(config, manifest, towers, features, precision, schema)
+
+    def enough(meter: Meter) -> bool:
+        return meter.devices >= actors and meter.seconds_of_all_busy() >= options.seconds
+
+    policy = RunPolicy(commit_seconds=config.commit_seconds, max_error_rate=1.0)
+    outcome = run_pipeline(plan, spec, pool, Discard(), policy, began=began, enough=enough)
+    whole: ScoringPlan = replace(plan, rows=left)
+    return outcome, block_rows(whole, spec, pool)
+
+
+def _actors(pool: ActorPool, nodes: Sequence[Resources]) -> int:
+    """Return the number of actors that the cluster holds now."""
+    fitting = 0
+    for node in nodes:
+        kinds = [node.get(kind, 0.0) / each for kind, each in pool.resources.items() if each]
+        fitting += math.floor(min(kinds) + 1e-6)
+    return max(1, fitting if pool.most is None else min(pool.most, fitting))
+
+
+def _rough(outcome: Outcome) -> Steady:
+    """Return the steady state as it follows from busy seconds."""
+    devices = max(1, len(outcome.devices))
+    busy = outcome.stage_seconds
+    seconds = max(sum(busy.values()) / devices, 1e-9)
+    return Steady(outcome.rows / seconds, seconds, outcome.rows, devices, busy, 0.0, 1.0)
