@@ -1,4 +1,4 @@
-"""A forecast of a run from a measurement of its chain, by arithmetic alone: rate, bottleneck, time, cost."""
+"""A forecast of a run from a measurement of its chain, by arithmetic: rate, bottleneck, time, cost."""
 
 from __future__ import annotations
 

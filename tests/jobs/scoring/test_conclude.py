@@ -14,6 +14,7 @@ from iqa_core.tables.output import Output
 from iqa_core.tables.schema import output_schema
 from jobs.config import OutputOptions
 from jobs.scoring.conclude import conclude, conclude_without_work, options_as_json
+from jobs.scoring.meter import Steady
 from jobs.scoring.outcome import Outcome
 from jobs.scoring.pool import ActorPool
 
@@ -56,6 +57,29 @@ def test_a_complete_run(manifest, tmp_path, capsys):
     assert summary["statuses"] == {"ok": 3, "empty": 1}
     assert summary["actors"] == {"most": 2, "cpus": 1.0, "gpus": 0.0, "left_out": []}
     assert summary["last_run"]["rows"] == 4
+
+
+def test_the_steady_state_and_the_driver(manifest, tmp_path):
+    busy = {"fetch": 6.0, "decode": 24.0, "model": 84.0}
+    steady = Steady(20.0, 60.0, 1200.0, 2, busy, 0.036, 12.0)
+    workers = dict.fromkeys(busy, 2.0)
+    outcome = replace(DONE, steady=steady, start_up=9.5, driver_seconds=1.25, workers=workers)
+    assert end(manifest, tmp_path / "o", outcome) == 0
+    summary = json.loads((tmp_path / "o/_run/summary.json").read_text())
+    assert summary["steady_images_per_second"] == 20.0
+    assert summary["steady_seconds"] == 60.0
+    assert summary["start_up_seconds"] == 9.5
+    assert summary["utilisation"] == {"fetch": 0.05, "decode": 0.2, "model": 0.7}
+    assert summary["driver_cpu_seconds"] == 1.25
+    assert summary["driver_ms_per_1000_images"] == 30.0
+
+
+def test_a_run_too_short_for_a_steady_state(manifest, tmp_path):
+    assert end(manifest, tmp_path / "o") == 0
+    summary = json.loads((tmp_path / "o/_run/summary.json").read_text())
+    assert summary["steady_images_per_second"] is None
+    assert summary["driver_ms_per_1000_images"] is None
+    assert summary["utilisation"] == {}
 
 
 def test_too_many_failed_rows(manifest, tmp_path, capsys):
