@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from .pool import ActorPool
     from .settings import ScoreSettings, StageSettings
 
-__all__ = ["pinned", "quiet_ray_data", "scored_rows"]
+__all__ = ["pinned", "quiet_ray_data", "scored_pixels", "scored_rows"]
 
-#: Maximum number of read tasks.
-_READ_TASKS = 10_000
+#: Tables in which the slices to read are handed to Ray, which spends some milliseconds on each.
+_TABLES = 200
 #: Encoded bytes in one block between reading and decoding, by the manifest's average.
 _ENCODED_BYTES = 128 * 1024 * 1024
 #: Pixel bytes in one call of an actor that decoders feed.
@@ -66,27 +66,9 @@ def scored_rows(
     quiet_ray_data()
     _set_context()
     rows = _block_rows(plan, spec, pool)
-    encoded: ray.data.Dataset = ray.data.from_arrow(_work(plan))
-    options: dict[str, Any] = {
-        "batch_format": "pyarrow",
-        "compute": _strategy(pool, -(-plan.rows // rows)),
-        "label_selector": pool.label_selector,
-    }
+    encoded = _slices(plan)
     if not pool.gpus:
-        encoded = encoded.map_batches(
-            _reader(plan, rows), batch_format="pyarrow", batch_size=None, num_cpus=_SLIVER
-        ).repartition(target_num_rows_per_block=rows)
-        # It has no option for that. Ray fuses it with reading if both need the same; its default of one
-        # CPU is never free beside the actors.
-        repartition: Any = encoded._logical_plan.dag
-        repartition.ray_remote_args["num_cpus"] = _SLIVER
-        return encoded.map_batches(
-            ImageActor,
-            fn_constructor_args=(tower, spec.decode, spec.score, pool),
-            batch_size=None,
-            num_cpus=max(_SLIVER, pool.cpus - _SLIVER),
-            **options,
-        )
+        return _scored_images(encoded, plan, spec, pool, tower, rows)
     encoded = encoded.map_batches(
         _reader(plan, rows), batch_format="pyarrow", batch_size=None, num_cpus=1
     )
@@ -98,14 +80,60 @@ def scored_rows(
         num_cpus=1,
         max_calls=_TASKS_PER_WORKER,
     )
+    return scored_pixels(pixels, spec.score, pool, tower, rows, -(-plan.rows // rows))
+
+
+def _scored_images(
+    slices: ray.data.Dataset,
+    plan: ScoringPlan,
+    spec: StageSettings,
+    pool: ActorPool,
+    tower: bytes,
+    rows: int,
+) -> ray.data.Dataset:
+    """Return the chain for CPUs."""
+    encoded = slices.map_batches(
+        _reader(plan, rows), batch_format="pyarrow", batch_size=None, num_cpus=_SLIVER
+    )
+    return _repartitioned(encoded, rows, _SLIVER).map_batches(
+        ImageActor,
+        fn_constructor_args=(tower, spec.decode, spec.score, pool),
+        batch_format="pyarrow",
+        batch_size=None,
+        compute=_strategy(pool, -(-plan.rows // rows)),
+        label_selector=pool.label_selector,
+        num_cpus=max(_SLIVER, pool.cpus - _SLIVER),
+    )
+
+
+def scored_pixels(
+    pixels: ray.data.Dataset,
+    settings: ScoreSettings,
+    pool: ActorPool,
+    tower: bytes,
+    rows: int,
+    blocks: int,
+) -> ray.data.Dataset:
+    """Append the scoring actors to a chain that yields pixels.
+
+    Args:
+        pixels: Tables of :meth:`jobs.scoring.pixels.PixelBlock.to_table`.
+        settings: How pixels become scores.
+        pool: The scoring actors.
+        tower: The tower's reference, as of :func:`pinned`.
+        rows: Most rows of one call.
+        blocks: Approximate number of calls.
+    """
     return pixels.map_batches(
         PixelActor,
-        fn_constructor_args=(tower, spec.score, pool),
-        batch_size=_rows_per_call(spec.score, rows),
+        fn_constructor_args=(tower, settings, pool),
+        batch_format="pyarrow",
+        batch_size=_rows_per_call(settings, rows),
+        compute=_strategy(pool, blocks),
+        label_selector=pool.label_selector,
         # Ray Data warns if both are given; one CPU is its default, also beside a GPU.
         num_cpus=None if pool.cpus == 1 else pool.cpus,
         num_gpus=pool.gpus,
-        **options,
     )
 
 
@@ -130,16 +158,28 @@ def _block_rows(plan: ScoringPlan, spec: StageSettings, pool: ActorPool) -> int:
     cluster has larger blocks.
     """
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    most = min(_MOST_ROWS, max(1024 if pool.gpus else 4 * spec.batch_rows, 4 * cpus))
+    most = min(_MOST_ROWS, max(2048 if pool.gpus else 4 * spec.batch_rows, 4 * cpus))
     rows = min(max(plan.rows // (8 * cpus), spec.batch_rows), most)
     return min(rows, plan.manifest.rows_within(_ENCODED_BYTES))
 
 
-def _work(plan: ScoringPlan) -> list[pa.Table]:
-    """Return the slices to read as tables, one for each read task."""
+def _slices(plan: ScoringPlan) -> ray.data.Dataset:
+    """Return the slices to read, one a block: a read task has one slice, whose loss costs little."""
     table = pa.Table.from_pylist([vars(piece) for piece in plan.slices])
-    step = -(-len(table) // _READ_TASKS)
-    return [table.slice(i, step) for i in range(0, len(table), step)]
+    step = -(-len(table) // _TABLES)
+    tables = [table.slice(i, step) for i in range(0, len(table), step)]
+    slices: ray.data.Dataset = ray.data.from_arrow(tables)
+    return slices if step == 1 else _repartitioned(slices, 1, _SLIVER)
+
+
+def _repartitioned(dataset: ray.data.Dataset, rows: int, cpus: float) -> ray.data.Dataset:
+    """Return a data set in blocks of so many rows, by tasks of so many CPUs."""
+    repartitioned = dataset.repartition(target_num_rows_per_block=rows)
+    # For want of an option: its default of one CPU is never free beside actors that hold all, and Ray
+    # fuses it with reading only where both need the same.
+    operator: Any = repartitioned._logical_plan.dag
+    operator.ray_remote_args["num_cpus"] = cpus
+    return repartitioned
 
 
 def _reader(plan: ScoringPlan, rows: int) -> partial[Any]:

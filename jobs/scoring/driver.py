@@ -20,7 +20,7 @@ from ..ray_errors import NodeError, as_input_error, node_error
 from .breaker import Breaker
 from .collector import Collector, visible_here
 from .dataset import pinned, scored_rows
-from .feed import BlockFeed, ExecutionError
+from .feed import BlockFeed, ExecutionError, blocks_of
 from .outcome import Outcome, slowest_stage
 from .pool import waiting_for
 from .stop_requests import stop_requests
@@ -109,7 +109,7 @@ def _collect(
     waiting: Callable[[], str | None],
 ) -> None:
     """Collect and commit the blocks of a chain until its end, a stop request or an outage."""
-    with BlockFeed(chain) as feed:
+    with BlockFeed(blocks_of(chain)) as feed:
         heard = time.monotonic()
         while not stop.is_set() and not collector.broken:
             table = feed.next(timeout=min(0.5, collector.seconds_left))

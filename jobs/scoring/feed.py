@@ -6,12 +6,16 @@ import queue
 import threading
 from typing import TYPE_CHECKING, Any
 
+import ray
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import pyarrow as pa
     import ray.data
 
-__all__ = ["BlockFeed", "ExecutionError"]
+__all__ = ["BlockFeed", "ExecutionError", "blocks_of"]
 
 #: Seconds that a stopped run waits for Ray to end its execution; finished rows are safe by then.
 _CLOSE_SECONDS = 10.0
@@ -23,23 +27,32 @@ class ExecutionError(Exception):
     """Ray Data's execution failed; the cause is what it raised."""
 
 
+def blocks_of(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
+    """Yield the blocks of a data set as they are finished.
+
+    It does what ``iter_batches`` does with blocks as they are, with less of the driver's time.
+    """
+    for bundle in dataset.iter_internal_ref_bundles():
+        yield from ray.get(list(bundle.block_refs))
+
+
 class BlockFeed:
     """The blocks of a data set, taken in a thread (a context manager).
 
     Args:
-        dataset: The data set; its execution begins on entry.
+        blocks: As of :func:`blocks_of`; the execution begins on entry.
     """
 
     END = object()
 
-    def __init__(self, dataset: ray.data.Dataset) -> None:
+    def __init__(self, blocks: Iterable[pa.Table]) -> None:
         self._blocks: queue.Queue[Any] = queue.Queue(maxsize=64)
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._pump, args=(dataset,), daemon=True)
+        self._thread = threading.Thread(target=self._pump, args=(blocks,), daemon=True)
 
-    def _pump(self, dataset: ray.data.Dataset) -> None:
+    def _pump(self, blocks: Iterable[pa.Table]) -> None:
         try:
-            for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for table in blocks:
                 if not self._put(table):
                     return
             self._put(self.END)

@@ -1,0 +1,226 @@
+"""The job in steady state against its bare parts.
+
+    python -m benchmarks.job [--rounds 5] [--seconds 8] [--only tiny-640 ...] [--json FILE]
+
+The bare limit is as many plain processes as there are CPUs, each of which decodes and scores the same
+images in a loop with the functions that the job uses: no Ray, no manifest, no output. The job is
+`iqa score` in a process of its own with a local Ray. Its steady state is the time in which the middle
+of its rows came to the driver, from the block that completes a quarter of the rows to the one that
+completes nine tenths. Bare parts and job run in turn, and each pair of them gives one ratio. Rows in
+and out are counted by `iqa score` itself, whose exit status must be 0.
+
+Where the job's CPU time goes is measured over its whole run: of the driver, of its workers and of Ray.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from benchmarks.images import jpegs, manifest
+from benchmarks.results import Table, save, show, spread
+
+#: Model, width, height, whether the manifest holds the bytes.
+SETTINGS: dict[str, tuple[str, int, int, bool]] = {
+    "tiny 640 x 480": ("tiny", 640, 480, False),
+    "tiny 1200 x 900": ("tiny", 1200, 900, False),
+    "tiny 4000 x 3000": ("tiny", 4000, 3000, False),
+    "tiny 4000 x 3000 inline": ("tiny", 4000, 3000, True),
+    "ViT-B-32 640 x 480": ("ViT-B-32", 640, 480, False),
+}
+#: `iqa score`, noting when finished rows come to the driver.
+_NOTING = """
+import os, sys, time
+from jobs import cli
+from jobs.scoring import driver
+
+class Noting(driver.Collector):
+    def add(self, table):
+        super().add(table)
+        os.write(notes, f"{time.monotonic()} {len(table)}\\n".encode())
+
+notes = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+driver.Collector = Noting
+sys.exit(cli.main())
+"""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One pair of measurements.
+
+    Attributes:
+        bare: Images per second of the bare parts.
+        job: Images per second of the job in steady state.
+        seconds: Of the whole command.
+        rows: That the job scored.
+        outside: Seconds of the command that its rows would not take in steady state.
+    """
+
+    bare: float
+    job: float
+    seconds: float
+    rows: int
+    outside: float
+
+
+def main() -> None:
+    """Measure, print and store."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each steady state")
+    parser.add_argument("--only", nargs="+", choices=[*SETTINGS], default=[*SETTINGS])
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    found: dict[str, list[Round]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in arguments.only:
+            found[name] = measure(Path(folder), name, arguments.rounds, arguments.seconds)
+            show([table({name: found[name]})])
+    raw = {name: [asdict(each) for each in rounds] for name, rounds in found.items()}
+    save("job", [table(found)], raw=raw, path=arguments.json)
+
+
+def table(found: dict[str, list[Round]]) -> Table:
+    """Return the ratios, median and range over rounds."""
+    rows = [
+        [
+            name,
+            spread([each.bare for each in rounds], "{:.1f}"),
+            spread([each.job for each in rounds], "{:.1f}"),
+            spread([each.job / each.bare for each in rounds], "{:.3f}"),
+            spread([each.outside for each in rounds], "{:.1f}"),
+        ]
+        for name, rounds in found.items()
+    ]
+    head = ["images", "bare, images/s", "job, images/s", "job / bare", "outside steady state, s"]
+    return Table(f"iqa score on {os.cpu_count()} CPUs against its bare parts", head, rows)
+
+
+def measure(folder: Path, name: str, rounds: int, seconds: float) -> list[Round]:
+    """Measure one kind of images."""
+    model, width, height, inline = SETTINGS[name]
+    weights = random_weights(folder, model)
+    files = jpegs(width, height)
+    place = folder / f"{width}"
+    rate = bare_rate(weights, files, seconds / 4)  # also warms the file cache
+    rows = max(256, round(rate * seconds / 0.6))
+    path = manifest(place, files, rows, inline=inline)
+    return [run(folder, path, weights, files, rows, seconds) for _ in range(rounds)]
+
+
+def random_weights(folder: Path, model: str) -> str:
+    """Return a model's ``--model`` text; weights that can't be downloaded here are random ones."""
+    if model == "tiny":
+        return model
+    path = folder / f"{model}.pt"
+    if not path.exists():
+        import open_clip
+        import torch
+
+        torch.manual_seed(0)
+        torch.save(open_clip.create_model(model).state_dict(), path)
+    return f"{model}@{path}"
+
+
+def run(
+    folder: Path, path: Path, model: str, files: list[bytes], rows: int, seconds: float
+) -> Round:
+    """Measure the bare parts before and after the job, and the job."""
+    before = bare_rate(model, files, seconds / 2)
+    notes, output = folder / "notes", folder / "scores"
+    shutil.rmtree(output, ignore_errors=True)
+    notes.unlink(missing_ok=True)
+    words = [sys.executable, "-c", _NOTING, str(notes), "score", "--manifest", str(path)]
+    words += ["--output", str(output), "--model", model, "--max-error-rate", "0"]
+    began = time.monotonic()
+    done = subprocess.run(words, capture_output=True, text=True)
+    took = time.monotonic() - began
+    if done.returncode or f"{rows:,} rows in, {rows:,} rows out" not in done.stdout:
+        raise RuntimeError(f"{done.stdout}\n{done.stderr}")
+    rate = steady_rate(notes.read_text().splitlines(), rows)
+    bare = (before + bare_rate(model, files, seconds / 2)) / 2
+    return Round(bare, rate, took, rows, took - rows / rate)
+
+
+def steady_rate(notes: list[str], rows: int) -> float:
+    """Return rows per second from a quarter to nine tenths of the rows."""
+    total = 0
+    reached: list[tuple[float, int]] = []
+    for line in notes:
+        moment, count = line.split()
+        total += int(count)
+        if rows / 4 <= total <= 0.9 * rows:
+            reached.append((float(moment), total))
+    (start, first), (stop, last) = reached[0], reached[-1]
+    return (last - first) / (stop - start)
+
+
+def bare_rate(model: str, files: list[bytes], seconds: float) -> float:
+    """Return images per second of plain processes, one for each CPU."""
+    context = multiprocessing.get_context("spawn")
+    cpus = os.cpu_count() or 1
+    barrier = context.Barrier(cpus)
+    with context.Pool(cpus, _set_barrier, (barrier,)) as pool:
+        return sum(pool.map(partial(_bare, model=model, files=files, seconds=seconds), range(cpus)))
+
+
+_barrier: Any = None
+
+
+def _set_barrier(barrier: Any) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def _bare(_: int, *, model: str, files: list[bytes], seconds: float) -> float:
+    """Decode and score in a loop; return images per second."""
+    import torch
+
+    from iqa_core.clip.load import load_towers
+    from iqa_core.images.decode import decode_image
+    from iqa_core.prompts.pairs import DEFAULT_PAIRS, load_pairs
+    from iqa_core.scoring.columns import score_columns
+    from iqa_core.scoring.encode import encode_images
+    from iqa_core.scoring.features import encode_prompts
+
+    torch.set_num_threads(1)
+    towers = load_towers(model)
+    prompts = encode_prompts(towers, load_pairs(DEFAULT_PAIRS))
+    tower = towers.image.to_device("cpu", "fp32")
+    done = 0
+
+    def batch() -> None:
+        pixels = [
+            decode_image(files[(done + i) % len(files)], towers.preprocess).pixels
+            for i in range(32)
+        ]
+        features, failed = encode_images(tower.encode, pixels, towers.image.width)
+        scores = score_columns(features, prompts)
+        if failed or scores["score"].null_count:
+            raise RuntimeError(f"an image was not scored: {failed}")
+        assert isinstance(scores["score"], pa.Array)
+
+    batch()
+    _barrier.wait()
+    began = time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        batch()
+        done += 32
+    return done / (time.perf_counter() - began)
+
+
+if __name__ == "__main__":
+    main()
