@@ -1,4 +1,7 @@
-"""The Ray cluster of a run: at an address, or a local one on loopback that lives as long as the run."""
+"""The Ray cluster of a run: at an address, or a local one on loopback that lives as long as the run.
+
+Ray itself is imported when a cluster is connected to or started, not before.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ray
-import torch
-from ray._private import ray_constants
-
 import iqa_core
 from iqa_core.errors import InputError
+
+from .gpus import count_gpus
+from .local_ray import no_process_left, on_loopback, variables, without_services
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -57,19 +59,21 @@ class Cluster:
         # Ray's core prints errors that need no action by the user, such as a peer that went away.
         # Their effect is visible in the rows.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        self._opened = not ray.is_initialized()
+        self._opened = not _is_connected()
         address = address or os.environ.get("RAY_ADDRESS")
         if address:
             _check_reachable(address)
         if self._opened and address:
             _init(f"--address {address} does not answer", address=address)
-        if ray.is_initialized():
+        if _is_connected():
+            import ray
+
             self.nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
             self.possible_gpus = _possible_gpus(self.resources.get("GPU", 0.0))
         else:
             # At least two: one reads and decodes while an actor holds the other.
             cpus = float(max(2, os.cpu_count() or 1))
-            gpus = float(torch.cuda.device_count())
+            gpus = float(count_gpus())
             self.nodes = [{"CPU": cpus, "GPU": gpus}]
             self.possible_gpus = gpus
 
@@ -79,32 +83,46 @@ class Cluster:
         kinds = {kind for node in self.nodes for kind in node}
         return {kind: sum(node.get(kind, 0.0) for node in self.nodes) for kind in kinds}
 
-    def start(self) -> None:
+    def start(self) -> bool:
         """Start a local Ray, bound to loopback, if there is none yet.
+
+        Returns:
+            Whether one was started.
 
         Raises:
             InputError: If it does not start, or there is no folder for it.
         """
-        if ray.is_initialized():
-            return
-        with _loopback(), _usable_environment():
+        if _is_connected():
+            return False
+        with on_loopback(), _usable_environment(), without_services(), no_process_left():
             _init(
                 "a local Ray did not start",
                 address="local",
                 num_cpus=int(self.resources["CPU"]),
                 include_dashboard=False,
             )
+        return True
 
     def __enter__(self) -> Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._opened and ray.is_initialized():
+        if self._opened and _is_connected():
+            import ray
+
             ray.shutdown()
+
+
+def _is_connected() -> bool:
+    """Return whether this process is connected to a Ray; without its import it is not."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
 
 
 def _possible_gpus(present: float) -> float | None:
     """Return the GPUs that the cluster could have, by the node types of its autoscaler or `ray up`."""
+    import ray
+
     most = ray._private.state.state.get_max_resources_from_cluster_config()
     if most is not None:
         return max(present, float(most.get("GPU", 0)))
@@ -142,45 +160,12 @@ def gpus_of_node_types(config: Mapping[str, Any]) -> float:
 
 
 @contextmanager
-def _loopback() -> Iterator[None]:
-    """Make a Ray that is started in this context listen on loopback only, as on macOS and Windows.
-
-    ``ray.init`` has no option for that: it replaces 127.0.0.1 by the machine's address.
-    """
-    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = (
-        False  # for this process, which has already read the variable
-    )
-    try:
-        with _variables({name: "0"}):  # for the processes that it starts
-            yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-
-
-@contextmanager
-def _variables(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables in a context."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
 def _usable_environment() -> Iterator[None]:
     """Give a local Ray a folder for sockets and a token if those of the environment are unusable."""
     values = {"RAY_TMPDIR": _socket_folder()}
     if not _token_can_be_kept():
         values["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    with _variables(values):
+    with variables(values):
         yield
 
 
@@ -244,12 +229,18 @@ def _check_reachable(address: str) -> None:
 
 
 def _init(what: str, **options: Any) -> None:  # noqa: ANN401 - ray.init's own
+    import ray
+
     # Ray logs here that it protects a local cluster by a token, as it should.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     try:
         with _import_folder(), _without_noise():
             ray.init(logging_level=logging.WARNING, log_to_driver=False, **options)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except InputError:
+        raise
+    except (
+        Exception
+    ) as error:  # Ray raises many kinds, such as Exception after 30 s without an answer
         lines = str(error).splitlines() or [type(error).__name__]
         raise InputError(
             f"{what} ({lines[0]}): check the address, `ray status` and `df -h`"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from iqa_core.fetch.fetcher import DEFAULT_MAX_BYTES
-from iqa_core.images.decode import DEFAULT_MAX_PIXELS
+from iqa_core.limits import DEFAULT_MAX_BYTES, DEFAULT_MAX_PIXELS
 from iqa_core.prompts.pairs import DEFAULT_PAIRS, NAMED_PAIRS
 
 from .options import option

@@ -37,4 +37,4 @@ def run(config: Config) -> int:
         )
     from .scoring.run import run_images
 
-    return run_images(config, kind="embed", prompts_of=None, embeddings=True, views=config.views)
+    return run_images(config, kind="embed", prompts=None, embeddings=True, views=config.views)

@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from iqa_core.prompts.pairs import load_pairs
-
 from .config import RescoreOptions
 
 if TYPE_CHECKING:
@@ -36,8 +34,6 @@ def run(
         extra: Further columns of the output, for programs that call this.
         open_sink: Opens another place for the rows than part files, likewise.
     """
-    if config.prompts is None:
-        load_pairs(config.pairs)  # before the imports, which take seconds: the name may be wrong
     from iqa_core.tables.output import Output
 
     from .scoring.rescore import rescore

@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from iqa_core.prompts.pairs import load_pairs
-
 from .config import ImageOptions, PromptOptions
 from .options import option
 
@@ -41,17 +39,14 @@ def run(
         extra: Further columns of the output, for programs that call this.
         open_sink: Opens another place for the rows than part files, likewise.
     """
-    if config.prompts is None:
-        load_pairs(config.pairs)  # before the imports, which take seconds: the name may be wrong
     from iqa_core.tables.output import Output
 
-    from .scoring.prompts import prompt_features
     from .scoring.run import run_images
 
     return run_images(
         config,
         kind="score",
-        prompts_of=lambda towers: prompt_features(config, towers),
+        prompts=config,
         embeddings=config.embeddings,
         extra=extra,
         open_sink=open_sink or Output,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from iqa_core.clip.file_state import FileState
     from iqa_core.preprocess import Preprocess
 
 __all__ = [
@@ -153,6 +154,8 @@ class Towers:
         logit_scale: Factor g on cosine differences that the model was trained with, such as CLIP's
             exp(logit_scale), about 100 for OpenAI's weights.
         quick_gelu: Whether the activation is QuickGELU, as in OpenAI's weights.
+        files: The states, before loading, of all files that the model follows from; empty where
+            they are not known, and then nothing is remembered of it (:mod:`iqa_core.clip.facts`).
     """
 
     name: str
@@ -160,6 +163,7 @@ class Towers:
     load_text: Callable[[], TextEncoder]
     logit_scale: float
     quick_gelu: bool = False
+    files: tuple[FileState, ...] = ()
 
     @cached_property
     def text(self) -> TextEncoder:

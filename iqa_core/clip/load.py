@@ -77,7 +77,8 @@ def _entry_point(model: str, resolution: Resolution) -> Towers:
             f"--model {model}: the encoder {found.value} returned a {type(towers).__name__}, but must "
             "return iqa_core.clip.encoder.Towers"
         )
-    return replace(towers, name=model)
+    # What the files of another package determine is not known here.
+    return replace(towers, name=model, files=())
 
 
 class Loader(NamedTuple):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 
 from iqa_core.clip.build import lazy_towers, whole_towers
 from iqa_core.clip.checkpoints import read_tensors
+from iqa_core.clip.file_state import states_of
 from iqa_core.clip.matching import match_weights
 from iqa_core.clip.quick_gelu import FileActivation, quick_gelu_of_tag
 from iqa_core.clip.quiet import quiet
@@ -32,6 +34,7 @@ from iqa_core.clip.weight_checks import fitted
 from iqa_core.clip.weights_error import (
     OtherArchitectureError,
     WeightsError,
+    cannot_fetch,
     does_not_load,
 )
 from iqa_core.errors import InputError
@@ -86,7 +89,7 @@ def load_tag(model: str, resolution: Resolution) -> Towers:
         except InputError:
             raise
         except Exception as error:  # whatever a download can raise
-            raise _cannot_fetch(model, error) from error
+            raise cannot_fetch(model, error) from error
         return _from_tensors(model, name, config, path, resolution, preprocess=pretrained)
 
 
@@ -107,7 +110,7 @@ def load_hub(model: str, resolution: Resolution) -> Towers:
         except InputError:
             raise
         except Exception as error:  # whatever a download can raise
-            raise _cannot_fetch(model, error) from error
+            raise cannot_fetch(model, error) from error
         preprocess = document.get("preprocess_cfg", {})
         return _from_tensors(model, model, config, path, resolution, preprocess=preprocess)
 
@@ -193,6 +196,7 @@ def _from_tensors(
         declared: Whether ``quick_gelu`` of the configuration is what the weights were trained with.
     """
     activation = None
+    files = states_of(path, path.parent / "config.json")  # which may name the activation
     try:
         tensors = read_tensors(path)
         sizes = ClipSizes.of_tensors(tensors, place)
@@ -215,8 +219,9 @@ def _from_tensors(
         activation.log()
     if not _is_plain(config):
         clip.load_state_dict(weights, strict=False)  # what is missing or unused is decided by now
-        return _whole(model, name, config, clip, resolution)
-    return _towers(model, name, config, clip, weights, resolution, preprocess)
+        return replace(_whole(model, name, config, clip, resolution), files=files)
+    towers = _towers(model, name, config, clip, weights, resolution, preprocess)
+    return replace(towers, files=files)
 
 
 def _config_of(
@@ -318,14 +323,6 @@ def _whole(
     settings = get_model_preprocess_cfg(clip)
     tokenizer = partial(_tokenizer, model, name)
     return whole_towers(model, config, clip, settings, tokenizer, resolution)
-
-
-def _cannot_fetch(model: str, error: Exception) -> InputError:
-    reason = error_line(error).rpartition("Last error: ")[2]  # what open_clip wraps it in
-    return InputError(
-        f"weights of --model {model} could not be fetched ({reason[:300]}): check the network and "
-        f"the name, give a local file as NAME@FILE, or use --model {TINY}, which is embedded"
-    )
 
 
 def _other_name(name: str, sizes: ClipSizes | None) -> str:

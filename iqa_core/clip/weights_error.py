@@ -11,7 +11,7 @@ from iqa_core.redaction import error_line
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["OtherArchitectureError", "WeightsError", "does_not_load"]
+__all__ = ["OtherArchitectureError", "WeightsError", "cannot_fetch", "does_not_load"]
 
 _SHARD = re.compile(r"-\d+-of-\d+\.")
 
@@ -48,3 +48,12 @@ def does_not_load(path: Path, name: str, error: Exception) -> InputError:
             "OpenAI's"
         )
     return InputError(f"weights of {path} do not load as {name} ({problem}): {advice}")
+
+
+def cannot_fetch(model: str, error: Exception) -> InputError:
+    """Return the error of weights that could not be downloaded."""
+    reason = error_line(error).rpartition("Last error: ")[2]  # what open_clip wraps it in
+    return InputError(
+        f"weights of --model {model} could not be fetched ({reason[:300]}): check the network and "
+        "the name, give a local file as NAME@FILE, or use --model tiny, which is embedded"
+    )

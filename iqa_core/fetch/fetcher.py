@@ -33,6 +33,7 @@ from iqa_core.fetch.policy import (
     without_file_scheme,
 )
 from iqa_core.fetch.uri import check_text, is_http, trimmed, why_no_uri
+from iqa_core.limits import DEFAULT_MAX_BYTES
 from iqa_core.redaction import shown
 from iqa_core.storage.folder import has_scheme
 from iqa_core.storage.retry import RetryPolicy
@@ -40,9 +41,7 @@ from iqa_core.storage.retry import RetryPolicy
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["DEFAULT_MAX_BYTES", "Fetcher"]
-
-DEFAULT_MAX_BYTES = 256 * 1024 * 1024
+__all__ = ["Fetcher"]
 
 #: A part of a file, as in HTTP's Range header: how images inside tar shards are named.
 _RANGE = re.compile(r"#bytes=(\d{1,18})-(\d{1,18})$")

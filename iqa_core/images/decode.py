@@ -53,13 +53,10 @@ from iqa_core.images.resize import (
     orient_box,
 )
 from iqa_core.images.sniff import sniff
+from iqa_core.limits import DEFAULT_MAX_PIXELS
 from iqa_core.preprocess import Preprocess
 
-__all__ = ["DEFAULT_MAX_PIXELS", "Decoded", "decode_image", "prepare_image"]
-
-#: Where Pillow itself refuses to decode by default. 108-megapixel phones and 150-megapixel medium
-#: format pass, and one decoded image (4 bytes per pixel in Pillow) stays below 720 MB.
-DEFAULT_MAX_PIXELS = 178_956_970
+__all__ = ["Decoded", "decode_image", "prepare_image"]
 
 _WORDS_FOR_UNREADABLE = re.compile(
     "unknown pixel mode|cannot handle|unsupported|not supported|not available|unable to determine",

@@ -27,6 +27,7 @@ from iqa_core.storage.folder import Folder, has_scheme
 
 if TYPE_CHECKING:
     from iqa_core.clip.encoder import Towers
+    from iqa_core.clip.facts import ModelFacts
 
 __all__ = ["FORMAT", "ContextKind", "LearnedPrompts", "Position", "load_prompts", "save_prompts"]
 
@@ -134,8 +135,8 @@ class LearnedPrompts:
             digest=hashlib.sha256(json.dumps(source).encode() + stored).hexdigest(),
         )
 
-    def check(self, towers: Towers) -> None:
-        """Refuse towers other than those that the prompts were learned for.
+    def check(self, towers: Towers | ModelFacts) -> None:
+        """Refuse towers other than those that the prompts were learned for, by their facts.
 
         Raises:
             InputError: If the weights or the activation are others.
@@ -193,12 +194,12 @@ def save_prompts(path: str | Path, prompts: LearnedPrompts) -> None:
     folder.write(name, safetensors.numpy.save(tensors, metadata={_KEY: text}))
 
 
-def load_prompts(path: str | Path, towers: Towers | None = None) -> LearnedPrompts:
+def load_prompts(path: str | Path, towers: Towers | ModelFacts | None = None) -> LearnedPrompts:
     """Read a prompt file.
 
     Args:
         path: A path or URI.
-        towers: The CLIP to score with, to be checked; None leaves that to
+        towers: The CLIP to score with or its facts, to be checked; None leaves that to
             :meth:`LearnedPrompts.check`.
 
     Returns:

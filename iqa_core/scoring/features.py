@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from iqa_core.clip.encoder import Towers
+    from iqa_core.clip.facts import ModelFacts
     from iqa_core.prompts.pairs import PromptPair
 
-__all__ = ["PromptFeatures", "encode_prompts", "not_unit"]
+__all__ = ["PromptFeatures", "encode_prompts", "not_unit", "prompts_digest"]
 
 #: How far the square of a length may be from 1: bfloat16 rounds that much, and twice.
 _LENGTH_TOLERANCE = 0.02
@@ -94,14 +95,27 @@ def encode_prompts(
         )
     texts = [side for pair in pairs for side in (pair.positive, pair.negative)]
     features = towers.text.encode(texts).reshape(len(pairs), 2, -1).numpy()
-    table = [[pair.name, pair.positive, pair.negative] for pair in pairs]
-    source = [towers.digest, towers.quick_gelu, logit_scale, table]
     return PromptFeatures(
         names=names,
         features=features,
         logit_scale=towers.logit_scale if logit_scale is None else float(logit_scale),
-        digest=hashlib.sha256(json.dumps(source).encode()).hexdigest(),
+        digest=prompts_digest(towers, pairs, logit_scale),
     )
+
+
+def prompts_digest(
+    model: Towers | ModelFacts, pairs: Sequence[PromptPair], logit_scale: float | None
+) -> str:
+    """Return the SHA-256 (hex) of what the features of base prompts are made from.
+
+    Args:
+        model: The CLIP whose text tower is used, or its facts.
+        pairs: The base prompt pairs.
+        logit_scale: As given by the user.
+    """
+    table = [[pair.name, pair.positive, pair.negative] for pair in pairs]
+    source = [model.digest, model.quick_gelu, logit_scale, table]
+    return hashlib.sha256(json.dumps(source).encode()).hexdigest()
 
 
 def not_unit(features: np.ndarray) -> np.ndarray:

@@ -13,7 +13,8 @@ from PIL import Image
 from iqa_core.clip.load import TINY, load_towers
 from iqa_core.columns import NO_FINITE_SCORE
 from iqa_core.errors import ImageError, InputError, Status
-from iqa_core.images.decode import DEFAULT_MAX_PIXELS, decode_image, prepare_image
+from iqa_core.images.decode import decode_image, prepare_image
+from iqa_core.limits import DEFAULT_MAX_PIXELS
 from iqa_core.prompts.pairs import DEFAULT_PAIRS, PromptPair, load_pairs
 from iqa_core.scoring.encode import encode_images
 from iqa_core.scoring.features import encode_prompts

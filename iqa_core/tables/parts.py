@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from iqa_core.columns import IDENTITY, MANIFEST_FILE, STATUS
@@ -22,6 +21,8 @@ from iqa_core.redaction import error_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import pyarrow.dataset as ds
 
     from iqa_core.storage.folder import Folder
 
@@ -162,6 +163,8 @@ class PartFiles:
         Raises:
             InputError: If the first can't be read.
         """
+        import pyarrow.dataset as ds  # imports pandas, which takes half a second
+
         paths = [self.folder.path(name) for name in names]
         try:
             return ds.dataset(paths, filesystem=self.folder.fs, format="parquet")

@@ -8,13 +8,12 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from iqa_core import __version__
 from iqa_core.errors import Status
 from iqa_core.redaction import redact
 from iqa_core.tables.audit import audit, describe_lost
 
+from ..gpus import count_gpus
 from .outcome import describe_outcome
 
 if TYPE_CHECKING:
@@ -123,6 +122,6 @@ def _summary(outcome: Outcome, sink: Sink, result: Audit, pool: ActorPool | None
         "actors": asdict(pool) if pool else None,
         "devices": outcome.devices,
         "nodes_left_out": list(outcome.left_out),
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {torch.cuda.device_count()} GPUs",
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {count_gpus()} GPUs",
         "version": __version__,
     }

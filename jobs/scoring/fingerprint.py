@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from iqa_core.clip.encoder import Precision, Towers
-    from iqa_core.scoring.features import PromptFeatures
+    from iqa_core.clip.encoder import Precision
+    from iqa_core.clip.facts import ModelFacts
 
     from ..config import ImageOptions
+    from .prompts import PromptIdentity
 
 __all__ = ["fingerprint_of_run", "fingerprint_of_tower"]
 
@@ -24,14 +25,14 @@ _PACKAGES = ("open_clip_torch", "pillow", "torch")
 
 
 def fingerprint_of_run(
-    kind: str, tower: Mapping[str, Any], prompts: PromptFeatures | None, schema: pa.Schema
+    kind: str, tower: Mapping[str, Any], prompts: PromptIdentity | None, schema: pa.Schema
 ) -> dict[str, Any]:
     """Return the document that all rows of one output have in common.
 
     Args:
         kind: The command: ``score``, ``embed`` or ``rescore``.
         tower: Of :func:`fingerprint_of_tower`.
-        prompts: The features of the prompts; None only embeds.
+        prompts: What identifies the prompts; None only embeds.
         schema: The output's columns.
     """
     scoring = {}
@@ -52,14 +53,14 @@ def fingerprint_of_run(
 
 
 def fingerprint_of_tower(
-    config: ImageOptions, towers: Towers, precision: Precision
+    config: ImageOptions, model: ModelFacts, precision: Precision
 ) -> dict[str, Any]:
     """Return the part of the fingerprint that determines the features of an image."""
     return {
         "model": config.model,
-        "weights": towers.digest,
-        "quick_gelu": towers.quick_gelu,
-        "preprocess": asdict(towers.preprocess),
+        "weights": model.digest,
+        "quick_gelu": model.quick_gelu,
+        "preprocess": asdict(model.preprocess),
         "resolution": config.resolution,
         "decode": config.decode,
         "precision": precision,

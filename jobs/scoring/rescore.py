@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from iqa_core.clip.facts import ModelFacts, known_facts, remember_facts
 from iqa_core.clip.load import load_towers
 from iqa_core.columns import EMBEDDING
-from iqa_core.scoring.columns import score_columns
 from iqa_core.tables.audit import audit, left_to_do
 from iqa_core.tables.feature_cache import FeatureCache, features_of
 from iqa_core.tables.output import Output
@@ -20,11 +20,12 @@ from ..progress import Progress
 from .conclude import conclude, conclude_without_work, options_as_json
 from .fingerprint import fingerprint_of_run
 from .outcome import Outcome
-from .prompts import prompt_features
+from .prompts import read_prompts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from iqa_core.clip.encoder import Towers
     from iqa_core.scoring.features import PromptFeatures
     from iqa_core.tables.sink import OpenSink, Sink
 
@@ -54,21 +55,34 @@ def rescore(
     Raises:
         InputError: If the cache is incomplete, or was made by other weights.
     """
+    texts = read_prompts(config)
     cache = FeatureCache(config.features)
-    towers = load_towers(cache.fingerprint["model"])
-    cache.check_weights(towers.digest)
-    prompts = prompt_features(config, towers)
     manifest = cache.manifest()
     keep = config.keep or tuple(cache.kept)
-    schema = output_schema(manifest, keep, pairs=prompts.names)
-    columns = schema_with(schema, extra)
-    fingerprint = fingerprint_of_run("rescore", cache.tower, prompts, columns)
-    output = open_sink(config.output, manifest, fingerprint, config.lease_seconds)
-    if extra:
-        output = SinkWithColumns(output, extra)
+
+    def open_output(model: ModelFacts) -> tuple[Sink, pa.Schema]:
+        cache.check_weights(model.digest)
+        prompts = texts.identity(model)
+        schema = output_schema(manifest, keep, pairs=prompts.names)
+        columns = schema_with(schema, extra)
+        fingerprint = fingerprint_of_run("rescore", cache.tower, prompts, columns)
+        sink = open_sink(config.output, manifest, fingerprint, config.lease_seconds)
+        return (SinkWithColumns(sink, extra) if extra else sink), schema
+
+    name = cache.fingerprint["model"]
+    towers = None
+    facts = known_facts(name, "model")
+    if facts is None:
+        towers = _load(name)
+        facts = ModelFacts.of(towers)
+    output, schema = open_output(facts)
     if not left_to_do(manifest, output.committed()):
         return conclude_without_work(output, manifest, config)
-    options = options_as_json(config) | {"model": cache.fingerprint["model"]}
+    towers = towers or _load(name)
+    if ModelFacts.of(towers) != facts:  # what was remembered is wrong: the loaded model counts
+        output, schema = open_output(ModelFacts.of(towers))
+    prompts = texts.features(towers)
+    options = options_as_json(config) | {"model": name}
     with output.start(options):
         rows = manifest.rows - len(output.committed().rows)
         print(f"{rows:,} rows to do from the features of {towers.name}", flush=True)
@@ -80,9 +94,17 @@ def rescore(
         return conclude(output, outcome, None, config.max_error_rate)
 
 
+def _load(name: str) -> Towers:
+    towers = load_towers(name)
+    remember_facts(towers, "model")
+    return towers
+
+
 def _score_parts(
     cache: FeatureCache, output: Sink, prompts: PromptFeatures, schema: pa.Schema, rows: int
 ) -> Outcome:
+    from iqa_core.scoring.columns import score_columns  # imports torch
+
     began = time.monotonic()
     progress = Progress(rows)
     before = output.committed().statuses.copy()

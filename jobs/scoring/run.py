@@ -1,15 +1,18 @@
-"""One run of `iqa score` or `iqa embed`, from the manifest to the audit."""
+"""One run of `iqa score` or `iqa embed`, from the manifest to the audit.
+
+What is left to do follows from the model's facts (:mod:`iqa_core.clip.facts`). Only a run with something to
+do loads the model, and it starts Ray meanwhile; torch and Ray are imported then.
+"""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from iqa_core.clip.facts import ModelFacts, known_facts, remember_facts, with_absolute_file
 from iqa_core.clip.load import load_towers
-from iqa_core.fetch.fetcher import Fetcher
-from iqa_core.fetch.policy import DEFAULT_SCHEMES
-from iqa_core.images.decode import decode_image
 from iqa_core.redaction import redact
 from iqa_core.tables.audit import left_to_do
 from iqa_core.tables.manifest import open_manifest
@@ -17,25 +20,28 @@ from iqa_core.tables.output import Output, stored_fingerprint
 from iqa_core.tables.schema import ExtraColumn, output_schema, schema_with
 from iqa_core.tables.sink import SinkWithColumns
 
+from ..background import Background
 from ..cluster import Cluster
 from .conclude import conclude, conclude_without_work, options_as_json
-from .driver import run_pipeline
 from .fingerprint import fingerprint_of_run, fingerprint_of_tower
 from .plan import ScoringPlan
 from .policy import RunPolicy
 from .pool import plan_actors
+from .prompts import Prompts, read_prompts
 from .settings import StageSettings
-from .visibility import check_visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+
+    import pyarrow as pa
 
     from iqa_core.clip.encoder import Precision, Towers
+    from iqa_core.fetch.fetcher import Fetcher
     from iqa_core.scoring.features import PromptFeatures
     from iqa_core.tables.manifest import Manifest
-    from iqa_core.tables.sink import OpenSink
+    from iqa_core.tables.sink import OpenSink, Sink
 
-    from ..config import ImageOptions
+    from ..config import ImageOptions, PromptOptions
     from .pool import ActorPool
 
 __all__ = ["run_images"]
@@ -48,7 +54,7 @@ def run_images(
     config: ImageOptions,
     *,
     kind: str,
-    prompts_of: Callable[[Towers], PromptFeatures] | None,
+    prompts: PromptOptions | None,
     embeddings: bool,
     views: int = 0,
     extra: Sequence[ExtraColumn] = (),
@@ -59,7 +65,7 @@ def run_images(
     Args:
         config: The options.
         kind: The subcommand, for the fingerprint.
-        prompts_of: Returns the prompt features for the loaded towers; None only embeds.
+        prompts: The options of the prompts; None only embeds.
         embeddings: Whether the output holds the image features.
         views: Degraded copies of each image whose features it holds, too.
         extra: Extra columns, computed from the finished rows.
@@ -71,18 +77,17 @@ def run_images(
     Raises:
         InputError: If an option or the manifest is unusable; nothing was written then.
     """
+    texts = read_prompts(prompts) if prompts else None
     manifest = open_manifest(config.manifest, config.keep)
     _print_notes(manifest, config.manifest)
-    towers = load_towers(config.model, config.resolution)
-    prompts = prompts_of(towers) if prompts_of else None
-    width = towers.image.width
-    schema = output_schema(
-        manifest,
-        config.keep,
-        pairs=prompts.names if prompts else (),
-        embedding=width if embeddings else None,
-        views=views,
-    )
+    run = _Run(config, kind, manifest, texts, embeddings, views, tuple(extra), open_sink)
+    stored = stored_fingerprint(config.output) if open_sink is Output else {}
+    # GPUs may have come or gone since the output's first run, and rows of two precisions don't mix.
+    begun = stored.get("precision") if config.precision == "auto" else config.precision
+    facts = known_facts(config.model, config.resolution)
+    output = run.open(facts, begun) if facts and begun else None
+    if output and output.is_done:
+        return conclude_without_work(output.sink, manifest, config)
     with Cluster(config.address) as cluster:
         pool = plan_actors(
             config.num_actors,
@@ -91,16 +96,105 @@ def run_images(
             cluster.nodes,
             cluster.possible_gpus,
         )
-        stored = stored_fingerprint(config.output) if open_sink is Output else {}
-        precision = _precision(config, pool, stored.get("precision"))
-        tower = fingerprint_of_tower(config, towers, precision)
-        fingerprint = fingerprint_of_run(kind, tower, prompts, schema_with(schema, extra))
-        output = open_sink(config.output, manifest, fingerprint, config.lease_seconds)
-        if extra:
-            output = SinkWithColumns(output, extra)
-        if not left_to_do(manifest, output.committed(), config.retry_errors):
-            return conclude_without_work(output, manifest, config)
-        cluster.start()
+        precision: Precision = begun or ("fp16" if pool.gpus else "fp32")
+        towers = None
+        if facts is None:
+            towers = _load(config.model, config)
+            facts = ModelFacts.of(towers)
+        output = output or run.open(facts, precision)
+        if output.is_done:
+            return conclude_without_work(output.sink, manifest, config)
+        with Background(partial(run.load, towers)) as loading:
+            if cluster.start() and not pool.gpus:
+                from .warm import warm_workers  # imports Ray
+
+                warm_workers(pool.most or 1)
+            towers, features = loading.result()
+        loaded = ModelFacts.of(towers)
+        if loaded != facts:  # what was remembered is wrong, whyever: the loaded model counts
+            output = run.open(loaded, precision)
+            if output.is_done:
+                return conclude_without_work(output.sink, manifest, config)
+        return run.execute(output, towers, features, precision, cluster, pool)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An output that was opened and checked.
+
+    Attributes:
+        sink: The output.
+        schema: Its columns, without the extra ones.
+        is_done: Whether it holds all rows.
+    """
+
+    sink: Sink
+    schema: pa.Schema
+    is_done: bool
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The arguments of :func:`run_images`, and the manifest and the prompts that they name."""
+
+    config: ImageOptions
+    kind: str
+    manifest: Manifest
+    prompts: Prompts | None
+    embeddings: bool
+    views: int
+    extra: tuple[ExtraColumn, ...]
+    open_sink: OpenSink
+
+    def open(self, model: ModelFacts, precision: Precision) -> _Opened:
+        """Open the output for a model; nothing is written.
+
+        Raises:
+            InputError: If it holds something else, or the prompts belong to another model.
+        """
+        config, manifest = self.config, self.manifest
+        prompts = self.prompts.identity(model) if self.prompts else None
+        schema = output_schema(
+            manifest,
+            config.keep,
+            pairs=prompts.names if prompts else (),
+            embedding=model.width if self.embeddings else None,
+            views=self.views,
+        )
+        tower = fingerprint_of_tower(config, model, precision)
+        columns = schema_with(schema, self.extra)
+        fingerprint = fingerprint_of_run(self.kind, tower, prompts, columns)
+        sink = self.open_sink(config.output, manifest, fingerprint, config.lease_seconds)
+        if self.extra:
+            sink = SinkWithColumns(sink, self.extra)
+        done = not left_to_do(manifest, sink.committed(), config.retry_errors)
+        return _Opened(sink, schema, done)
+
+    def load(self, towers: Towers | None) -> tuple[Towers, PromptFeatures | None]:
+        """Load the model, unless it is given, and compute the features of the prompts.
+
+        It may run while `Cluster.start` is in another working folder.
+        """
+        towers = towers or _load(with_absolute_file(self.config.model), self.config)
+        return towers, self.prompts.features(towers) if self.prompts else None
+
+    def execute(
+        self,
+        output: _Opened,
+        towers: Towers,
+        prompts: PromptFeatures | None,
+        precision: Precision,
+        cluster: Cluster,
+        pool: ActorPool,
+    ) -> int:
+        """Score the missing rows on a cluster that has started; return the exit status."""
+        # Each of them imports Ray, pandas or aiohttp, which takes seconds.
+        from iqa_core.images.decode import decode_image
+
+        from .driver import run_pipeline
+        from .visibility import check_visible
+
+        config, manifest, sink = self.config, self.manifest, output.sink
         if manifest.folder.is_local:
             first = manifest.folder.path(manifest.files[0].name)
             check_visible(first, f"--manifest {config.manifest}")
@@ -115,14 +209,14 @@ def run_images(
             decoder=decoder,
             precision=precision,
             batch_size=config.batch_size,
-            width=width,
+            width=towers.image.width,
             prompts=prompts,
-            schema=schema,
-            views=views,
+            schema=output.schema,
+            views=self.views,
         )
-        with output.start(options_as_json(config)):
-            output.drop(config.retry_errors)
-            done = output.committed().rows
+        with sink.start(options_as_json(config)):
+            sink.drop(config.retry_errors)
+            done = sink.committed().rows
             plan = ScoringPlan.of(manifest, config.keep, done, skip_damaged=config.skip_damaged)
             before = f", {len(done):,} done before" if len(done) else ""
             print(
@@ -132,8 +226,15 @@ def run_images(
             if about_gpus := _about_gpus(pool, cluster):
                 print(about_gpus, flush=True)
             policy = RunPolicy(config.commit_seconds, config.max_error_rate)
-            outcome = run_pipeline(plan, spec, pool, output, policy)
-            return conclude(output, outcome, pool, config.max_error_rate)
+            outcome = run_pipeline(plan, spec, pool, sink, policy)
+            return conclude(sink, outcome, pool, config.max_error_rate)
+
+
+def _load(model: str, config: ImageOptions) -> Towers:
+    """Load ``--model``, which ``model`` may spell otherwise, and remember its facts."""
+    towers = replace(load_towers(model, config.resolution), name=config.model)
+    remember_facts(towers, config.resolution)
+    return towers
 
 
 def _print_notes(manifest: Manifest, uri: str) -> None:
@@ -144,6 +245,9 @@ def _print_notes(manifest: Manifest, uri: str) -> None:
 
 
 def _fetcher(config: ImageOptions, manifest: Manifest) -> Fetcher:
+    from iqa_core.fetch.fetcher import Fetcher
+    from iqa_core.fetch.policy import DEFAULT_SCHEMES
+
     return Fetcher(
         manifest.folder.uri,
         config.timeout,
@@ -152,14 +256,6 @@ def _fetcher(config: ImageOptions, manifest: Manifest) -> Fetcher:
         schemes=(*DEFAULT_SCHEMES, *config.allow_scheme),
         prefixes=config.allow_prefix,
     )
-
-
-def _precision(config: ImageOptions, pool: ActorPool, begun: Precision | None) -> Precision:
-    """Return the precision: the given one, else that of the output's rows, else the device's default."""
-    if config.precision != "auto":
-        return config.precision
-    # GPUs may have come or gone since the output's first run, and rows of two precisions don't mix.
-    return begun or ("fp16" if pool.gpus else "fp32")
 
 
 def _about_gpus(pool: ActorPool, cluster: Cluster) -> str | None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
@@ -17,6 +22,7 @@ from PIL import Image
 from iqa_core.errors import InputError
 from jobs import cluster
 from jobs.cluster import Cluster, gpus_of_node_types
+from jobs.gpus import count_gpus
 
 ROOT = Path(__file__).parents[2]
 
@@ -143,6 +149,55 @@ def score_in(folder, variables, before=()):
     )
 
 
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("process", ["gcs_server", "raylet/raylet"])
+def test_an_interrupted_start_leaves_nothing_behind(process, tmp_path):
+    Image.new("RGB", (40, 30)).save(tmp_path / "0.png")
+    pq.write_table(pa.table({"uri": ["0.png"]}), tmp_path / "m.parquet")
+    words = ["--manifest", tmp_path / "m.parquet", "--output", tmp_path / "o"]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "jobs", "score", *words], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    driver = psutil.Process(command.pid)
+    while not any(process in " ".join(words_of(child)) for child in all_below(driver)):
+        assert command.poll() is None
+        time.sleep(0.05)
+    started = all_below(driver)
+    command.send_signal(signal.SIGINT)
+    said = command.communicate(timeout=120)[1]
+    assert (command.returncode, said) == (130, "iqa score: interrupted\n")
+    assert psutil.wait_procs(started, timeout=30)[1] == []
+    assert not (tmp_path / "o").exists()
+
+
+def all_below(process):
+    return process.children(recursive=True)
+
+
+def words_of(process):
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
+class TestCountGpus:
+    def test_as_many_as_torch_finds(self):
+        import torch
+
+        assert count_gpus() == torch.cuda.device_count()
+
+    def test_torch_is_asked_where_there_is_a_device_file(self, tmp_path):
+        code = "import sys; from jobs.gpus import count_gpus; count_gpus(({!r},)); "
+        code += "print('torch' in sys.modules)"
+        (tmp_path / "nvidia0").touch()
+        for name, asked in (("nvidia*", "True"), ("amd*", "False")):
+            words = [sys.executable, "-c", code.format(str(tmp_path / name))]
+            done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+            assert done.stdout.strip() == asked
+
+
 class TestPossibleGpus:
     def test_of_cluster_yaml(self):
         config = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
@@ -165,7 +220,7 @@ class TestPossibleGpus:
             gpus_of_node_types(config)
 
     def test_a_machine_of_its_own_has_what_it_has(self, monkeypatch):
-        monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)  # by another test
+        monkeypatch.setattr(cluster, "_is_connected", lambda: False)  # by another test
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
         found = Cluster(None)
         assert found.possible_gpus == found.resources["GPU"]

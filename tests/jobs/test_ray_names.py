@@ -13,13 +13,17 @@ PRIVATE = [
     (
         "ray._private.ray_constants",
         "ENABLE_RAY_CLUSTER",
-        "cluster.py: a local Ray on loopback only",
+        "local_ray.py: a local Ray on loopback only",
     ),
-    ("ray._private.ray_constants", "ENABLE_RAY_CLUSTERS_ENV_VAR", "cluster.py: likewise"),
+    ("ray._private.ray_constants", "ENABLE_RAY_CLUSTERS_ENV_VAR", "local_ray.py: likewise"),
     (
         "ray._private.state",
         "state.get_max_resources_from_cluster_config",
         "cluster.py: GPUs that the autoscaler could bring",
+    ),
+    *(
+        ("ray._private.node", f"Node.{name}", "local_ray.py: a local Ray without unused services")
+        for name in ("start_monitor", "start_log_monitor", "start_api_server")
     ),
     ("ray._private.worker", "global_worker.connected", "isolation.py: attempts of a task"),
     ("ray.train.v2.api.config", "LoggingConfig", "jobs/training: quiet workers"),

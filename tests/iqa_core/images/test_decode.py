@@ -17,7 +17,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from iqa_core.errors import ImageError, Status
 from iqa_core.images import formats
-from iqa_core.images.decode import DEFAULT_MAX_PIXELS, decode_image, prepare_image
+from iqa_core.images.decode import decode_image, prepare_image
+from iqa_core.limits import DEFAULT_MAX_PIXELS
 from tests.iqa_core.images.files import (
     LOSSLESS,
     LOSSY,

@@ -1,0 +1,95 @@
+"""How a local Ray is started: on loopback, without unused services, and leaving no process behind.
+
+Each is a context in which ``ray.init`` starts it; ``ray.init`` has no options for them.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["no_process_left", "on_loopback", "variables", "without_services"]
+
+
+@contextmanager
+def on_loopback() -> Iterator[None]:
+    """Make a Ray that is started in this context listen on loopback only, as on macOS and Windows.
+
+    ``ray.init`` has no option for that: it replaces 127.0.0.1 by the machine's address.
+    """
+    from ray._private import ray_constants
+
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = (
+        False  # for this process, which has already read the variable
+    )
+    try:
+        with variables({name: "0"}):  # for the processes that it starts
+            yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def without_services() -> Iterator[None]:
+    """Make a Ray that is started in this context have no services that one run does not use.
+
+    The autoscaler's monitor, the log monitor (nothing is logged to the driver) and the dashboard's server,
+    which is started even without a dashboard, cost over two seconds of CPU at the start, in the way of the
+    first task. ``ray.init`` has no option for that.
+    """
+    from ray._private.node import Node
+
+    names = ("start_monitor", "start_log_monitor", "start_api_server")
+    before = {name: getattr(Node, name) for name in names}
+    for name in names:
+        setattr(Node, name, _do_nothing)
+    try:
+        yield
+    finally:
+        for name, method in before.items():
+            setattr(Node, name, method)
+
+
+@contextmanager
+def no_process_left() -> Iterator[None]:
+    """Kill the processes that were started in this context if it ends by an error, Ctrl-C or SIGTERM.
+
+    Ray's agents would stay for minutes where ``ray.init`` does not come to its end.
+    """
+    import psutil  # comes with Ray
+
+    own = psutil.Process()
+    before = own.children(recursive=True)
+    try:
+        yield
+    except BaseException:
+        for process in own.children(recursive=True):
+            if process not in before:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        raise
+
+
+def _do_nothing(*_: object, **__: object) -> None:
+    pass
+
+
+@contextmanager
+def variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables in a context."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
