@@ -5,8 +5,7 @@ kernels with coefficients of 16 bits instead of 22, so that of a thousand values
 It gives the same bits with AVX2, with SSE4.1 and without them. Where it is not installed (it has no wheel
 for Linux on ARM), Pillow computes the same more slowly.
 
-Both round to 8 bits between the two passes, so the order of these shows. Pillow, since 13, reduces tall
-images by height first and all others by width first.
+Both round to 8 bits between the two passes, so the order of these shows.
 """
 
 from __future__ import annotations

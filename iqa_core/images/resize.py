@@ -200,8 +200,12 @@ def _resize_fast(
 ) -> Image.Image:
     """Compute only what the crop keeps, from the image as it is stored, and turn that."""
     sideways = is_sideways(turn)
-    tall = box[3] - box[1] if not sideways else box[2] - box[0]
-    height_first = tall > resized[1] > resized[0]
+    width, height = box[2] - box[0], box[3] - box[1]
+    if sideways:
+        width, height = height, width
+    # Pillow's own rule, since 13: the height first where it loses more than twice what the width does
+    fewer_rows = height - resized[1]
+    height_first = fewer_rows > 0 and fewer_rows > 2 * (width - resized[0])
     size = (window[2] - window[0], window[3] - window[1])
     left, top, right, bottom = orient_box(window, resized, _INVERSE.get(turn, turn))
     stored = resized[::-1] if sideways else resized
