@@ -106,7 +106,7 @@ def opencv_area() -> Way:
 
 
 def pyvips_thumbnail() -> Way:
-    """libvips' thumbnail: scaled decoding, and Lanczos."""
+    """The thumbnail of libvips: scaled decoding, and Lanczos."""
     import pyvips
 
     def decode(data: bytes) -> np.ndarray:

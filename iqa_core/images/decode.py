@@ -5,10 +5,18 @@ Runs in light decode workers, so it imports numpy and Pillow and no deep-learnin
 ``exact`` repeats, bit for bit, the inference transform of open_clip (``image_transform_v2``, which
 is torchvision's Resize and CenterCrop or timm's ResizeKeepRatio and CenterCropOrPad on Pillow
 images, https://github.com/mlfoundations/open_clip), up to and without ToTensor and Normalize.
-``fast`` computes the same crop of the same resized image from a cheaper start: JPEG's own scaled
-decoding, and box averages before a strong reduction. ``benchmarks/decode.py`` prints what that
-gains and what it costs in pixel values. Both depend on the version of Pillow: since 13, for
-example, it reduces tall images by height first and rounds differently.
+``fast`` computes the same crop of the same resized image from a cheaper start. Who does what:
+
+* :mod:`iqa_core.images.turbo` (simplejpeg) decodes 8-bit grey and three-colour JPEGs that show no sign
+  of damage, reduced by 2, 4 or 8 while twice the wanted size is left; at native resolution too, where its
+  pixels are those of Pillow.
+* Pillow opens all other files, with the rules of :mod:`iqa_core.images.jpeg` and its neighbours for
+  what is damaged, and all files of ``exact``.
+* :mod:`iqa_core.images.resample` (cykooz.resizer) resizes whatever ``fast`` decoded, before it is turned;
+  Pillow resizes in ``exact``.
+
+``benchmarks/decode.py`` prints what that gains and what it costs in pixel values. Both modes depend on the
+version of Pillow: since 13, for example, it reduces tall images by height first and rounds differently.
 
 What differs from opening the file with Pillow alone, as open_clip's users do:
 
@@ -91,7 +99,8 @@ def decode_image(
         preprocess: Size, filter and resize mode of the tower; None keeps the stored resolution.
         mode: ``exact`` equals open_clip's transform of the oriented RGB image bit for bit, except
             for extreme aspect ratios: see ``prepare_image``. ``fast`` gives the same crop from
-            JPEG's scaled decoding. Without ``preprocess`` the two are the same.
+            JPEG's scaled decoding and a resize with vector instructions. Without ``preprocess``
+            the two are the same.
         max_pixels: Limit on width x height, checked against the header.
 
     Returns:

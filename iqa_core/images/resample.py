@@ -20,7 +20,7 @@ try:
 except ImportError:  # no wheel for this platform
     cykooz = None
 
-__all__ = ["resize_part", "wrap_pixels"]
+__all__ = ["resize_part", "unwrap", "wrap_pixels"]
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 Span = tuple[float, float]
@@ -52,6 +52,13 @@ def wrap_pixels(pixels: np.ndarray) -> Image.Image:
     height, width, channels = pixels.shape
     mode = _RGBX if channels == 4 else "L"
     return Image.frombuffer(mode, (width, height), pixels, "raw", mode, 0, 1)
+
+
+def unwrap(image: Image.Image) -> Image.Image:
+    """Return an image of :func:`wrap_pixels`, or a resized one, as RGB."""
+    if image.mode == _RGBX:
+        return Image.frombytes("RGB", image.size, image.tobytes(), "raw", "RGBX")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def resize_part(
@@ -121,5 +128,5 @@ def _resize_axis(
 def _as_rgb(image: Image.Image) -> Image.Image:
     """Return an image of mode RGB, or of one from which cykooz.resizer makes RGB."""
     if cykooz is None:
-        return Image.frombytes("RGB", image.size, image.tobytes(), "raw", "RGBX")
+        return unwrap(image)
     return Image.frombytes("RGBa", image.size, image.tobytes())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from PIL import Image
 
 from iqa_core.images.colour import orient
-from iqa_core.images.resample import resize_part
+from iqa_core.images.resample import resize_part, unwrap
 
 if TYPE_CHECKING:
     from iqa_core.preprocess import Preprocess
@@ -198,15 +198,21 @@ def _resize_fast(
     window: Window,
     resample: Image.Resampling,
 ) -> Image.Image:
-    """Compute only what the crop keeps, from the image as it is stored, and turn that."""
+    """Compute only what the crop keeps, and turn that rather than the image.
+
+    Enlarging is left to Pillow: coefficients of 16 bits lose most there, and there is little to gain.
+    """
     sideways = is_sideways(turn)
     width, height = box[2] - box[0], box[3] - box[1]
     if sideways:
         width, height = height, width
+    size = (window[2] - window[0], window[3] - window[1])
+    if width < resized[0] or height < resized[1]:
+        rgb, box = orient(unwrap(image), turn), orient_box(box, image.size, turn)
+        return rgb.resize(size, resample, box=_source_box(box, resized, window))
     # Pillow's own rule, since 13: the height first where it loses more than twice what the width does
     fewer_rows = height - resized[1]
     height_first = fewer_rows > 0 and fewer_rows > 2 * (width - resized[0])
-    size = (window[2] - window[0], window[3] - window[1])
     left, top, right, bottom = orient_box(window, resized, _INVERSE.get(turn, turn))
     stored = resized[::-1] if sideways else resized
     part = resize_part(
@@ -216,7 +222,7 @@ def _resize_fast(
         resample,
         height_first=height_first is not sideways,
     )
-    return orient(part if part.mode == "RGB" else part.convert("RGB"), turn)
+    return orient(unwrap(part), turn)
 
 
 def _source_box(box: Box, resized: Size, window: Box) -> Box:
