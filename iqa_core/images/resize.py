@@ -200,14 +200,15 @@ def _resize_fast(
 ) -> Image.Image:
     """Compute only what the crop keeps, and turn that rather than the image.
 
-    Enlarging is left to Pillow: coefficients of 16 bits lose most there, and there is little to gain.
+    Enlarging is left to Pillow: coefficients of 16 bits lose most there, and there is little to gain. Not
+    where rows are cut off, from which Pillow would take the order of its passes.
     """
     sideways = is_sideways(turn)
     width, height = box[2] - box[0], box[3] - box[1]
     if sideways:
         width, height = height, width
     size = (window[2] - window[0], window[3] - window[1])
-    if width < resized[0] or height < resized[1]:
+    if size[1] == resized[1] and (width < resized[0] or height < resized[1]):
         rgb, box = orient(unwrap(image), turn), orient_box(box, image.size, turn)
         return rgb.resize(size, resample, box=_source_box(box, resized, window))
     # Pillow's own rule, since 13: the height first where it loses more than twice what the width does

@@ -147,7 +147,7 @@ def test_fast_without_scaled_decoding_is_exact_but_for_rounding(tower):
         off = difference(fast, exact)
         assert off.max() <= 2, (width, height)
         # 16-bit coefficients; in another order of the two passes, a tenth would differ or more
-        assert (off > 0).mean() < 0.03, (width, height)
+        assert (off > 0).mean() < 0.06, (width, height)
         assert fast.flags.c_contiguous
         assert fast.flags.writeable
 
