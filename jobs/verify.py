@@ -14,7 +14,7 @@ from iqa_core.storage.folder import Folder
 from iqa_core.tables.audit import audit, describe_lost, read_committed
 from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.output import FINGERPRINT, digest
-from iqa_core.tables.parts import PARTS, PartFiles
+from iqa_core.tables.parts import PARTS, Depth, PartFiles
 from iqa_core.tables.plan import PLAN, check_plan, read_damaged
 
 from .options import option
@@ -43,7 +43,7 @@ def run(config: Config) -> int:
     if folder.exists(PLAN):
         plan = folder.read_json(PLAN)
         check_plan(config.scores, plan, manifest, read_damaged(folder))
-    committed = read_committed(parts, whole=True)
+    committed = read_committed(parts, depth=Depth.WHOLE)
     result = audit(manifest, committed.rows)
     # Part files of versions that did not write a fingerprint have none, which is no contradiction.
     own = set(sorted(committed.fingerprints)[:1])

@@ -1,24 +1,29 @@
 """The one reader of part files: an output's rows on disk, each with its identity.
 
-Part files are Parquet; their metadata has a JSON document with the rows by status and a digest of the
-run's fingerprint. Outputs of older versions, which wrote less of it, are read, too.
+Part files are Parquet; their metadata has a JSON document with the rows by status, a digest of the
+run's fingerprint and the rows themselves as bitmaps, so that a resuming run reads footers only. Outputs of
+older versions, which wrote less of it, are read, too.
 """
 
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+from pyroaring import BitMap
 
 from iqa_core.columns import IDENTITY, MANIFEST_FILE, STATUS
 from iqa_core.errors import InputError
 from iqa_core.redaction import error_line
+from iqa_core.tables.rows import RowSet, rows_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,11 +32,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PARTS",
+    "Depth",
     "PartContent",
     "PartFile",
     "PartFiles",
     "count_statuses",
-    "part_metadata",
 ]
 
 T = TypeVar("T")
@@ -41,38 +46,56 @@ _METADATA_KEY = b"iqa"
 _RESTORE = "it was not written by this program or was damaged since; move it away and run again"
 
 
+class Depth(Enum):
+    """How much of a part file is read to learn its rows."""
+
+    #: The footer, if its metadata have all that is needed; else as IDENTITIES.
+    FOOTER = "footer"
+    #: The identity columns.
+    IDENTITIES = "identities"
+    #: All columns to their end, with checksums, to verify that the file is undamaged.
+    WHOLE = "whole"
+
+
 @dataclass(frozen=True)
 class PartContent:
     """What an audit needs to know of a part file.
 
     Attributes:
         name: The file's name.
-        identities: The identity columns of its rows.
+        rows: Its rows.
         statuses: Rows by status.
         fingerprint: Digest of the fingerprint that it was written under; None if it has none.
     """
 
     name: str
-    identities: pa.Table
+    rows: RowSet
     statuses: Mapping[str, int]
     fingerprint: str | None
+
+    @classmethod
+    def of(cls, name: str, table: pa.Table, fingerprint: str | None) -> PartContent:
+        """Return the content of a part file with a table's rows."""
+        return cls(name, RowSet.of(table), count_statuses(table), fingerprint)
+
+    def metadata(self) -> dict[bytes, bytes]:
+        """Return the schema metadata that the part file carries."""
+        document: dict[str, Any] = {
+            "statuses": dict(self.statuses),
+            "fingerprint": self.fingerprint,
+        }
+        if not self.rows.duplicates:  # bitmaps have no place for them
+            self.rows.compact()
+            document["rows"] = {
+                file: b64encode(rows.serialize()).decode() for file, rows in self.rows.bitmaps()
+            }
+        return {_METADATA_KEY: json.dumps(document).encode()}
 
 
 def count_statuses(table: pa.Table) -> dict[str, int]:
     """Return the number of rows with each status."""
     counts = pc.value_counts(table.column(STATUS)).to_pylist()
     return {count["values"]: count["counts"] for count in counts}
-
-
-def part_metadata(statuses: Mapping[str, int], fingerprint: str) -> dict[bytes, bytes]:
-    """Return the schema metadata that a part file carries.
-
-    Args:
-        statuses: Its rows by status.
-        fingerprint: Digest of the run's fingerprint.
-    """
-    document = {"statuses": dict(statuses), "fingerprint": fingerprint}
-    return {_METADATA_KEY: json.dumps(document).encode()}
 
 
 @dataclass(frozen=True)
@@ -143,18 +166,21 @@ class PartFiles:
                 for group in range(part.row_groups()):
                     yield part.read_group(group, columns)
 
-    def content(self, name: str, *, whole: bool = False) -> PartContent:
+    def content(
+        self, name: str, depth: Depth = Depth.FOOTER, within: Mapping[str, range] | None = None
+    ) -> PartContent:
         """Read the identities and statuses of a part file.
 
         Args:
             name: The file.
-            whole: Read all columns to their end, to verify that the file is undamaged.
+            depth: How much of it is read.
+            within: Ranges of row numbers, by manifest file; only rows in these count.
 
         Raises:
             InputError: If it can't be read.
         """
-        with PartFile(self, name, for_audit=True, checksums=whole) as part:
-            return part.content(whole=whole)
+        with PartFile(self, name, for_audit=True, checksums=depth is Depth.WHOLE) as part:
+            return part.content(depth, within)
 
     def dataset(self, names: Sequence[str]) -> ds.Dataset:
         """Return part files as one dataset, for filters and projections over all of them.
@@ -259,17 +285,42 @@ class PartFile:
         names = None if columns is None else list(columns)
         return self._read(lambda file: file.read_row_group(group, columns=names))
 
-    def content(self, *, whole: bool) -> PartContent:
-        """Read identities and statuses; with ``whole`` all columns, to verify that it is undamaged."""
-        return self._read(lambda file: _content_of(self._name, file, whole=whole))
+    def content(self, depth: Depth, within: Mapping[str, range] | None = None) -> PartContent:
+        """Read identities and statuses, of rows in some ranges or of all."""
+        return self._read(lambda file: _content_of(self._name, file, depth, within))
 
 
-def _content_of(name: str, file: pq.ParquetFile, *, whole: bool) -> PartContent:
+def _content_of(
+    name: str, file: pq.ParquetFile, depth: Depth, within: Mapping[str, range] | None
+) -> PartContent:
     metadata = json.loads((file.schema_arrow.metadata or {}).get(_METADATA_KEY, b"{}"))
     statuses = metadata.get("statuses", {})
-    if whole or sum(statuses.values()) != file.metadata.num_rows:
-        table = file.read() if whole else file.read([*IDENTITY, STATUS])
-        statuses = count_statuses(table)
-    else:
-        table = file.read([*IDENTITY])
-    return PartContent(name, table.select(list(IDENTITY)), statuses, metadata.get("fingerprint"))
+    known = sum(statuses.values()) == file.metadata.num_rows
+    columns = [*IDENTITY] if known else [*IDENTITY, STATUS]
+    stated = rows = _rows_in(metadata, file) if known else None
+    table = None
+    if rows is None or depth is not Depth.FOOTER:
+        table = file.read(None if depth is Depth.WHOLE else columns)
+        rows = RowSet.of(table)
+        if stated is not None and stated != rows:
+            raise ValueError("its footer states other rows than it holds")
+        if STATUS in table.column_names:
+            statuses = count_statuses(table)
+    content = PartContent(name, rows, statuses, metadata.get("fingerprint"))
+    if within is None or not (outside := len(rows) - len(rows.within(within))):
+        return content
+    if outside == len(rows):
+        return replace(content, rows=RowSet(), statuses={})
+    if table is None or STATUS not in table.column_names:
+        table = file.read([*IDENTITY, STATUS])
+    table = table.filter(rows_within(table, within))
+    return PartContent.of(name, table, content.fingerprint)
+
+
+def _rows_in(metadata: Mapping[str, Any], file: pq.ParquetFile) -> RowSet | None:
+    """Return the rows that a part file's metadata state; None if they do not, or not all."""
+    bitmaps = {
+        name: BitMap.deserialize(b64decode(rows)) for name, rows in metadata.get("rows", {}).items()
+    }
+    rows = RowSet.of_bitmaps(bitmaps)
+    return rows if len(rows) == file.metadata.num_rows else None

@@ -15,24 +15,32 @@ if TYPE_CHECKING:
 
     from iqa_core.storage.folder import Folder
     from iqa_core.tables.manifest import Manifest
+    from iqa_core.tables.manifest_shard import Shard
 
 __all__ = [
     "DAMAGED",
     "PLAN",
     "check_plan",
+    "damaged_name",
     "read_damaged",
     "with_damaged",
 ]
 
 PLAN = "_run/plan.json"
 DAMAGED = "_run/damaged.json"
+_ALL_DAMAGED = "_run/damaged*.json"
+
+
+def damaged_name(shard: Shard | None) -> str:
+    """Return the file in which a run records damaged manifest files: each shard has its own."""
+    return DAMAGED if shard is None else f"_run/damaged-{shard.label}.json"
 
 
 def read_damaged(folder: Folder) -> dict[str, dict[str, str | None]]:
     """Return the manifest files that were found damaged: their digests, and those of their footers."""
-    if not folder.exists(DAMAGED):
-        return {}
-    damaged: dict[str, dict[str, str | None]] = folder.read_json(DAMAGED)
+    damaged: dict[str, dict[str, str | None]] = {}
+    for name in folder.list(_ALL_DAMAGED):
+        damaged |= folder.read_json(name)
     return damaged
 
 

@@ -13,6 +13,7 @@ from iqa_core.images.decode import decode_image
 from iqa_core.redaction import redact
 from iqa_core.tables.audit import left_to_do
 from iqa_core.tables.manifest import open_manifest
+from iqa_core.tables.manifest_shard import Shard
 from iqa_core.tables.output import Output, stored_fingerprint
 from iqa_core.tables.schema import ExtraColumn, output_schema, schema_with
 from iqa_core.tables.sink import SinkWithColumns
@@ -71,7 +72,8 @@ def run_images(
     Raises:
         InputError: If an option or the manifest is unusable; nothing was written then.
     """
-    manifest = open_manifest(config.manifest, config.keep)
+    shard = Shard.of(config.shard) if config.shard else None
+    manifest = open_manifest(config.manifest, config.keep).only(shard)
     _print_notes(manifest, config.manifest)
     towers = load_towers(config.model, config.resolution)
     prompts = prompts_of(towers) if prompts_of else None
@@ -125,8 +127,9 @@ def run_images(
             done = output.committed().rows
             plan = ScoringPlan.of(manifest, config.keep, done, skip_damaged=config.skip_damaged)
             before = f", {len(done):,} done before" if len(done) else ""
+            of_shard = f"{shard}: " if shard else ""
             print(
-                f"{plan.rows:,} rows to do{before}; {towers.name} in {precision}, {pool}",
+                f"{of_shard}{plan.rows:,} rows to do{before}; {towers.name} in {precision}, {pool}",
                 flush=True,
             )
             if about_gpus := _about_gpus(pool, cluster):
