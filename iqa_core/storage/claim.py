@@ -31,11 +31,11 @@ class Claim:
     def of(cls, document: Any) -> Claim:  # noqa: ANN401 - what JSON holds
         """Return the claim of a lease's document; one that states none claims everything."""
         try:
-            places = [
+            first, stop = (
                 None if place is None else (str(place[0]), int(place[1]))
                 for place in (document["first"], document["stop"])
-            ]
-            return cls(str(document["name"]), *places, document["content"])
+            )
+            return cls(str(document["name"]), first, stop, document["content"])
         except (TypeError, KeyError, ValueError, IndexError):
             return cls()
 

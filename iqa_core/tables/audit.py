@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pyroaring import BitMap
 
 from iqa_core.errors import Status
+from iqa_core.storage.folder import CONNECTIONS
 from iqa_core.tables.parts import Depth
 from iqa_core.tables.rows import RowSet
 
@@ -30,7 +31,6 @@ __all__ = [
 ]
 
 _LOCAL_READERS = 8
-_REMOTE_READERS = 64
 _EXAMPLES = 5
 
 
@@ -94,7 +94,7 @@ def read_committed(
         shallow = depth is Depth.FOOTER and name in deeper
         return parts.content(name, Depth.IDENTITIES if shallow else depth, within)
 
-    readers = _LOCAL_READERS if parts.folder.is_local else _REMOTE_READERS
+    readers = _LOCAL_READERS if parts.folder.is_local else CONNECTIONS
     with ThreadPoolExecutor(readers) as pool:
         # In slices, to limit the number of tables in memory.
         for start in range(0, len(names), 4 * readers):

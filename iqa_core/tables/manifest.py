@@ -6,14 +6,12 @@ A manifest is a file, a glob or a directory of Parquet files with a ``uri`` colu
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from iqa_core.columns import IMAGE, IMAGE_ID, URI
 from iqa_core.errors import InputError
@@ -22,7 +20,8 @@ from iqa_core.storage.claim import Claim
 from iqa_core.storage.folder import Folder, has_scheme
 from iqa_core.tables.column_sizes import column_bytes
 from iqa_core.tables.manifest_columns import check_columns, partitions, unified_type
-from iqa_core.tables.manifest_files import content_digest, file_info, file_stamp, find_files
+from iqa_core.tables.manifest_files import find_files
+from iqa_core.tables.manifest_footers import FooterReader
 from iqa_core.tables.manifest_shard import Shard, places_of, ranges_of
 
 if TYPE_CHECKING:
@@ -157,9 +156,9 @@ def open_manifest(uri: str, keep: Sequence[str] = ()) -> Manifest:
         InputError: If there is none, or a file is not a manifest.
     """
     absolute = uri if has_scheme(uri) else str(Path(uri).absolute())
-    folder, names, notes = find_files(absolute)
-    with ThreadPoolExecutor(16) as pool:
-        opened = list(pool.map(lambda name: _open_file(folder, name, keep), names))
+    folder, names, notes, infos = find_files(absolute)
+    reader = FooterReader(folder, names, infos)
+    opened = reader.map(lambda name: _open_file(folder, name, keep, reader))
     schema = opened[0][1]
     for column in (IMAGE_ID, *keep):
         kinds = {
@@ -174,23 +173,18 @@ def open_manifest(uri: str, keep: Sequence[str] = ()) -> Manifest:
     return Manifest(absolute, folder, tuple(file for file, _ in opened), schema, tuple(notes))
 
 
-def _open_file(folder: Folder, name: str, keep: Sequence[str]) -> tuple[ManifestFile, pa.Schema]:
-    path = folder.path(name)
-
-    def read_footer() -> tuple[pq.FileMetaData, dict[str, Any], str]:
-        with folder.fs.open(path, "rb") as file:
-            info = file_info(folder, file, path)
-            metadata = pq.read_metadata(file)
-            return metadata, info, content_digest(folder, file, info, metadata)
-
+def _open_file(
+    folder: Folder, name: str, keep: Sequence[str], reader: FooterReader
+) -> tuple[ManifestFile, pa.Schema]:
     shown = redact(f"{folder.uri}/{name}")
     try:
-        metadata, info, digest = folder.retried(read_footer)
+        footer = reader.read(name)
     except (OSError, pa.ArrowException) as error:
         raise InputError(
             f"{shown} is not a readable Parquet file ({redact(str(error))}): make one with "
             "`iqa manifest`"
         ) from error
+    metadata = footer.metadata
     groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
     if sum(groups) > _MAX_ROWS or min(groups, default=0) < 0:
         raise InputError(
@@ -199,5 +193,4 @@ def _open_file(folder: Folder, name: str, keep: Sequence[str]) -> tuple[Manifest
     schema = metadata.schema.to_arrow_schema()
     check_columns(f"{folder.uri}/{name}", name, schema, keep)
     sizes = column_bytes(metadata, (URI, IMAGE, IMAGE_ID, *keep))
-    size = int(info["size"] or 0)
-    return ManifestFile(name, size, groups, digest, sizes, file_stamp(folder, info)), schema
+    return ManifestFile(name, footer.size, groups, footer.digest, sizes, footer.stamp), schema

@@ -42,8 +42,9 @@ def write_options(schema: pa.Schema) -> dict[str, Any]:
 def _feature_bytes(schema: pa.Schema) -> int:
     """Return the bytes of a row's features, at least 1."""
     types = [field.type for field in schema if field.name in FEATURE_COLUMNS]
-    sizes = [t.list_size * t.value_type.bit_width // 8 for t in types if hasattr(t, "list_size")]
-    return max(1, sum(sizes))
+    sizes = [t.list_size * t.value_type.bit_width // 8 for t in types]
+    total: int = sum(sizes)
+    return max(1, total)
 
 
 def _leaves(path: str, kind: pa.DataType) -> Iterator[str]:
