@@ -18,7 +18,7 @@ __all__ = ["FEATURE_COLUMNS", "write_options"]
 FEATURE_COLUMNS = frozenset(names_of(Kind.FEATURE, Kind.VIEW))
 
 #: Bytes of features in a row group, which a reader holds at once.
-_GROUP_BYTES = 64 * 1024 * 1024
+_GROUP_BYTES = 16 * 1024 * 1024
 _MOST_ROWS = 1024 * 1024
 
 

@@ -23,10 +23,13 @@ from pyroaring import BitMap
 from iqa_core.columns import IDENTITY, MANIFEST_FILE, STATUS
 from iqa_core.errors import InputError
 from iqa_core.redaction import error_line
+from iqa_core.tables.plain_pages import find_plain_chunk
 from iqa_core.tables.rows import RowSet, rows_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import numpy as np
 
     from iqa_core.storage.folder import Folder
 
@@ -284,6 +287,25 @@ class PartFile:
         """Read some columns of one row group; None reads all."""
         names = None if columns is None else list(columns)
         return self._read(lambda file: file.read_row_group(group, columns=names))
+
+    def read_lists(self, group: int, column: str) -> np.ndarray | None:
+        """Read a column of fixed-size float16 lists of one row group, without Arrow.
+
+        Returns:
+            (N, D) float16, NaN where a list is null; None if the column must be read by Arrow.
+        """
+        chunk = self._read(lambda file: find_plain_chunk(file, group, column))
+        if chunk is None:
+            return None
+
+        def read(_: pq.ParquetFile) -> bytes:
+            self._handle.seek(chunk.offset)
+            data = bytes(self._handle.read(chunk.size))
+            if len(data) < chunk.size:
+                raise OSError(f"{len(data):,} bytes where {chunk.size:,} were expected")
+            return data
+
+        return chunk.decode(self._read(read))
 
     def content(self, depth: Depth, within: Mapping[str, range] | None = None) -> PartContent:
         """Read identities and statuses, of rows in some ranges or of all."""
