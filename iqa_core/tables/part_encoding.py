@@ -42,7 +42,8 @@ def write_options(schema: pa.Schema) -> dict[str, Any]:
 def _feature_bytes(schema: pa.Schema) -> int:
     """Return the bytes of a row's features, at least 1."""
     types = [field.type for field in schema if field.name in FEATURE_COLUMNS]
-    sizes = [t.list_size * t.value_type.bit_width // 8 for t in types]
+    fixed = [kind for kind in types if pa.types.is_fixed_size_list(kind)]
+    sizes = [kind.list_size * kind.value_type.bit_width // 8 for kind in fixed]
     total: int = sum(sizes)
     return max(1, total)
 

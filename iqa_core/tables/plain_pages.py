@@ -54,8 +54,8 @@ class PlainChunk:
         """
         try:
             return self._decode(data)
-        except (UnknownLayoutError, IndexError, ValueError, OverflowError):
-            return None
+        except (UnknownLayoutError, LookupError, TypeError, ValueError, OverflowError):
+            return None  # also pages that are damaged: Arrow says how
 
     def _decode(self, data: bytes) -> np.ndarray:
         lists = np.empty((self.rows, self.width), dtype=np.float16)
@@ -70,6 +70,8 @@ class PlainChunk:
             if (page[3], page[4]) != (_RLE, _RLE):
                 raise UnknownLayoutError
             stop, count = place + size, int(page[1])
+            if size <= 0 or count < 0:
+                raise UnknownLayoutError
             place = _after_levels(data, place)  # repetition: follows from the fixed size
             begin, place = place + 4, _after_levels(data, place)
             levels = _levels(data[begin:place], count, bits=2)
