@@ -51,18 +51,36 @@ def run(config: Config) -> int:
         own = {digest(folder.read_json(FINGERPRINT))}
     foreign = committed.fingerprints - own
     passed = result.passed and not foreign
+    shards = _shards(folder)
     if config.json:
         findings = {"passed": passed, **asdict(result), "fingerprints": len(foreign) + 1}
         findings |= {"parts": len(committed.parts), "statuses": dict(committed.statuses)}
         findings["lost"] = committed.statuses[Status.UNREADABLE]
+        findings["shards"] = shards
         print(json.dumps(findings, indent=2))
         return 0 if passed else 1
     print(result)
     print(", ".join(f"{name} {count:,}" for name, count in committed.statuses.most_common()))
     if lost := describe_lost(committed.statuses):
         print(lost)
+    if shards and not result.passed:
+        print(f"shards by their last summaries: {_described(shards)}")
     if foreign:
         print(
             f"{len(foreign)} other fingerprints among {len(committed.parts)} part files: not equal"
         )
     return 0 if passed else 1
+
+
+def _shards(folder: Folder) -> dict[str, bool]:
+    """Return whether each shard that has left a summary was complete then, by name."""
+    return {
+        str(summary["audit"]["shard"]): bool(summary["complete"])
+        for summary in map(folder.read_json, folder.list("_run/summary-*.json"))
+    }
+
+
+def _described(shards: dict[str, bool]) -> str:
+    return ", ".join(
+        f"{name} {'complete' if done else 'incomplete'}" for name, done in shards.items()
+    )
