@@ -14,7 +14,8 @@ from iqa_core.storage.folder import Folder
 from iqa_core.tables.audit import audit, describe_lost, read_committed
 from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.output import FINGERPRINT, digest
-from iqa_core.tables.parts import PARTS, Depth, PartFiles
+from iqa_core.tables.part_content import Depth
+from iqa_core.tables.parts import PARTS, PartFiles
 from iqa_core.tables.plan import PLAN, check_plan, read_damaged
 
 from .options import option

@@ -12,14 +12,15 @@ from pyroaring import BitMap
 
 from iqa_core.errors import Status
 from iqa_core.storage.folder import CONNECTIONS
-from iqa_core.tables.parts import Depth
+from iqa_core.tables.part_content import Depth
 from iqa_core.tables.rows import RowSet
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from iqa_core.tables.manifest import Manifest
-    from iqa_core.tables.parts import PartContent, PartFiles
+    from iqa_core.tables.part_content import PartContent
+    from iqa_core.tables.parts import PartFiles
 
 __all__ = [
     "Audit",

@@ -226,7 +226,8 @@ class FeatureCache:
         with self._parts.open(name) as part:
             features = part.read_lists(group, EMBEDDING)
             if features is not None:
-                return FeatureBlock(part.read_group(group, wanted), features).without(done)
-            table = part.read_group(group, [*wanted, EMBEDDING])
+                rows = part.read_group(group, wanted, use_threads=False)
+                return FeatureBlock(rows, features).without(done)
+            table = part.read_group(group, [*wanted, EMBEDDING], use_threads=False)
         block = FeatureBlock(table.drop_columns([EMBEDDING]), features_of(table))
         return block.without(done)

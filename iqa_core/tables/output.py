@@ -30,8 +30,9 @@ from iqa_core.storage.folder import Folder
 from iqa_core.storage.lease import OutputLease
 from iqa_core.tables.audit import Audit, audit, read_committed
 from iqa_core.tables.output_checks import check_fingerprint, check_place
+from iqa_core.tables.part_content import PartContent
 from iqa_core.tables.part_encoding import write_options
-from iqa_core.tables.parts import PARTS, PartContent, PartFiles
+from iqa_core.tables.parts import PARTS, PartFiles
 from iqa_core.tables.plan import PLAN, check_plan, damaged_name, read_damaged, with_damaged
 from iqa_core.tables.rows import RowSet
 from iqa_core.tables.unscored import unscored_as_errors

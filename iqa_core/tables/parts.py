@@ -7,24 +7,19 @@ older versions, which wrote less of it, are read, too.
 
 from __future__ import annotations
 
-import json
-from base64 import b64decode, b64encode
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from pyroaring import BitMap
 
-from iqa_core.columns import IDENTITY, MANIFEST_FILE, STATUS
+from iqa_core.columns import MANIFEST_FILE
 from iqa_core.errors import InputError
 from iqa_core.redaction import error_line
+from iqa_core.tables.part_content import Depth, PartContent, content_of
 from iqa_core.tables.plain_pages import find_plain_chunk
-from iqa_core.tables.rows import RowSet, rows_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,70 +30,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PARTS",
-    "Depth",
-    "PartContent",
     "PartFile",
     "PartFiles",
-    "count_statuses",
 ]
 
 T = TypeVar("T")
 
 PARTS = "part-*.parquet"
-_METADATA_KEY = b"iqa"
 _RESTORE = "it was not written by this program or was damaged since; move it away and run again"
-
-
-class Depth(Enum):
-    """How much of a part file is read to learn its rows."""
-
-    #: The footer, if its metadata have all that is needed; else as IDENTITIES.
-    FOOTER = "footer"
-    #: The identity columns.
-    IDENTITIES = "identities"
-    #: All columns to their end, with checksums, to verify that the file is undamaged.
-    WHOLE = "whole"
-
-
-@dataclass(frozen=True)
-class PartContent:
-    """What an audit needs to know of a part file.
-
-    Attributes:
-        name: The file's name.
-        rows: Its rows.
-        statuses: Rows by status.
-        fingerprint: Digest of the fingerprint that it was written under; None if it has none.
-    """
-
-    name: str
-    rows: RowSet
-    statuses: Mapping[str, int]
-    fingerprint: str | None
-
-    @classmethod
-    def of(cls, name: str, table: pa.Table, fingerprint: str | None) -> PartContent:
-        """Return the content of a part file with a table's rows."""
-        return cls(name, RowSet.of(table), count_statuses(table), fingerprint)
-
-    def metadata(self) -> dict[bytes, bytes]:
-        """Return the schema metadata that the part file carries."""
-        document: dict[str, Any] = {
-            "statuses": dict(self.statuses),
-            "fingerprint": self.fingerprint,
-        }
-        if not self.rows.duplicates:  # bitmaps have no place for them
-            self.rows.compact()
-            document["rows"] = {
-                file: b64encode(rows.serialize()).decode() for file, rows in self.rows.bitmaps()
-            }
-        return {_METADATA_KEY: json.dumps(document).encode()}
-
-
-def count_statuses(table: pa.Table) -> dict[str, int]:
-    """Return the number of rows with each status."""
-    counts = pc.value_counts(table.column(STATUS)).to_pylist()
-    return {count["values"]: count["counts"] for count in counts}
 
 
 @dataclass(frozen=True)
@@ -283,10 +222,14 @@ class PartFile:
         names = None if columns is None else list(columns)
         return self._read(lambda file: file.read(names))
 
-    def read_group(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read some columns of one row group; None reads all."""
+    def read_group(
+        self, group: int, columns: Sequence[str] | None = None, *, use_threads: bool = True
+    ) -> pa.Table:
+        """Read some columns of one row group; None reads all. With or without Arrow's threads."""
         names = None if columns is None else list(columns)
-        return self._read(lambda file: file.read_row_group(group, columns=names))
+        return self._read(
+            lambda file: file.read_row_group(group, columns=names, use_threads=use_threads)
+        )
 
     def read_lists(self, group: int, column: str) -> np.ndarray | None:
         """Read a column of fixed-size float16 lists of one row group, without Arrow.
@@ -309,40 +252,4 @@ class PartFile:
 
     def content(self, depth: Depth, within: Mapping[str, range] | None = None) -> PartContent:
         """Read identities and statuses, of rows in some ranges or of all."""
-        return self._read(lambda file: _content_of(self._name, file, depth, within))
-
-
-def _content_of(
-    name: str, file: pq.ParquetFile, depth: Depth, within: Mapping[str, range] | None
-) -> PartContent:
-    metadata = json.loads((file.schema_arrow.metadata or {}).get(_METADATA_KEY, b"{}"))
-    statuses = metadata.get("statuses", {})
-    known = sum(statuses.values()) == file.metadata.num_rows
-    columns = [*IDENTITY] if known else [*IDENTITY, STATUS]
-    stated = rows = _rows_in(metadata, file) if known else None
-    table = None
-    if rows is None or depth is not Depth.FOOTER:
-        table = file.read(None if depth is Depth.WHOLE else columns)
-        rows = RowSet.of(table)
-        if stated is not None and stated != rows:
-            raise ValueError("its footer states other rows than it holds")
-        if STATUS in table.column_names:
-            statuses = count_statuses(table)
-    content = PartContent(name, rows, statuses, metadata.get("fingerprint"))
-    if within is None or not (outside := len(rows) - len(rows.within(within))):
-        return content
-    if outside == len(rows):
-        return replace(content, rows=RowSet(), statuses={})
-    if table is None or STATUS not in table.column_names:
-        table = file.read([*IDENTITY, STATUS])
-    table = table.filter(rows_within(table, within))
-    return PartContent.of(name, table, content.fingerprint)
-
-
-def _rows_in(metadata: Mapping[str, Any], file: pq.ParquetFile) -> RowSet | None:
-    """Return the rows that a part file's metadata state; None if they do not, or not all."""
-    bitmaps = {
-        name: BitMap.deserialize(b64decode(rows)) for name, rows in metadata.get("rows", {}).items()
-    }
-    rows = RowSet.of_bitmaps(bitmaps)
-    return rows if len(rows) == file.metadata.num_rows else None
+        return self._read(lambda file: content_of(self._name, file, depth, within))

@@ -14,7 +14,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from iqa_core.errors import InputError
 from iqa_core.storage.folder import Folder
 from iqa_core.storage.retry import RetryPolicy
-from iqa_core.tables.parts import Depth, PartContent, PartFiles
+from iqa_core.tables.part_content import Depth, PartContent
+from iqa_core.tables.parts import PartFiles
 
 TABLE = pa.table(
     {

@@ -20,7 +20,8 @@ from iqa_core.tables.audit import audit, left_to_do, read_committed
 from iqa_core.tables.feature_cache import FeatureCache, features_of, views_of
 from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.output import Output, digest
-from iqa_core.tables.parts import Depth, PartFiles
+from iqa_core.tables.part_content import Depth
+from iqa_core.tables.parts import PartFiles
 from iqa_core.tables.plan import PLAN, check_plan
 from iqa_core.tables.schema import output_schema
 from iqa_core.tables.sink import write_tables
