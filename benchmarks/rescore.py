@@ -94,11 +94,11 @@ def work(folder: Path, step: str) -> None:
     manifest = cache.manifest()
     prompts = prompts_of(cache.width)
     schema = output_schema(manifest, (), pairs=prompts.names)
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     rows = run_step(cache, prompts, schema, step, folder / f"out-{os.getpid()}")
-    seconds = time.perf_counter() - began
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"rows": rows, "seconds": seconds, "peak_mb": peak}))
+    print(json.dumps({"rows": rows, "seconds": seconds, "cpu": cpu, "peak_mb": peak}))
 
 
 def run_step(
@@ -190,9 +190,10 @@ def main() -> None:
                 found.setdefault((title, cores), []).append(result)
     table = Table(
         f"Cached features of width {arguments.width} a second, {_PAIRS} pairs, {rows:,} rows",
-        ("step", "cores", "thousand rows/s", "peak MB"),
+        ("step", "cores", "thousand rows/s", "CPU a row, us", "peak MB"),
         [
             [title, str(cores), spread([r["rows"] / r["seconds"] / 1e3 for r in each], "{:,.0f}"),
+             spread([r["cpu"] / r["rows"] * 1e6 for r in each]),
              f"{max(r['peak_mb'] for r in each):,.0f}"]
             for (title, cores), each in found.items()
         ],
