@@ -131,27 +131,29 @@ def score_features(
         features are not finite or not of length 1, or where a number is not finite.
     """
     margin = np.empty((len(features), len(prompts.names)), dtype=np.float32)
+    texts = torch.from_numpy(prompts.features.astype(np.float64))
     for start in range(0, len(features), _BLOCK_ROWS):
         rows = slice(start, start + _BLOCK_ROWS)
         images, lengths = _in_float64(features[rows])
         # The lengths in float32 are enough for most rows; the others are checked as always.
-        (doubtful,) = np.nonzero(~(np.abs(lengths - 1) < _SURELY_UNIT))
+        doubtful = torch.nonzero(~((lengths - 1).abs() < _SURELY_UNIT)).flatten()
         if len(doubtful):
-            images = images.copy()
-            images[doubtful[not_unit(images[doubtful])]] = np.nan
-        margin[rows] = margins(images, prompts)
+            images = images.clone()
+            wrong = torch.from_numpy(not_unit(images[doubtful].numpy()))
+            images[doubtful[wrong]] = torch.nan
+        # By torch, whose number of threads the caller sets: NumPy's would wait for each other.
+        margin[rows] = _margins(images, texts, prompts.logit_scale).numpy()
     margin = np.where(np.isfinite(margin).all(axis=1, keepdims=True), margin, np.float32(np.nan))
     scores = pair_scores(margin)
     return margin, scores, image_scores(scores)
 
 
-def _in_float64(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _in_float64(features: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (N, D) features in float64, and their lengths (N,), to about 1e-6.
 
     By way of torch, which converts float16 several times as fast as NumPy.
     """
-    if features.dtype == np.float64:
-        return features, np.linalg.norm(features, axis=1)
-    single = torch.from_numpy(np.ascontiguousarray(features)).float()
-    lengths: np.ndarray = torch.linalg.vector_norm(single, dim=1).numpy()
-    return single.double().numpy(), lengths
+    images = torch.from_numpy(np.ascontiguousarray(features))
+    if images.dtype != torch.float64:
+        images = images.float()
+    return images.double(), torch.linalg.vector_norm(images, dim=1)
