@@ -47,7 +47,7 @@ def _winograd_is_faster() -> bool:
     return bool(
         hasattr(torch, "_nnpack_spatial_convolution")
         and torch.backends.cpu.get_cpu_capability() == "AVX2"
-        and torch._nnpack_available()  # noqa: SLF001 - this call makes it ready, too
+        and torch._nnpack_available()
     )
 
 
@@ -68,6 +68,7 @@ class Convolution(nn.Module):
         stride: Of both sides.
         relu: Whether ReLU follows.
         winograd: Whether 3 x 3 kernels may take NNPACK's fast algorithm.
+        keeps_nan: Whether the ReLU must pass not-a-number on, which costs one more pass.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Convolution(nn.Module):
         *,
         relu: bool = True,
         winograd: bool = True,
+        keeps_nan: bool = False,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight)
@@ -85,6 +87,7 @@ class Convolution(nn.Module):
         self.stride = stride
         self.padding = weight.shape[-1] // 2
         self.relu = relu
+        self.keeps_nan = keeps_nan
         self.winograd = winograd and weight.shape[-1] == 3 and stride == 1
 
     def forward(self, x: torch.Tensor, addend: torch.Tensor | None = None) -> torch.Tensor:
@@ -106,14 +109,15 @@ class Convolution(nn.Module):
         if addend is None and self._is_for_winograd(x) and _winograd_is_faster():
             return self._winograd(x)
         sides = ([self.padding] * 2, [self.stride] * 2, [1, 1], 1)
-        after = ("relu" if self.relu else "none", [], "")
+        # oneDNN's ReLU makes zero of not-a-number, so the sums, which carry it on to the features, take torch's.
+        after = ("relu" if self.relu and not self.keeps_nan else "none", [], "")
         if addend is None:
-            y = fused._convolution_pointwise(x, self.weight, self.bias, *sides, *after)  # noqa: SLF001
+            y = fused._convolution_pointwise(x, self.weight, self.bias, *sides, *after)
         else:
-            y = fused._convolution_pointwise_.binary(  # noqa: SLF001
+            y = fused._convolution_pointwise_.binary(
                 addend, x, self.weight, self.bias, *sides, "add", 1.0, *after
             )
-        return y  # type: ignore[no-any-return]
+        return y.relu_() if self.relu and self.keeps_nan else y  # type: ignore[no-any-return]
 
     def _is_for_winograd(self, x: torch.Tensor) -> bool:
         return (
@@ -127,8 +131,12 @@ class Convolution(nn.Module):
         """Convolve (1, I, H, W) by NNPACK, which takes and gives the channels first."""
         _, channels, height, width = x.shape
         first = _transposed(x.permute(0, 2, 3, 1).reshape(height * width, channels))
-        y = torch._nnpack_spatial_convolution(  # noqa: SLF001
-            first.view(1, channels, height, width), self.weight.contiguous(), self.bias, [1, 1], [1, 1]
+        y = torch._nnpack_spatial_convolution(
+            first.view(1, channels, height, width),
+            self.weight.contiguous(),
+            self.bias,
+            [1, 1],
+            [1, 1],
         )
         last = _transposed(y.view(-1, height * width))
         del first, y

@@ -38,7 +38,7 @@ class Bottleneck(nn.Module):
         self.stride = int(block.stride)
         self.conv1 = Convolution(*fold(block.conv1, block.bn1))
         self.conv2 = Convolution(*fold(block.conv2, block.bn2))
-        self.conv3 = Convolution(*fold(block.conv3, block.bn3))
+        self.conv3 = Convolution(*fold(block.conv3, block.bn3), keeps_nan=True)
         self.shortcut: Convolution | None = None
         if block.downsample is not None:
             _, conv, norm = block.downsample
@@ -80,7 +80,7 @@ class ResNet(nn.Module):
         stem = nn.Sequential(
             Convolution(*fold(visual.conv1, visual.bn1), stride=2),
             Convolution(*fold(visual.conv2, visual.bn2)),
-            Convolution(*fold(visual.conv3, visual.bn3)),
+            Convolution(*fold(visual.conv3, visual.bn3), keeps_nan=True),
         )
         stages = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
         layers = [nn.Sequential(*map(Bottleneck, stage)) for stage in stages]
@@ -107,7 +107,9 @@ class ResNet(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) -> (N, O) float32."""
         x = x.to(self.stem[0].weight.dtype)
-        if len(x) > 1 and self._first_rows(x) * 4 < x.shape[2]:  # rows of one image alone are a view
+        if (
+            len(x) > 1 and self._first_rows(x) * 4 < x.shape[2]
+        ):  # rows of one image alone are a view
             return torch.cat([self(image[None]) for image in x])
         first = nn.Sequential(self.stem, nn.AvgPool2d(2), self.layers[0])
         # A cut reaches 3 rows through the stem, 2 after its pool, and one more by each block.

@@ -61,10 +61,14 @@ class Mlp(nn.Module):
         self.approximate = "none" if quick_gelu else block.mlp.gelu.approximate
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., D) -> (..., D)."""
-        x = F.linear(self.norm(x), self.up_weight, self.up_bias)
-        x = x * torch.sigmoid(1.702 * x) if self.quick_gelu else F.gelu(x, approximate=self.approximate)
-        return F.linear(x, self.down_weight, self.down_bias)
+        """Add the MLP's output to (M, D), in place, and return it."""
+        y = F.linear(self.norm(x), self.up_weight, self.up_bias)
+        y = (
+            y * torch.sigmoid(1.702 * y)
+            if self.quick_gelu
+            else F.gelu(y, approximate=self.approximate)
+        )
+        return x.add_(self.down_bias).addmm_(y, self.down_weight.t())
 
 
 class Block(nn.Module):
@@ -81,18 +85,25 @@ class Block(nn.Module):
         self.heads = int(attention.num_heads)
         self.norm = Norm(block.ln_1)
         self.in_weight = nn.Parameter(attention.in_proj_weight.detach().clone())
-        self.in_bias = nn.Parameter(attention.in_proj_bias.detach().clone())
-        self.out_weight, self.out_bias = _parameters(_scaled(attention.out_proj, block.ls_1))
+        query, _, value = attention.in_proj_bias.detach().chunk(3)
+        self.query_bias = nn.Parameter(query.clone())
+        # The keys' bias adds the same to all scores of a query, so that softmax drops it; weights that
+        # add up to 1 pass the values' bias on to the output's.
+        weight, bias = _scaled(attention.out_proj, block.ls_1)
+        passed = (weight.double() @ value.double() + bias.double()).float()
+        self.out_weight, self.out_bias = _parameters((weight, passed))
         self.mlp = Mlp(block, quick_gelu=quick_gelu)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, L, D) -> (N, L, D). The input is overwritten."""
         n, length, width = x.shape
-        projected = F.linear(self.norm(x), self.in_weight, self.in_bias)
+        projected = F.linear(self.norm(x), self.in_weight)
+        projected[..., :width] += self.query_bias
         q, k, v = projected.view(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, length, width)
-        x += F.linear(mixed, self.out_weight, self.out_bias)
-        x += self.mlp(x)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, width)
+        flat = x.view(-1, width)  # a view: what is added to it is added to x
+        flat.add_(self.out_bias).addmm_(mixed, self.out_weight.t())
+        self.mlp(flat)
         return x
 
 
@@ -120,7 +131,7 @@ class LastBlock(nn.Module):
         """(N, L, D) float32 -> (N, D) float32."""
         normed = self.norm(x)
         token = x[:, 0] + self.attention(normed[:, 0], normed)
-        return token + self.mlp(token)  # type: ignore[no-any-return]
+        return self.mlp(token)  # type: ignore[no-any-return]
 
 
 class VisionTransformer(nn.Module):
