@@ -26,7 +26,7 @@ import numpy as np
 import open_clip
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812 - PyTorch's own spelling
 
 from benchmarks.results import Table, save, show, spread
 from iqa_core.clip.convolution import Convolution
@@ -159,6 +159,7 @@ class AllTokens(nn.Module):
         self.block = Block(block, quick_gelu=quick_gelu)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, L, D) -> (N, D)."""
         return self.block(x)[:, 0]
 
 

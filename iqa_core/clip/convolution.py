@@ -109,13 +109,15 @@ class Convolution(nn.Module):
         if addend is None and self._is_for_winograd(x) and _winograd_is_faster():
             return self._winograd(x)
         sides = ([self.padding] * 2, [self.stride] * 2, [1, 1], 1)
-        # oneDNN's ReLU makes zero of not-a-number, so the sums, which carry it on to the features, take torch's.
-        after = ("relu" if self.relu and not self.keeps_nan else "none", [], "")
+        # oneDNN's ReLU makes zero of not-a-number; the sums, which carry it to the features, take torch's.
+        kind = "relu" if self.relu and not self.keeps_nan else None
         if addend is None:
-            y = fused._convolution_pointwise(x, self.weight, self.bias, *sides, *after)
+            y = fused._convolution_pointwise(
+                x, self.weight, self.bias, *sides, kind or "none", [], ""
+            )
         else:
             y = fused._convolution_pointwise_.binary(
-                addend, x, self.weight, self.bias, *sides, "add", 1.0, *after
+                addend, x, self.weight, self.bias, *sides, "add", 1.0, kind, [], None
             )
         return y.relu_() if self.relu and self.keeps_nan else y  # type: ignore[no-any-return]
 

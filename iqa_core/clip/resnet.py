@@ -58,15 +58,20 @@ class ResNet(nn.Module):
     """A ResNet of CLIP's.
 
     Args:
-        stem: Three convolutions, the first of stride 2; a pool follows.
+        stem: Three convolutions, the first of stride 2; a pool by 2 follows.
         layers: Four stages, each at half the size of the one before but for the first.
         pool: (N, D, H, W) -> (N, O).
     """
 
-    def __init__(self, stem: nn.Sequential, layers: list[nn.Sequential], pool: nn.Module) -> None:
+    def __init__(
+        self, stem: list[Convolution], layers: list[nn.Sequential], pool: AttentionPool
+    ) -> None:
         super().__init__()
-        self.stem = stem
+        self.stem = nn.Sequential(*stem, nn.AvgPool2d(2))
         self.layers = nn.ModuleList(layers)
+        self.depths = [len(stage) for stage in layers]
+        self.stem_width = len(stem[-1].bias)
+        self.dtype = torch.float32
         self.attnpool = pool
 
     @classmethod
@@ -77,11 +82,11 @@ class ResNet(nn.Module):
             visual: The tower, with its weights.
             positions: Whether the pool adds the positional embedding, which fits one size of images.
         """
-        stem = nn.Sequential(
+        stem = [
             Convolution(*fold(visual.conv1, visual.bn1), stride=2),
             Convolution(*fold(visual.conv2, visual.bn2)),
             Convolution(*fold(visual.conv3, visual.bn3), keeps_nan=True),
-        )
+        ]
         stages = (visual.layer1, visual.layer2, visual.layer3, visual.layer4)
         layers = [nn.Sequential(*map(Bottleneck, stage)) for stage in stages]
         return cls(stem, layers, cls.pool_of(visual, positions=positions))
@@ -101,29 +106,30 @@ class ResNet(nn.Module):
 
     def halve(self, dtype: torch.dtype) -> None:
         """Convert the convolutions to a half precision; the pool stays in float32."""
+        self.dtype = dtype
         self.stem.to(dtype)
         self.layers.to(dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, 3, H, W) -> (N, O) float32."""
-        x = x.to(self.stem[0].weight.dtype)
+        x = x.to(self.dtype)
         if (
             len(x) > 1 and self._first_rows(x) * 4 < x.shape[2]
         ):  # rows of one image alone are a view
             return torch.cat([self(image[None]) for image in x])
-        first = nn.Sequential(self.stem, nn.AvgPool2d(2), self.layers[0])
+        first = nn.Sequential(self.stem, self.layers[0])
         # A cut reaches 3 rows through the stem, 2 after its pool, and one more by each block.
-        x = in_strips(first, x, factor=4, halo=2 + len(self.layers[0]), rows=self._first_rows(x))
-        for stage in self.layers[1:]:
+        x = in_strips(first, x, factor=4, halo=2 + self.depths[0], rows=self._first_rows(x))
+        for stage, depth in zip(self.layers[1:], self.depths[1:], strict=True):
             row = x.shape[1] * x.shape[3] * x.element_size()
             rows = max(1, _LATER * STRIP_BYTES // (2 * row))
-            x = in_strips(stage, x, factor=2, halo=len(stage), rows=_on_cpu(x, rows))
+            x = in_strips(stage, x, factor=2, halo=depth, rows=_on_cpu(x, rows))
         return self.attnpool(x)  # type: ignore[no-any-return]
 
     def _first_rows(self, x: torch.Tensor) -> int:
         """Return how many rows of the first stage's output, at a quarter of the size, a strip has."""
         # The stem's last convolution and the stage's output are equally large.
-        row = self.stem[-1].weight.shape[0] * x.shape[3] * x.element_size()
+        row = self.stem_width * x.shape[3] * x.element_size()
         return _on_cpu(x, max(1, STRIP_BYTES // row))
 
 

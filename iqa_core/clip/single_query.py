@@ -86,4 +86,4 @@ class AttentionPool(nn.Module):
         x = torch.cat([mean, x], dim=1)
         if self.embedding is not None:
             x += self.embedding
-        return self.attention(x[:, 0], x)
+        return self.attention(x[:, 0], x)  # type: ignore[no-any-return]

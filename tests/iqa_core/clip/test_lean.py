@@ -191,11 +191,11 @@ def test_the_fast_algorithm_of_large_images_is_equal():
     )
 
 
-@pytest.mark.parametrize("gain", [1e30, 1e36, 1e38])
-def test_an_overflow_is_not_hidden(gain):
+@pytest.mark.parametrize("stage", ["layer1", "layer2", "layer4"])
+def test_an_overflow_is_not_hidden(stage):
     """oneDNN's fused ReLU makes zero of not-a-number: zeros would be scored."""
     visual = small_resnet()
-    visual.layer2[0].bn3.weight.data *= gain
+    getattr(visual, stage)[0].bn3.weight.data *= 1e38
     images = torch.randn(2, 3, 64, 64)
     assert not unit(visual, images).isfinite().any()
     assert not unit(lean_tower(visual), images).isfinite().any()
