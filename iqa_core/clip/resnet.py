@@ -20,10 +20,8 @@ from iqa_core.clip.strips import in_strips
 
 __all__ = ["Bottleneck", "ResNet"]
 
-#: Bytes of the largest activation of a strip of the stem and the first stage. Later stages take more:
-#: their strips overlap by a larger share, and the first stage's output is in memory anyway.
+#: Bytes of the largest activation of a strip.
 STRIP_BYTES = 96 * 1024 * 1024
-_LATER = 3
 
 
 class Bottleneck(nn.Module):
@@ -122,7 +120,7 @@ class ResNet(nn.Module):
         x = in_strips(first, x, factor=4, halo=2 + self.depths[0], rows=self._first_rows(x))
         for stage, depth in zip(self.layers[1:], self.depths[1:], strict=True):
             row = x.shape[1] * x.shape[3] * x.element_size()
-            rows = max(1, _LATER * STRIP_BYTES // (2 * row))
+            rows = max(1, STRIP_BYTES // (2 * row))
             x = in_strips(stage, x, factor=2, halo=depth, rows=_on_cpu(x, rows))
         return self.attnpool(x)  # type: ignore[no-any-return]
 
