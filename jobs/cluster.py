@@ -236,7 +236,11 @@ def _init(what: str, **options: Any) -> None:  # noqa: ANN401 - ray.init's own
     try:
         with _import_folder(), _without_noise():
             ray.init(logging_level=logging.WARNING, log_to_driver=False, **options)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except InputError:
+        raise
+    except (
+        Exception
+    ) as error:  # Ray raises many kinds, such as Exception after 30 s without an answer
         lines = str(error).splitlines() or [type(error).__name__]
         raise InputError(
             f"{what} ({lines[0]}): check the address, `ray status` and `df -h`"

@@ -185,6 +185,12 @@ class ImageOptions(OutputOptions):
         help="score the rest of a manifest file whose data are damaged; the lost rows get the status "
         "unreadable",
     )
+    shard: str | None = option(
+        None,
+        help="do only part K of N of the manifest's rows, K from 0 to N-1: N such runs, also at the same "
+        "time, fill one output",
+        metavar="K/N",
+    )
     address: str | None = option(
         None,
         help="Ray cluster (default: the one that this job runs in, else a local one)",

@@ -69,9 +69,11 @@ def run(config: Config) -> int:
     if config.cpu_price is not None or config.gpu_price is not None:
         prices = Prices(config.cpu_price or 0.0, config.gpu_price or 0.0)
     found = forecast(measured.steady, measured.fleet, measured.left, measured.start_up, prices)
-    advised = {}
+    advised: dict[str, Any] = {}
     if found.cpus_per_actor is not None:
         advised["cpus_per_actor"] = found.cpus_per_actor
+    if found.drivers > 1 and config.shard is None:
+        advised["shard"] = f"0/{found.drivers}"
     command = command_line(config, advised)
     if config.json:
         document = {"forecast": asdict(found), "measured": asdict(measured), "command": command}
@@ -140,7 +142,10 @@ def describe(measured: Measured, found: Forecast) -> list[str]:
             f"{found.driver_limit:,.0f} images/s"
         )
     if found.drivers > 1:
-        lines.append(f"that is more than one driver takes: {found.drivers} of them, a shard each")
+        lines.append(
+            f"that is more than one driver takes: run {found.drivers} of them with --shard 0/"
+            f"{found.drivers} to {found.drivers - 1}/{found.drivers}"
+        )
     return lines
 
 

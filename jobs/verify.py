@@ -14,6 +14,7 @@ from iqa_core.storage.folder import Folder
 from iqa_core.tables.audit import audit, describe_lost, read_committed
 from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.output import FINGERPRINT, digest
+from iqa_core.tables.part_content import Depth
 from iqa_core.tables.parts import PARTS, PartFiles
 from iqa_core.tables.plan import PLAN, check_plan, read_damaged
 
@@ -43,7 +44,7 @@ def run(config: Config) -> int:
     if folder.exists(PLAN):
         plan = folder.read_json(PLAN)
         check_plan(config.scores, plan, manifest, read_damaged(folder))
-    committed = read_committed(parts, whole=True)
+    committed = read_committed(parts, depth=Depth.WHOLE)
     result = audit(manifest, committed.rows)
     # Part files of versions that did not write a fingerprint have none, which is no contradiction.
     own = set(sorted(committed.fingerprints)[:1])
@@ -51,18 +52,36 @@ def run(config: Config) -> int:
         own = {digest(folder.read_json(FINGERPRINT))}
     foreign = committed.fingerprints - own
     passed = result.passed and not foreign
+    shards = _shards(folder)
     if config.json:
         findings = {"passed": passed, **asdict(result), "fingerprints": len(foreign) + 1}
         findings |= {"parts": len(committed.parts), "statuses": dict(committed.statuses)}
         findings["lost"] = committed.statuses[Status.UNREADABLE]
+        findings["shards"] = shards
         print(json.dumps(findings, indent=2))
         return 0 if passed else 1
     print(result)
     print(", ".join(f"{name} {count:,}" for name, count in committed.statuses.most_common()))
     if lost := describe_lost(committed.statuses):
         print(lost)
+    if shards and not result.passed:
+        print(f"shards by their last summaries: {_described(shards)}")
     if foreign:
         print(
             f"{len(foreign)} other fingerprints among {len(committed.parts)} part files: not equal"
         )
     return 0 if passed else 1
+
+
+def _shards(folder: Folder) -> dict[str, bool]:
+    """Return whether each shard that has left a summary was complete then, by name."""
+    return {
+        str(summary["audit"]["shard"]): bool(summary["complete"])
+        for summary in map(folder.read_json, folder.list("_run/summary-*.json"))
+    }
+
+
+def _described(shards: dict[str, bool]) -> str:
+    return ", ".join(
+        f"{name} {'complete' if done else 'incomplete'}" for name, done in shards.items()
+    )

@@ -10,6 +10,7 @@ Sources:
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import cache
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own spelling
 
 from iqa_core.clip.encoder import Precision, Resolution
+from iqa_core.clip.lean import halve, lean_tower
 from iqa_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,14 +29,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageTower", "of_length_one"]
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class ImageTower(nn.Module):
     """uint8 pixels -> unit features. Normalises on the device; holds no text tower.
 
     Args:
-        visual: open_clip's image tower.
+        visual: open_clip's image tower, or any module (N, 3, H, W) -> (N, D). CLIP's own ResNets and
+            ViTs are rebuilt as the faster modules of :mod:`iqa_core.clip.lean`.
         preprocess: Channel means and deviations to normalise with, and the input size.
         resolution: ``model`` takes images of ``preprocess.size``; ``native`` takes any size and
             needs a ResNet, whose attention pool then runs without its positional embedding.
@@ -61,7 +64,6 @@ class ImageTower(nn.Module):
         digest: str,
     ) -> None:
         super().__init__()
-        self.visual = visual
         self.resolution = resolution
         self.preprocess = preprocess
         self.width = width
@@ -70,14 +72,17 @@ class ImageTower(nn.Module):
         self.register_buffer("mean", torch.tensor(preprocess.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(preprocess.std).view(1, 3, 1, 1))
         _check_choice("resolution", resolution, get_args(Resolution))
-        if resolution == "native":
-            pool: Any = getattr(visual, "attnpool", None)  # ResNets alone have one
-            if pool is None:
-                raise InputError(
-                    f"--resolution native needs a ResNet image tower, but this one is a "
-                    f"{type(visual).__name__} of fixed size: use --resolution model, or a model "
-                    "such as RN50/openai"
-                )
+        native = resolution == "native"
+        pool: Any = getattr(visual, "attnpool", None)  # ResNets alone have one
+        if native and pool is None:
+            raise InputError(
+                f"--resolution native needs a ResNet image tower, but this one is a "
+                f"{type(visual).__name__} of fixed size: use --resolution model, or a model "
+                "such as RN50/openai"
+            )
+        self.visual = lean_tower(visual, positions=not native)
+        self.is_lean = self.visual is not visual
+        if native and not self.is_lean:
             # One row of zeros broadcasts over any number of positions: no positional embedding.
             zeros = torch.zeros_like(pool.positional_embedding[:1])
             pool.positional_embedding = nn.Parameter(zeros)
@@ -93,25 +98,38 @@ class ImageTower(nn.Module):
 
         Args:
             device: Such as ``cpu`` or ``cuda``.
-            precision: ``auto`` is fp16 autocast on a GPU (three more bits of mantissa than bf16,
-                which rankings need) and fp32 on a CPU.
+            precision: ``auto`` is fp16 on a GPU (three more bits of mantissa than bf16, which rankings
+                need) and fp32 on a CPU. In fp16 and bf16 the weights are converted here, once;
+                normalisation, softmax, the statistics of layer norms, the last block of a ViT and the
+                pool of a ResNet stay in float32.
 
         Returns:
             The tower itself.
 
         Raises:
-            InputError: If there is no such precision.
+            InputError: If there is no such precision, or the weights were converted to another one.
         """
         _check_choice("precision", precision, get_args(Precision))
+        on_gpu = torch.device(device).type != "cpu"
+        if precision == "auto":
+            precision = "fp16" if on_gpu else "fp32"
+        if self.precision not in ("fp32", precision):
+            raise InputError(
+                argument="precision",
+                value=precision,
+                limit=f"{self.precision}, which the weights were converted to",
+                fix="load the model again",
+            )
         self.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        on_gpu = self.device.type != "cpu"
-        self.precision = ("fp16" if on_gpu else "fp32") if precision == "auto" else precision
+        if precision != self.precision:
+            halve(self.visual, _HALF[precision])
+        self.precision = precision
         return self
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        if self.precision == "fp32":
+        if self.precision == "fp32" or self.is_lean:
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=_AUTOCAST[self.precision])
+        return torch.autocast(self.device.type, dtype=_HALF[self.precision])
 
     @torch.inference_mode()
     def encode(self, pixels: np.ndarray | torch.Tensor) -> torch.Tensor:
@@ -146,13 +164,37 @@ class ImageTower(nn.Module):
                 f"images are {height} x {width}, but at native resolution this tower needs at "
                 f"least {self.min_side} px a side: use --resolution model"
             )
-        # NHWC in memory is what channels_last wants, so the permute is free.
-        images = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-        # div, sub, div as torchvision's ToTensor and Normalize do it: equal to the last bit.
-        images = images.float().div(255).sub_(self.mean).div_(self.std)
         with self._autocast():
-            features = self.visual(images)
+            features = self.visual(self._normalised(_on_device(batch, self.device)))
         return of_length_one(features.float())
+
+    def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(N, H, W, 3) uint8 -> (N, 3, H, W) float32, channels_last as the pixels are in memory."""
+        n, height, width, _ = pixels.shape
+        scale = 1 / (255 * self.std.double())
+        row = (scale.float(), (-self.mean * self.std.double().reciprocal()).float())
+        # Whole rows, because loops over three channels are slow.
+        scale, shift = (each.view(3).repeat(width) for each in row)
+        images = torch.addcmul(shift, pixels.reshape(n, height, width * 3).float(), scale)
+        return images.view(n, height, width, 3).permute(0, 3, 1, 2)
+
+
+@cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+def _on_device(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return pixels on a device; the host does not wait for a GPU, nor the copy for earlier batches."""
+    if device.type != "cuda" or batch.device.type != "cpu":
+        return batch.to(device)
+    copies, computes = _copy_stream(device), torch.cuda.current_stream(device)
+    pinned = batch.pin_memory()  # of torch's pool, which takes it back when the copy is done
+    with torch.cuda.stream(copies):
+        moved = pinned.to(device, non_blocking=True)
+    computes.wait_stream(copies)
+    moved.record_stream(computes)
+    return moved
 
 
 def of_length_one(features: torch.Tensor) -> torch.Tensor:

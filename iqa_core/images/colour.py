@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-__all__ = ["orient_rgb", "orientation"]
+__all__ = ["orient", "orient_rgb", "orientation", "orientation_of", "to_rgb"]
 
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {
@@ -52,9 +52,12 @@ def orient_rgb(image: Image.Image) -> Image.Image:
         OSError, ValueError: As Pillow's ``load`` and ``convert``.
     """
     image.load()  # before the EXIF is read: PNG may hold it behind the pixels, TIFF applies it
-    turn = orientation(image)
-    rgb = _to_rgb(image)
-    return rgb.transpose(_TRANSPOSE[turn]) if turn in _TRANSPOSE else rgb
+    return orient(to_rgb(image), orientation(image))
+
+
+def orient(image: Image.Image, turn: int) -> Image.Image:
+    """Apply an EXIF orientation, 1 to 8; return ``image`` itself if it is 1."""
+    return image.transpose(_TRANSPOSE[turn]) if turn in _TRANSPOSE else image
 
 
 def orientation(image: Image.Image) -> int:
@@ -66,7 +69,16 @@ def orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and value in _TRANSPOSE else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def orientation_of(info: dict[str, Any]) -> int:
+    """Return the EXIF orientation by the entries that Pillow's ``info`` would have."""
+    if not info:
+        return 1
+    holder = Image.new("L", (1, 1))
+    holder.info.update(info)
+    return orientation(holder)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
     """Convert a loaded image of any mode to RGB, on white where it is transparent."""
     if image.mode.startswith(("I", "F")):
         return _deep_grey_to_rgb(image)

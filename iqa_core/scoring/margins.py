@@ -36,6 +36,11 @@ __all__ = [
     "score_features",
 ]
 
+#: Rows whose float64 features fit into a processor's second-level cache.
+_BLOCK_ROWS = 512
+#: How far a length in float32 may be from 1 for a row to need no further check.
+_SURELY_UNIT = 0.005
+
 _Array = TypeVar("_Array", np.ndarray, torch.Tensor)
 
 
@@ -115,6 +120,8 @@ def score_features(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Score image features; rows that are none give NaN (zeros would score 0.5).
 
+    Computed in float64, in blocks that stay in the processor's cache; threads may call it at the same time.
+
     Args:
         features: (N, D) of any float type.
         prompts: P pairs of width D.
@@ -123,9 +130,30 @@ def score_features(
         (N, P) margins, (N, P) pair scores and (N,) scores, all float32. All are NaN in rows whose
         features are not finite or not of length 1, or where a number is not finite.
     """
-    usable = features.astype(np.float64)
-    usable[not_unit(usable)] = np.nan
-    margin = margins(usable, prompts)
+    margin = np.empty((len(features), len(prompts.names)), dtype=np.float32)
+    texts = torch.from_numpy(prompts.features.astype(np.float64))
+    for start in range(0, len(features), _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        images, lengths = _in_float64(features[rows])
+        # The lengths in float32 are enough for most rows; the others are checked as always.
+        doubtful = torch.nonzero(~((lengths - 1).abs() < _SURELY_UNIT)).flatten()
+        if len(doubtful):
+            images = images.clone()
+            wrong = torch.from_numpy(not_unit(images[doubtful].numpy()))
+            images[doubtful[wrong]] = torch.nan
+        # By torch, whose number of threads the caller sets: NumPy's would wait for each other.
+        margin[rows] = _margins(images, texts, prompts.logit_scale).numpy()
     margin = np.where(np.isfinite(margin).all(axis=1, keepdims=True), margin, np.float32(np.nan))
     scores = pair_scores(margin)
     return margin, scores, image_scores(scores)
+
+
+def _in_float64(features: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (N, D) features in float64, and their lengths (N,), to about 1e-6.
+
+    By way of torch, which converts float16 several times as fast as NumPy.
+    """
+    images = torch.from_numpy(np.ascontiguousarray(features))
+    if images.dtype != torch.float64:
+        images = images.float()
+    return images.double(), torch.linalg.vector_norm(images, dim=1)

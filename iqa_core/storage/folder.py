@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-__all__ = ["Folder", "has_scheme", "open_filesystem"]
+__all__ = ["CONNECTIONS", "Folder", "has_scheme", "open_filesystem"]
 
 T = TypeVar("T")
+
+#: Maximum number of requests to a store at the same time.
+CONNECTIONS = 64
 
 
 def has_scheme(uri: str) -> bool:
@@ -47,8 +50,17 @@ def open_filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         except ImageError as error:
             raise ValueError(str(error)) from error
         return HttpFiles(), uri
-    fs, path = fsspec.core.url_to_fs(uri)
+    fs, path = fsspec.core.url_to_fs(uri, **_options_of(uri))
     return fs, path
+
+
+def _options_of(uri: str) -> dict[str, Any]:
+    """Return options of a filesystem beyond the user's own: as many connections to S3 as are used."""
+    protocol = uri.partition("://")[0]
+    if protocol not in ("s3", "s3a"):
+        return {}
+    given = fsspec.config.conf.get(protocol, {}).get("config_kwargs", {})
+    return {"config_kwargs": {"max_pool_connections": CONNECTIONS} | given}
 
 
 def _escaped(path: str) -> str:

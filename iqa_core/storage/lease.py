@@ -1,8 +1,11 @@
-"""One driver at a time on an output: a lease with heartbeats, on any filesystem.
+"""One driver at a time on an output, or on rows of it: a lease with heartbeats, on any filesystem.
 
 Each driver writes a file of its own, then lists the others' files. Of two drivers that start at once,
 each sees the other, because each writes before it lists: so at most one continues. Ages are differences
 of the store's own times, so clocks of machines need not agree.
+
+A lease states its claim (:mod:`iqa_core.storage.claim`): drivers whose claims do not conflict hold leases
+side by side.
 """
 
 from __future__ import annotations
@@ -15,11 +18,14 @@ import random
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iqa_core.errors import InputError
+from iqa_core.storage.claim import Claim
 
 if TYPE_CHECKING:
     from iqa_core.storage.folder import Folder
@@ -30,6 +36,7 @@ log = logging.getLogger(__name__)
 
 _PATTERN = "_run/lease-*.json"
 _ATTEMPTS = 4
+_READERS = 32
 
 
 class LeaseLostError(InputError):
@@ -73,26 +80,34 @@ class Clock:
 
 
 class OutputLease:
-    """Holds an output while a run writes to it; use it in a ``with`` statement.
+    """Holds an output, or rows of it, while a run writes to it; use it in a ``with`` statement.
 
     Args:
         folder: The output.
         seconds: A lease without a heartbeat for this long is void; a takeover after a crash waits no
             longer.
         clock: The clock; a test may pass its own.
+        claim: The rows that the run may write; by default all.
 
     Raises:
-        InputError: On entering, if another driver is alive, or the folder can't be written.
+        InputError: On entering, if another driver with a conflicting claim is alive, or the folder can't
+            be written.
     """
 
     def __init__(
-        self, folder: Folder, seconds: float = 30.0, *, clock: Clock | None = None
+        self,
+        folder: Folder,
+        seconds: float = 30.0,
+        *,
+        clock: Clock | None = None,
+        claim: Claim | None = None,
     ) -> None:
         self._folder = folder
         self._seconds = seconds
         self._id = uuid.uuid4().hex
         self._name = f"_run/lease-{self._id}.json"
         self._clock = clock or Clock()
+        self._claim = claim or Claim()
         self._stopped = threading.Event()
         self._last_beat = 0.0
         self._lost = False
@@ -112,10 +127,22 @@ class OutputLease:
                 break
             # Two that started at the same time retry at different times.
             self._clock.sleep(random.uniform(0.2, 1.5))  # noqa: S311
-        raise InputError(
-            f"--output {self._folder.uri} is being written by process {other.get('process')} on "
-            f"{other.get('host')} since {other.get('since')}: wait for it, or stop it; if it is gone, "
-            f"its lease ends {self._seconds:g} s after its last heartbeat"
+        raise InputError(self._refusal(other))
+
+    def _refusal(self, other: dict[str, Any]) -> str:
+        """Return why another driver's lease keeps this one out."""
+        claim = Claim.of(other.get("claim"))
+        written = f"{claim.name} of --output" if claim.name else "--output"
+        line = (
+            f"{written} {self._folder.uri} is being written by process {other.get('process')} on "
+            f"{other.get('host')} since {other.get('since')}"
+        )
+        if not self._claim.overlaps(claim):
+            return f"{line} with other options or versions, and the two don't mix: give another --output"
+        own = f", whose rows overlap with those of {self._claim.name}" if self._claim.name else ""
+        return (
+            f"{line}{own}: wait for it, or stop it; if it is gone, its lease ends {self._seconds:g} s "
+            "after its last heartbeat"
         )
 
     def __exit__(self, *_: object) -> None:
@@ -152,6 +179,7 @@ class OutputLease:
             "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "seconds": self._seconds,
             "candidate": candidate,
+            "claim": asdict(self._claim),
         }
         try:
             self._folder.write(self._name, json.dumps(document).encode())
@@ -171,11 +199,27 @@ class OutputLease:
                     self._beat(candidate=False)
 
     def _alive(self) -> dict[str, Any] | None:
-        """Return another driver's lease that holds, after removing those that do not."""
-        for name in self._folder.list(_PATTERN):
-            if name != self._name and (lease := self._wait_for(name)) is not None:
+        """Return another driver's conflicting lease that holds, after removing those that do not."""
+        names = [name for name in self._folder.list(_PATTERN) if name != self._name]
+        if not names:
+            return None
+        with ThreadPoolExecutor(min(_READERS, len(names))) as pool:
+            conflicting = list(pool.map(self._conflicts, names))
+        for name, conflicts in zip(names, conflicting, strict=True):
+            if conflicts and (lease := self._wait_for(name)) is not None:
                 return lease
         return None
+
+    def _conflicts(self, name: str) -> bool:
+        try:
+            found = self._folder.read_json(name)
+        except FileNotFoundError:
+            return False
+        except ValueError:  # half written
+            return True
+        return self._claim.conflicts(
+            Claim.of(found.get("claim") if isinstance(found, dict) else None)
+        )
 
     def _wait_for(self, name: str) -> dict[str, Any] | None:
         """Watch a lease until it shows a heartbeat (return it) or has run out (remove it)."""

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pyroaring import BitMap
 
 from iqa_core.errors import Status
+from iqa_core.storage.folder import CONNECTIONS
+from iqa_core.tables.part_content import Depth
 from iqa_core.tables.rows import RowSet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from iqa_core.tables.manifest import Manifest
-    from iqa_core.tables.parts import PartContent, PartFiles
+    from iqa_core.tables.part_content import PartContent
+    from iqa_core.tables.parts import PartFiles
 
 __all__ = [
     "Audit",
@@ -26,13 +31,16 @@ __all__ = [
     "read_committed",
 ]
 
-_READERS = 16
+_LOCAL_READERS = 8
 _EXAMPLES = 5
 
 
 @dataclass(eq=False)
 class Committed:
     """The rows that an output holds.
+
+    One thread may add part files while another reads: each number that it reads is that of some
+    moment, and it may keep ``statuses``, which is never changed, only replaced.
 
     Attributes:
         rows: The rows, as bitmaps.
@@ -48,22 +56,31 @@ class Committed:
 
     def add(self, part: PartContent, stamp: str | None = None) -> None:
         """Add a part file."""
-        self.rows.add(part.identities)
-        self.statuses.update(part.statuses)
+        self.rows.update(part.rows)
+        statuses = Counter(self.statuses)
+        statuses.update(part.statuses)
+        self.statuses = statuses  # a new object: another thread may be reading the old one
         self.parts[part.name] = stamp
         if part.fingerprint is not None:
             self.fingerprints.add(part.fingerprint)
 
 
 def read_committed(
-    parts: PartFiles, known: Committed | None = None, *, whole: bool = False
+    parts: PartFiles,
+    known: Committed | None = None,
+    *,
+    depth: Depth = Depth.FOOTER,
+    deeper: Collection[str] = (),
+    within: Mapping[str, range] | None = None,
 ) -> Committed:
-    """Read the identities and statuses of all part files.
+    """Read the identities and statuses of all part files, in parallel.
 
     Args:
         parts: The part files.
         known: An earlier result; then only new part files are read, unless some were replaced.
-        whole: Read all columns to their end, to verify that the files are undamaged.
+        depth: How much of each file is read.
+        deeper: Part files of which the identity columns are read at least.
+        within: Ranges of row numbers, by manifest file; only rows in these count.
 
     Raises:
         InputError: If a part file can't be read.
@@ -73,12 +90,18 @@ def read_committed(
     if any(stamps.get(name) != stamp for name, stamp in committed.parts.items()):
         committed = Committed()  # another driver has removed rows from these
     names = [name for name in stamps if name not in committed.parts]
-    with ThreadPoolExecutor(_READERS) as pool:
+
+    def read(name: str) -> PartContent:
+        shallow = depth is Depth.FOOTER and name in deeper
+        return parts.content(name, Depth.IDENTITIES if shallow else depth, within)
+
+    readers = _LOCAL_READERS if parts.folder.is_local else CONNECTIONS
+    with ThreadPoolExecutor(readers) as pool:
         # In slices, to limit the number of tables in memory.
-        for start in range(0, len(names), 4 * _READERS):
-            read = partial(parts.content, whole=whole)
-            for part in pool.map(read, names[start : start + 4 * _READERS]):
+        for start in range(0, len(names), 4 * readers):
+            for part in pool.map(read, names[start : start + 4 * readers]):
                 committed.add(part, stamps[part.name])
+    committed.rows.compact()
     return committed
 
 
@@ -106,6 +129,7 @@ class Audit:
         missing: Rows of the manifest that the output lacks.
         unknown: Rows of the output that the manifest does not have.
         examples: Some missing rows, as ``file:row``.
+        shard: The shard that the rows are of; empty for a whole manifest.
     """
 
     rows: int
@@ -114,6 +138,7 @@ class Audit:
     missing: int
     unknown: int
     examples: tuple[str, ...]
+    shard: str = ""
 
     @property
     def passed(self) -> bool:
@@ -122,25 +147,29 @@ class Audit:
 
     def __str__(self) -> str:
         """Return it as one line."""
+        counts = f"{self.rows:,} rows in, {self.found:,} rows out"
+        if self.shard:
+            counts = f"{self.shard}: {counts}"
         if self.passed:
-            return f"{self.rows:,} rows in, {self.found:,} rows out: none missing, none twice"
+            return f"{counts}: none missing, none twice"
         missing = f" (such as {', '.join(self.examples)})" if self.examples else ""
         return (
-            f"{self.rows:,} rows in, {self.found:,} rows out: {self.missing:,} missing{missing}, "
+            f"{counts}: {self.missing:,} missing{missing}, "
             f"{self.twice:,} twice, {self.unknown:,} that the manifest does not have"
         )
 
 
 def audit(manifest: Manifest, rows: RowSet) -> Audit:
-    """Compare an output's rows with its manifest."""
+    """Compare an output's rows with its manifest, or those of a shard with the shard's."""
     found = 0
     examples: list[str] = []
     for file in manifest.files:
+        wanted = file.wanted
         there = rows.rows(file.name)
-        within = there.range_cardinality(0, file.rows)
+        within = there.range_cardinality(wanted.start, wanted.stop)
         found += within
-        if within < file.rows and len(examples) < _EXAMPLES:
-            examples += [f"{file.name}:{row}" for row in _first_gaps(there, file.rows)]
+        if within < len(wanted) and len(examples) < _EXAMPLES:
+            examples += [f"{file.name}:{row}" for row in _first_gaps(there, wanted)]
     return Audit(
         rows=manifest.rows,
         found=found,
@@ -148,15 +177,12 @@ def audit(manifest: Manifest, rows: RowSet) -> Audit:
         missing=manifest.rows - found,
         unknown=len(rows) - found,
         examples=tuple(examples[:_EXAMPLES]),
+        shard=str(manifest.shard or ""),
     )
 
 
-def _first_gaps(there: Any, stop: int) -> Iterator[int]:  # noqa: ANN401 - pyroaring is untyped
-    gaps = there.flip(0, stop)
-    for count, row in enumerate(gaps):
-        if count == _EXAMPLES or row >= stop:
-            return
-        yield row
+def _first_gaps(there: BitMap, wanted: range) -> Iterator[int]:
+    return itertools.islice(there.flip(wanted.start, wanted.stop) & BitMap(wanted), _EXAMPLES)
 
 
 def describe_lost(statuses: Mapping[str, int]) -> str:

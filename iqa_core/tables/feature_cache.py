@@ -6,6 +6,8 @@ A feature cache is an output folder like any other (``iqa_core/tables/output.py`
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,11 +29,12 @@ from iqa_core.tables.parts import PartFiles
 from iqa_core.tables.plan import PLAN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from iqa_core.tables.rows import RowSet
 
 __all__ = [
+    "FeatureBlock",
     "FeatureCache",
     "feature_column",
     "features_of",
@@ -73,6 +76,28 @@ def views_of(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     valid = column.is_valid().to_numpy(zero_copy_only=False)
     levels[valid] = column.drop_null().flatten().to_numpy().reshape(-1, levels_type.list_size)
     return flat, levels
+
+
+@dataclass(frozen=True)
+class FeatureBlock:
+    """Rows of a feature cache with their features.
+
+    Attributes:
+        rows: N rows, with the identity columns and further ones.
+        features: (N, D) float16 or float32, NaN where a row has none.
+    """
+
+    rows: pa.Table
+    features: np.ndarray
+
+    def without(self, done: RowSet | None) -> FeatureBlock:
+        """Return the rows that are not in a set."""
+        if done is None:
+            return self
+        new = done.missing(self.rows)
+        if new.true_count == len(new):
+            return self
+        return FeatureBlock(self.rows.filter(new), self.features[new.to_numpy(False)])
 
 
 class FeatureCache:
@@ -175,3 +200,34 @@ class FeatureCache:
         wanted = None if columns is None else [MANIFEST_FILE, MANIFEST_ROW, *columns]
         for table in self._parts.tables(wanted, self.parts):
             yield table if done is None else table.filter(done.missing(table))
+
+    def blocks(
+        self, columns: Sequence[str], done: RowSet | None = None
+    ) -> Iterator[Callable[[], FeatureBlock]]:
+        """Yield functions that read the rows, each one row group; they may run in several threads.
+
+        Args:
+            columns: What to read beside identities and features.
+            done: Rows to leave out.
+
+        Raises:
+            InputError: From this or from the functions, if a part file can't be read.
+        """
+        for name in self.parts:
+            with self._parts.open(name) as part:
+                groups = part.row_groups()
+            for group in range(groups):
+                yield partial(self._block, name, group, tuple(columns), done)
+
+    def _block(
+        self, name: str, group: int, columns: tuple[str, ...], done: RowSet | None
+    ) -> FeatureBlock:
+        wanted = [MANIFEST_FILE, MANIFEST_ROW, *columns]
+        with self._parts.open(name) as part:
+            features = part.read_lists(group, EMBEDDING)
+            if features is not None:
+                rows = part.read_group(group, wanted, use_threads=False)
+                return FeatureBlock(rows, features).without(done)
+            table = part.read_group(group, [*wanted, EMBEDDING], use_threads=False)
+        block = FeatureBlock(table.drop_columns([EMBEDDING]), features_of(table))
+        return block.without(done)

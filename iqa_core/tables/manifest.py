@@ -6,21 +6,23 @@ A manifest is a file, a glob or a directory of Parquet files with a ``uri`` colu
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from iqa_core.columns import IMAGE, IMAGE_ID, URI
 from iqa_core.errors import InputError
 from iqa_core.redaction import redact
+from iqa_core.storage.claim import Claim
 from iqa_core.storage.folder import Folder, has_scheme
 from iqa_core.tables.column_sizes import column_bytes
 from iqa_core.tables.manifest_columns import check_columns, partitions, unified_type
-from iqa_core.tables.manifest_files import content_digest, file_info, file_stamp, find_files
+from iqa_core.tables.manifest_files import find_files
+from iqa_core.tables.manifest_footers import FooterReader
+from iqa_core.tables.manifest_shard import Shard, places_of, ranges_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +43,7 @@ class ManifestFile:
         digest: Of its content, for the same purpose; None if it is not known.
         group_bytes: Uncompressed bytes of the columns that are read, of each row group.
         stamp: Version tag of the filesystem, to notice a change within a run.
+        shard: The row numbers that a run of one shard does; None are all.
     """
 
     name: str
@@ -49,11 +52,17 @@ class ManifestFile:
     digest: str | None = None
     group_bytes: tuple[int, ...] = ()
     stamp: str = ""
+    shard: range | None = None
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """Rows of the file."""
         return sum(self.row_groups)
+
+    @property
+    def wanted(self) -> range:
+        """The row numbers that a run does: all, or those of its shard."""
+        return range(self.rows) if self.shard is None else self.shard
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,7 @@ class Manifest:
         schema: The columns of the first file, and the further ones of ``keep`` and ``image_id``; these
             have types that hold the values of all files.
         notes: A sentence on each file or folder that was left out.
+        shard: The shard that a run does; None does all rows.
     """
 
     uri: str
@@ -74,11 +84,33 @@ class Manifest:
     files: tuple[ManifestFile, ...]
     schema: pa.Schema
     notes: tuple[str, ...] = ()
+    shard: Shard | None = None
 
-    @property
+    @cached_property
     def rows(self) -> int:
-        """Rows of all files."""
-        return sum(file.rows for file in self.files)
+        """Rows to do: of all files, or of the shard."""
+        return sum(len(file.wanted) for file in self.files)
+
+    def only(self, shard: Shard | None) -> Manifest:
+        """Return the manifest of one shard's run: with all files, but the rows of the shard."""
+        if shard is None:
+            return self
+        ranges = ranges_of([file.row_groups for file in self.files], shard)
+        files = zip(self.files, ranges, strict=True)
+        parts = tuple(replace(file, shard=rows) for file, rows in files)
+        return replace(self, files=parts, shard=shard)
+
+    def claim(self, content: str | None = None) -> Claim:
+        """Return what a run claims of its output.
+
+        Args:
+            content: Digest of the run's fingerprint.
+        """
+        if self.shard is None:
+            return Claim(content=content)
+        names = [file.name for file in self.files]
+        first, stop = places_of(names, [file.wanted for file in self.files])
+        return Claim(str(self.shard), first, stop, content)
 
     @property
     def image_id_type(self) -> pa.DataType:
@@ -89,7 +121,8 @@ class Manifest:
     def rows_within(self, size: int) -> int:
         """Return the number of rows, at least 1, whose data have about ``size`` bytes."""
         total = sum(sum(file.group_bytes) for file in self.files)
-        return max(1, size * self.rows // max(1, total))
+        rows = sum(file.rows for file in self.files)
+        return max(1, size * rows // max(1, total))
 
     def plan(self) -> dict[str, Any]:
         """Return what a run records of the manifest, as a JSON document."""
@@ -103,7 +136,8 @@ class Manifest:
             }
             for file in self.files
         ]
-        return {"manifest": redact(self.uri), "rows": self.rows, "files": files}
+        rows = sum(file.rows for file in self.files)
+        return {"manifest": redact(self.uri), "rows": rows, "files": files}
 
 
 def open_manifest(uri: str, keep: Sequence[str] = ()) -> Manifest:
@@ -122,9 +156,9 @@ def open_manifest(uri: str, keep: Sequence[str] = ()) -> Manifest:
         InputError: If there is none, or a file is not a manifest.
     """
     absolute = uri if has_scheme(uri) else str(Path(uri).absolute())
-    folder, names, notes = find_files(absolute)
-    with ThreadPoolExecutor(16) as pool:
-        opened = list(pool.map(lambda name: _open_file(folder, name, keep), names))
+    folder, names, notes, infos = find_files(absolute)
+    reader = FooterReader(folder, names, infos)
+    opened = reader.map(lambda name: _open_file(folder, name, keep, reader))
     schema = opened[0][1]
     for column in (IMAGE_ID, *keep):
         kinds = {
@@ -139,23 +173,18 @@ def open_manifest(uri: str, keep: Sequence[str] = ()) -> Manifest:
     return Manifest(absolute, folder, tuple(file for file, _ in opened), schema, tuple(notes))
 
 
-def _open_file(folder: Folder, name: str, keep: Sequence[str]) -> tuple[ManifestFile, pa.Schema]:
-    path = folder.path(name)
-
-    def read_footer() -> tuple[pq.FileMetaData, dict[str, Any], str]:
-        with folder.fs.open(path, "rb") as file:
-            info = file_info(folder, file, path)
-            metadata = pq.read_metadata(file)
-            return metadata, info, content_digest(folder, file, info, metadata)
-
+def _open_file(
+    folder: Folder, name: str, keep: Sequence[str], reader: FooterReader
+) -> tuple[ManifestFile, pa.Schema]:
     shown = redact(f"{folder.uri}/{name}")
     try:
-        metadata, info, digest = folder.retried(read_footer)
+        footer = reader.read(name)
     except (OSError, pa.ArrowException) as error:
         raise InputError(
             f"{shown} is not a readable Parquet file ({redact(str(error))}): make one with "
             "`iqa manifest`"
         ) from error
+    metadata = footer.metadata
     groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
     if sum(groups) > _MAX_ROWS or min(groups, default=0) < 0:
         raise InputError(
@@ -164,5 +193,4 @@ def _open_file(folder: Folder, name: str, keep: Sequence[str]) -> tuple[Manifest
     schema = metadata.schema.to_arrow_schema()
     check_columns(f"{folder.uri}/{name}", name, schema, keep)
     sizes = column_bytes(metadata, (URI, IMAGE, IMAGE_ID, *keep))
-    size = int(info["size"] or 0)
-    return ManifestFile(name, size, groups, digest, sizes, file_stamp(folder, info)), schema
+    return ManifestFile(name, footer.size, groups, footer.digest, sizes, footer.stamp), schema

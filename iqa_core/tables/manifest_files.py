@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import fsspec
+import pyarrow.parquet as pq
 from fsspec.utils import glob_translate
 
 from iqa_core.errors import InputError
@@ -21,11 +22,17 @@ from iqa_core.storage.folder import Folder, has_scheme, open_filesystem
 from iqa_core.storage.walk import EntryKind, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-    import pyarrow.parquet as pq
-
-__all__ = ["content_digest", "file_info", "file_stamp", "find_files", "footer_digest"]
+__all__ = [
+    "content_digest",
+    "digest_like",
+    "file_info",
+    "file_stamp",
+    "find_files",
+    "footer_digest",
+    "has_checksum",
+]
 
 _SUFFIX = ".parquet"
 _WILDCARDS = "*?["
@@ -33,6 +40,7 @@ _WILDCARDS = "*?["
 _CHECKSUMS = ("ETag", "md5Hash", "blob_id")
 _TIMES = ("mtime", "LastModified", "last_modified", "updated")
 _DIGEST_BYTES = 2**28
+_FOOTER = "footer "
 
 
 @dataclass
@@ -44,9 +52,10 @@ class _Found:
     others: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     is_there: bool = True
+    infos: dict[str, dict[str, Any]] = field(default_factory=dict)  # by path, of a store's listing
 
 
-def find_files(uri: str) -> tuple[Folder, list[str], list[str]]:
+def find_files(uri: str) -> tuple[Folder, list[str], list[str], dict[str, dict[str, Any]]]:
     """Find the files of a manifest.
 
     Args:
@@ -54,8 +63,8 @@ def find_files(uri: str) -> tuple[Folder, list[str], list[str]]:
             count. Names that begin with an underscore or a dot are left out, unless named explicitly.
 
     Returns:
-        The folder that names are relative to; the names, sorted; and what a user should know of
-        folders and symbolic links that were left out.
+        The folder that names are relative to; the names, sorted; what a user should know of
+        folders and symbolic links that were left out; and what a store's listing told of files, by path.
 
     Raises:
         InputError: If there are none, or they can't be listed.
@@ -63,7 +72,7 @@ def find_files(uri: str) -> tuple[Folder, list[str], list[str]]:
     shown = redact(uri)
     try:
         if uri.lower().startswith(("http://", "https://")) and "?" in uri:
-            return *_one_signed_file(uri), []
+            return *_one_signed_file(uri), [], {}
         fs, path = open_filesystem(uri)
         path = path.rstrip("/")
         folder = Folder(uri, fs, path)
@@ -84,7 +93,7 @@ def find_files(uri: str) -> tuple[Folder, list[str], list[str]]:
     # Of HTTP, the path is the whole URL; and a file:// manifest is as local as one without.
     bare = has_scheme(found.root) or "://" not in uri or folder.is_local
     root = found.root if bare else f"{uri.partition('://')[0]}://{found.root}"
-    return Folder(root, fs, found.root), found.names, found.notes
+    return Folder(root, fs, found.root), found.names, found.notes, found.infos
 
 
 def _one_signed_file(uri: str) -> tuple[Folder, list[str]]:
@@ -100,8 +109,10 @@ def _find(folder: Folder, path: str) -> _Found:
     if any(sign in path for sign in _WILDCARDS) and not fs.exists(path):
         return _find_by_glob(folder, path)
     if _is_folder(fs, path):
-        files, notes = _walk(path) if folder.is_local else (list(fs.find(path)), [])
-        return _of_folder(files, path, notes)
+        if folder.is_local:
+            return _of_folder(*_walk(path), root=path)
+        infos = fs.find(path, detail=True)
+        return _of_folder(list(infos), [], root=path, infos=infos)
     root, _, name = path.rpartition("/")
     return _Found(root, [name], is_there=bool(fs.exists(path)))
 
@@ -128,7 +139,7 @@ def _find_by_glob(folder: Folder, pattern: str) -> _Found:
         folders = [path for path, info in matched.items() if info["type"] == "directory"]
         files = [path for path in matched if path not in folders]
         within = [path for place in folders for path in folder.fs.find(place)]
-    result = _of_folder([*files, *within], root, notes)
+    result = _of_folder([*files, *within], notes, root=root)
     if pattern.rpartition("/")[2].strip(
         "*"
     ):  # else all is wildcard, and names no more than a folder
@@ -137,10 +148,17 @@ def _find_by_glob(folder: Folder, pattern: str) -> _Found:
     return result
 
 
-def _of_folder(paths: list[str], root: str, notes: list[str]) -> _Found:
+def _of_folder(
+    paths: list[str],
+    notes: list[str],
+    *,
+    root: str,
+    infos: dict[str, dict[str, Any]] | None = None,
+) -> _Found:
     names = _relative(paths, root)
     tables = [name for name in names if name.endswith(_SUFFIX)]
-    return _Found(root, tables, [name for name in names if not name.endswith(_SUFFIX)], notes)
+    others = [name for name in names if not name.endswith(_SUFFIX)]
+    return _Found(root, tables, others, notes, infos=infos or {})
 
 
 def _parents(path: str, root: str) -> Iterator[str]:
@@ -208,7 +226,7 @@ def file_info(folder: Folder, handle: Any, path: str) -> dict[str, Any]:  # noqa
     return info
 
 
-def file_stamp(folder: Folder, info: dict[str, Any]) -> str:
+def file_stamp(folder: Folder, info: Mapping[str, Any]) -> str:
     """Return a version tag that changes when a file is replaced; the file is not read."""
     known = None
     if not has_scheme(folder.root):  # servers of HTTP tag as they like
@@ -217,24 +235,60 @@ def file_stamp(folder: Folder, info: dict[str, Any]) -> str:
     return f"{info.get('size')} {known}"
 
 
+def has_checksum(folder: Folder, info: Mapping[str, Any]) -> bool:
+    """Return whether a store has told its own checksum of a file."""
+    return _checksum(folder, info) is not None
+
+
+def _checksum(folder: Folder, info: Mapping[str, Any]) -> str | None:
+    if has_scheme(folder.root):  # servers of HTTP tag as they like
+        return None
+    return next((f"{key} {info[key]}" for key in _CHECKSUMS if info.get(key)), None)
+
+
 def content_digest(
     folder: Folder,
     handle: Any,  # noqa: ANN401
-    info: dict[str, Any],
+    info: Mapping[str, Any],
     metadata: pq.FileMetaData,
+    *,
+    whole: bool = True,
 ) -> str:
     """Return a digest that differs for another content of the same size.
 
     The store's own checksum where it has one; else of the file itself if it is local and not large,
     or of the footer, which has the sizes and extreme values of all columns.
+
+    Args:
+        folder: The manifest's folder.
+        handle: The opened file.
+        info: Of :func:`file_info`.
+        metadata: The file's footer.
+        whole: Whether a local file may be read for it.
     """
-    for key in _CHECKSUMS:
-        if info.get(key) and not has_scheme(folder.root):  # servers of HTTP tag as they like
-            return f"{key} {info[key]}"
-    if folder.is_local and info["size"] <= _DIGEST_BYTES:
+    if checksum := _checksum(folder, info):
+        return checksum
+    if whole and folder.is_local and info["size"] <= _DIGEST_BYTES:
         handle.seek(0)
         return hashlib.file_digest(handle, "blake2b").hexdigest()[:32]
-    return f"footer {footer_digest(metadata)}"
+    return f"{_FOOTER}{footer_digest(metadata)}"
+
+
+def digest_like(folder: Folder, path: str, like: str | None) -> str:
+    """Return the digest of a file as it is now, made as an earlier one was where that can be done.
+
+    Args:
+        folder: The manifest's folder.
+        path: The file's path on its filesystem.
+        like: The earlier digest.
+
+    Raises:
+        OSError, pyarrow.ArrowException: If the file can't be read.
+    """
+    info = folder.fs.info(path)
+    with folder.fs.open(path, "rb") as handle:
+        whole = not (like or "").startswith(_FOOTER)
+        return content_digest(folder, handle, info, pq.read_metadata(handle), whole=whole)
 
 
 def footer_digest(metadata: pq.FileMetaData) -> str:

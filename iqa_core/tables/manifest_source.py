@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from iqa_core.errors import InputError
 from iqa_core.redaction import error_line, redact
 from iqa_core.storage.retry import RetryPolicy
-from iqa_core.tables.manifest_files import content_digest, file_info, file_stamp
+from iqa_core.tables.manifest_files import digest_like, file_info, file_stamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -165,8 +165,7 @@ class ManifestSource:
             info = fs.info(self._path)
             if self._stamp in ("", file_stamp(self._folder, info)):
                 return
-            with fs.open(self._path, "rb") as handle:
-                digest = content_digest(self._folder, handle, info, pq.read_metadata(handle))
+            digest: str | None = digest_like(self._folder, self._path, self._digest)
         except FileNotFoundError as error:
             raise self._gone() from error
         except (OSError, pa.ArrowException):

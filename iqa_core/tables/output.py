@@ -3,6 +3,10 @@
 A part file appears whole or not at all and carries its rows with their identity. So what is done
 follows from the part files alone, and the same command resumes. ``_run/`` holds the
 plan (the manifest's files), the configuration, the fingerprint and the summary.
+
+Runs of several shards of one manifest (:mod:`iqa_core.tables.manifest_shard`) write to one output at the
+same time: each holds a lease on its rows, names its part files after its shard, and replaces only files
+whose rows are all its own.
 """
 
 from __future__ import annotations
@@ -19,14 +23,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from iqa_core.columns import IDENTITY, MANIFEST_FILE, STATUS
+from iqa_core.columns import MANIFEST_FILE, STATUS
 from iqa_core.errors import InputError, Status
 from iqa_core.redaction import redact
 from iqa_core.storage.folder import Folder
 from iqa_core.storage.lease import OutputLease
 from iqa_core.tables.audit import Audit, audit, read_committed
-from iqa_core.tables.parts import PARTS, PartContent, PartFiles, count_statuses, part_metadata
-from iqa_core.tables.plan import DAMAGED, PLAN, check_plan, read_damaged, with_damaged
+from iqa_core.tables.output_checks import check_fingerprint, check_place
+from iqa_core.tables.part_content import PartContent
+from iqa_core.tables.part_encoding import write_options
+from iqa_core.tables.parts import PARTS, PartFiles
+from iqa_core.tables.plan import PLAN, check_plan, damaged_name, read_damaged, with_damaged
 from iqa_core.tables.rows import RowSet
 from iqa_core.tables.unscored import unscored_as_errors
 
@@ -40,7 +47,6 @@ __all__ = ["FINGERPRINT", "Output", "digest", "stored_fingerprint"]
 
 FINGERPRINT = "_run/fingerprint.json"
 _CONFIG = "_run/config.json"
-_SUMMARY = "_run/summary.json"
 
 
 def stored_fingerprint(uri: str) -> dict[str, Any]:
@@ -67,7 +73,8 @@ class Output:
 
     Args:
         uri: Folder, local or on any fsspec filesystem.
-        manifest: The manifest that is scored into it.
+        manifest: The manifest that is scored into it, or one shard of it: then only the shard's rows
+            are committed, audited and dropped.
         fingerprint: What makes scores comparable: rows of different fingerprints never mix.
         lease_seconds: See :class:`iqa_core.storage.lease.OutputLease`.
 
@@ -91,29 +98,47 @@ class Output:
         self._lease_seconds = lease_seconds
         self._manifest = manifest
         self._fingerprint = json.loads(json.dumps(fingerprint))  # as it will be read back
-        _check_place(self.folder, manifest)
+        check_place(self.folder, manifest)
+        self._check_earlier()
+        shard = manifest.shard
+        ranges = {file.name: file.wanted for file in manifest.files if file.wanted}
+        self._within = None if shard is None else ranges
+        self._committed = self._read_committed()
+        self._label = f"-{shard.label}" if shard else ""
+        now = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        self._name = f"{now}-{uuid.uuid4().hex[:8]}{self._label}"
+        self._own: list[str] = []
+        self._lease: OutputLease | None = None
+
+    def _check_earlier(self) -> None:
+        """Check that the folder holds nothing else than rows of this manifest and fingerprint."""
+        uri = self.folder.uri
         if stored := stored_fingerprint(uri):
-            _check_fingerprint(uri, stored, self._fingerprint)
+            check_fingerprint(uri, stored, self._fingerprint)
             if self.folder.exists(PLAN):
                 plan = self.folder.read_json(PLAN)
-                check_plan(uri, plan, manifest, read_damaged(self.folder))
+                check_plan(uri, plan, self._manifest, read_damaged(self.folder))
         elif self.folder.list("*.parquet"):
             raise InputError(
                 f"--output {uri} holds Parquet files, but no {FINGERPRINT}: give a new or empty "
                 "folder"
             )
-        self._committed = read_committed(self._parts)
-        self._name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
-        self._written = 0
-        self._lease: OutputLease | None = None
+
+    def _read_committed(
+        self, known: Committed | None = None, deeper: Sequence[str] = ()
+    ) -> Committed:
+        return read_committed(self._parts, known, deeper=deeper, within=self._within)
 
     def committed(self) -> Committed:
-        """Return the rows of the part files: those of earlier runs and those written since."""
+        """Return the rows of the part files: those of earlier runs and those written since.
+
+        Another thread than that of :meth:`write` may read counts of it.
+        """
         return self._committed
 
     @contextmanager
     def start(self, config: Mapping[str, Any]) -> Iterator[None]:
-        """Take the output's lease, and write plan, configuration and fingerprint.
+        """Take a lease on the output's rows, and write plan, configuration and fingerprint.
 
         Args:
             config: The run's options.
@@ -123,23 +148,27 @@ class Output:
         """
         with ExitStack() as stack:
             with self._os_errors_as_input_errors():
-                self._lease = stack.enter_context(OutputLease(self.folder, self._lease_seconds))
+                claim = self._manifest.claim(digest(self._fingerprint))
+                lease = OutputLease(self.folder, self._lease_seconds, claim=claim)
+                self._lease = stack.enter_context(lease)
                 stack.callback(setattr, self, "_lease", None)
-                self.folder.sweep(PARTS)
+                self.folder.sweep(f"part-*{self._label}-*.parquet" if self._label else PARTS)
                 # Part files may have come or gone before the lease was ours.
-                self._committed = read_committed(self._parts, self._committed)
+                self._check_earlier()
+                self._committed = self._read_committed(self._committed)
                 if self._committed.rows.duplicates:
                     self.reconcile()
                 self.folder.write_json(PLAN, self._manifest.plan())
                 self.folder.write_json(_CONFIG, config)
                 self.folder.write_json(FINGERPRINT, self._fingerprint)
-                stack.callback(self._forget_if_empty)
+                if self._manifest.shard is None:  # else another shard may be about to commit
+                    stack.callback(self._forget_if_empty)
             yield
 
     def _forget_if_empty(self) -> None:
         """Remove plan, configuration and fingerprint if the run committed nothing."""
         if not self._committed.parts:
-            for name in (FINGERPRINT, _CONFIG, PLAN, DAMAGED):
+            for name in (FINGERPRINT, _CONFIG, PLAN, damaged_name(None)):
                 with suppress(OSError):  # without rows they do not count
                     self.folder.remove(name)
 
@@ -157,7 +186,8 @@ class Output:
     def write(self, table: pa.Table) -> None:
         """Write finished rows as one part file; once this returns they are committed.
 
-        A row that is ``ok`` without a finite score becomes a ``model_error``.
+        A row that is ``ok`` without a finite score becomes a ``model_error``. All calls must come from
+        one thread at a time, which need not be the one of :meth:`start`.
 
         Raises:
             InputError: If it can't be written; none of these rows is committed then.
@@ -169,18 +199,16 @@ class Output:
         table = unscored_as_errors(table)
         lost = table.filter(pc.equal(table.column(STATUS), Status.UNREADABLE.value))
         self.note_damaged(lost.column(MANIFEST_FILE).unique().to_pylist())
-        name = f"part-{self._name}-{self._written:05d}.parquet"
+        name = f"part-{self._name}-{len(self._own):05d}.parquet"
         part = self._write_part(name, table)
-        self._written += 1
+        self._own.append(name)
         self._committed.add(part)
 
     def _write_part(self, name: str, table: pa.Table) -> PartContent:
-        identities = table.select(list(IDENTITY))
-        part = PartContent(name, identities, count_statuses(table), digest(self._fingerprint))
+        part = PartContent.of(name, table, digest(self._fingerprint))
         buffer = io.BytesIO()
-        metadata = part_metadata(part.statuses, digest(self._fingerprint))
-        table = table.replace_schema_metadata(metadata)
-        pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+        table = table.replace_schema_metadata(part.metadata())
+        pq.write_table(table, buffer, **write_options(table.schema))
         with self._os_errors_as_input_errors():
             self.folder.write(name, buffer.getvalue())
         return part
@@ -188,33 +216,70 @@ class Output:
     def drop(self, statuses: Sequence[str]) -> int:
         """Remove the rows with these statuses from the part files, so that they are done again.
 
-        Part files are replaced one by one, each whole: a crash half-way leaves no row twice.
+        Part files are replaced one by one, each whole: a crash half-way leaves no row twice. The run
+        of a shard replaces only files whose rows are all its own.
 
         Returns:
             The number of rows.
+
+        Raises:
+            InputError: If rows of other shards are in a file that would have to be replaced.
         """
         if not any(self._committed.statuses[status] for status in statuses):
             return 0
+        own, shared = self._own_and_shared()
+        wanted = pa.array(list(statuses), pa.string())
 
         def other(table: pa.Table) -> pa.Table:
-            wanted = pa.array(list(statuses), pa.string())
             return table.filter(pc.invert(pc.is_in(table.column(STATUS), wanted)))
 
-        return self._rewrite(sorted(self._committed.parts), other)
+        blocking = [
+            part.name for part in shared if any(part.statuses.get(status) for status in statuses)
+        ]
+        if blocking:
+            raise InputError(
+                f"rows to retry of {self._manifest.shard} are in {len(blocking):,} part files that hold "
+                f"rows of other shards, too, such as {blocking[0]}: retry once without --shard, or leave "
+                "out --retry-errors"
+            )
+        return self._rewrite(own, other)
 
     def reconcile(self) -> int:
         """Remove duplicate rows from the later part files; return their number.
 
-        Two drivers that wrote the same rows had the same fingerprint, so the rows are equal.
+        Two drivers that wrote the same rows had the same fingerprint, so the rows are equal. Of a
+        shard, duplicates stay in files that hold rows of other shards, too.
         """
+        own, shared = self._own_and_shared()
         seen = RowSet()
+        for part in shared:
+            seen.update(part.rows)
 
         def first(table: pa.Table) -> pa.Table:
             new = table.filter(seen.missing(table))
             seen.add(new)
             return new
 
-        return self._rewrite(sorted(self._committed.parts), first)
+        return self._rewrite(own, first)
+
+    def _own_and_shared(self) -> tuple[list[str], list[PartContent]]:
+        """Return the part files that this run may replace, and those with rows of other shards, too.
+
+        Of the latter, the contents are those rows that are this shard's.
+        """
+        names = sorted(self._committed.parts)
+        if self._within is None:
+            return names, []
+        own, shared = [], []
+        for name in names:
+            part = self._parts.content(name, within=self._within)
+            if not len(part.rows):
+                continue
+            if len(part.rows) == len(self._parts.content(name).rows):
+                own.append(name)
+            else:
+                shared.append(part)
+        return own, shared
 
     def _rewrite(self, names: Sequence[str], keep: Callable[[pa.Table], pa.Table]) -> int:
         removed = 0
@@ -232,15 +297,16 @@ class Output:
             else:
                 self.folder.remove(name)
         if removed:
-            self._committed = read_committed(self._parts)
+            self._committed = self._read_committed()
         return removed
 
     def audit(self) -> Audit:
-        """Read the part files again, and compare them with the manifest.
+        """Read the part files again, and compare their rows with the manifest.
 
-        Rows that a second driver wrote as well are removed.
+        The identity columns are read of the files that this run has written, and the rows that their
+        footers state of all others. Rows that a second driver wrote as well are removed.
         """
-        self._committed = read_committed(self._parts)
+        self._committed = self._read_committed(deeper=self._own)
         if self._committed.rows.duplicates and self._lease is not None:
             self.reconcile()
         return audit(self._manifest, self._committed.rows)
@@ -251,43 +317,16 @@ class Output:
         Raises:
             InputError: If it can't be written.
         """
+        if not names:
+            return
         before = read_damaged(self.folder)
         after = with_damaged(before, self._manifest, names)
         if after != before:
             with self._os_errors_as_input_errors():
-                self.folder.write_json(DAMAGED, after)
+                self.folder.write_json(damaged_name(self._manifest.shard), after)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write the summary of a run."""
+        """Write the summary of a run; each shard has its own."""
+        name = f"_run/summary{self._label}.json"
         with self._os_errors_as_input_errors():
-            self.folder.write_json(_SUMMARY, summary)
-
-
-def _check_place(folder: Folder, manifest: Manifest) -> None:
-    if folder.is_local and folder.fs.isfile(folder.root):
-        raise InputError(
-            argument="output",
-            value=folder.uri,
-            limit="a folder, not a file",
-            fix="give another path",
-        )
-    # A glob or a single file does not see what is new beside it.
-    searched = manifest.folder.fs.isdir(manifest.folder.fs._strip_protocol(manifest.uri))
-    same = type(folder.fs) is type(manifest.folder.fs)
-    if searched and same and f"{folder.root}/".startswith(f"{manifest.folder.root}/"):
-        raise InputError(
-            argument="output",
-            value=folder.uri,
-            limit=f"outside of the manifest's folder {manifest.uri}",
-            fix="the next run would read the scores as a manifest; give another folder",
-        )
-
-
-def _check_fingerprint(uri: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for key in [*wanted, *stored]:
-        if stored.get(key) != wanted.get(key):
-            raise InputError(
-                f"--output {uri} holds another run's rows, with {key} {stored.get(key)!r} where this "
-                f"run has {wanted.get(key)!r}, and the two don't mix: give another --output, or "
-                "the same options and versions"
-            )
+            self.folder.write_json(name, summary)

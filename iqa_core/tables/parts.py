@@ -1,79 +1,43 @@
 """The one reader of part files: an output's rows on disk, each with its identity.
 
-Part files are Parquet; their metadata has a JSON document with the rows by status and a digest of the
-run's fingerprint. Outputs of older versions, which wrote less of it, are read, too.
+Part files are Parquet; their metadata has a JSON document with the rows by status, a digest of the
+run's fingerprint and the rows themselves as bitmaps, so that a resuming run reads footers only. Outputs of
+older versions, which wrote less of it, are read, too.
 """
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from iqa_core.columns import IDENTITY, MANIFEST_FILE, STATUS
+from iqa_core.columns import MANIFEST_FILE
 from iqa_core.errors import InputError
 from iqa_core.redaction import error_line
+from iqa_core.tables.part_content import Depth, PartContent, content_of
+from iqa_core.tables.plain_pages import find_plain_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    import numpy as np
     import pyarrow.dataset as ds
 
     from iqa_core.storage.folder import Folder
 
 __all__ = [
     "PARTS",
-    "PartContent",
     "PartFile",
     "PartFiles",
-    "count_statuses",
-    "part_metadata",
 ]
 
 T = TypeVar("T")
 
 PARTS = "part-*.parquet"
-_METADATA_KEY = b"iqa"
 _RESTORE = "it was not written by this program or was damaged since; move it away and run again"
-
-
-@dataclass(frozen=True)
-class PartContent:
-    """What an audit needs to know of a part file.
-
-    Attributes:
-        name: The file's name.
-        identities: The identity columns of its rows.
-        statuses: Rows by status.
-        fingerprint: Digest of the fingerprint that it was written under; None if it has none.
-    """
-
-    name: str
-    identities: pa.Table
-    statuses: Mapping[str, int]
-    fingerprint: str | None
-
-
-def count_statuses(table: pa.Table) -> dict[str, int]:
-    """Return the number of rows with each status."""
-    counts = pc.value_counts(table.column(STATUS)).to_pylist()
-    return {count["values"]: count["counts"] for count in counts}
-
-
-def part_metadata(statuses: Mapping[str, int], fingerprint: str) -> dict[bytes, bytes]:
-    """Return the schema metadata that a part file carries.
-
-    Args:
-        statuses: Its rows by status.
-        fingerprint: Digest of the run's fingerprint.
-    """
-    document = {"statuses": dict(statuses), "fingerprint": fingerprint}
-    return {_METADATA_KEY: json.dumps(document).encode()}
 
 
 @dataclass(frozen=True)
@@ -144,18 +108,21 @@ class PartFiles:
                 for group in range(part.row_groups()):
                     yield part.read_group(group, columns)
 
-    def content(self, name: str, *, whole: bool = False) -> PartContent:
+    def content(
+        self, name: str, depth: Depth = Depth.FOOTER, within: Mapping[str, range] | None = None
+    ) -> PartContent:
         """Read the identities and statuses of a part file.
 
         Args:
             name: The file.
-            whole: Read all columns to their end, to verify that the file is undamaged.
+            depth: How much of it is read.
+            within: Ranges of row numbers, by manifest file; only rows in these count.
 
         Raises:
             InputError: If it can't be read.
         """
-        with PartFile(self, name, for_audit=True, checksums=whole) as part:
-            return part.content(whole=whole)
+        with PartFile(self, name, for_audit=True, checksums=depth is Depth.WHOLE) as part:
+            return part.content(depth, within)
 
     def dataset(self, names: Sequence[str]) -> ds.Dataset:
         """Return part files as one dataset, for filters and projections over all of them.
@@ -257,22 +224,34 @@ class PartFile:
         names = None if columns is None else list(columns)
         return self._read(lambda file: file.read(names))
 
-    def read_group(self, group: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read some columns of one row group; None reads all."""
+    def read_group(
+        self, group: int, columns: Sequence[str] | None = None, *, use_threads: bool = True
+    ) -> pa.Table:
+        """Read some columns of one row group; None reads all. With or without Arrow's threads."""
         names = None if columns is None else list(columns)
-        return self._read(lambda file: file.read_row_group(group, columns=names))
+        return self._read(
+            lambda file: file.read_row_group(group, columns=names, use_threads=use_threads)
+        )
 
-    def content(self, *, whole: bool) -> PartContent:
-        """Read identities and statuses; with ``whole`` all columns, to verify that it is undamaged."""
-        return self._read(lambda file: _content_of(self._name, file, whole=whole))
+    def read_lists(self, group: int, column: str) -> np.ndarray | None:
+        """Read a column of fixed-size float16 lists of one row group, without Arrow.
 
+        Returns:
+            (N, D) float16, NaN where a list is null; None if the column must be read by Arrow.
+        """
+        chunk = self._read(lambda file: find_plain_chunk(file, group, column))
+        if chunk is None:
+            return None
 
-def _content_of(name: str, file: pq.ParquetFile, *, whole: bool) -> PartContent:
-    metadata = json.loads((file.schema_arrow.metadata or {}).get(_METADATA_KEY, b"{}"))
-    statuses = metadata.get("statuses", {})
-    if whole or sum(statuses.values()) != file.metadata.num_rows:
-        table = file.read() if whole else file.read([*IDENTITY, STATUS])
-        statuses = count_statuses(table)
-    else:
-        table = file.read([*IDENTITY])
-    return PartContent(name, table.select(list(IDENTITY)), statuses, metadata.get("fingerprint"))
+        def read(_: pq.ParquetFile) -> bytes:
+            self._handle.seek(chunk.offset)
+            data = bytes(self._handle.read(chunk.size))
+            if len(data) < chunk.size:
+                raise OSError(f"{len(data):,} bytes where {chunk.size:,} were expected")
+            return data
+
+        return chunk.decode(self._read(read))
+
+    def content(self, depth: Depth, within: Mapping[str, range] | None = None) -> PartContent:
+        """Read identities and statuses, of rows in some ranges or of all."""
+        return self._read(lambda file: content_of(self._name, file, depth, within))

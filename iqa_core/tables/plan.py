@@ -8,31 +8,39 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iqa_core.errors import InputError
-from iqa_core.tables.manifest_files import footer_digest
+from iqa_core.tables.manifest_files import digest_like, footer_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from iqa_core.storage.folder import Folder
     from iqa_core.tables.manifest import Manifest
+    from iqa_core.tables.manifest_shard import Shard
 
 __all__ = [
     "DAMAGED",
     "PLAN",
     "check_plan",
+    "damaged_name",
     "read_damaged",
     "with_damaged",
 ]
 
 PLAN = "_run/plan.json"
 DAMAGED = "_run/damaged.json"
+_ALL_DAMAGED = "_run/damaged*.json"
+
+
+def damaged_name(shard: Shard | None) -> str:
+    """Return the file in which a run records damaged manifest files: each shard has its own."""
+    return DAMAGED if shard is None else f"_run/damaged-{shard.label}.json"
 
 
 def read_damaged(folder: Folder) -> dict[str, dict[str, str | None]]:
     """Return the manifest files that were found damaged: their digests, and those of their footers."""
-    if not folder.exists(DAMAGED):
-        return {}
-    damaged: dict[str, dict[str, str | None]] = folder.read_json(DAMAGED)
+    damaged: dict[str, dict[str, str | None]] = {}
+    for name in folder.list(_ALL_DAMAGED):
+        damaged |= folder.read_json(name)
     return damaged
 
 
@@ -76,6 +84,26 @@ def _is_restored(
     return _footer_digest(manifest, before["name"]) == damaged["footer"]
 
 
+def _is_same(manifest: Manifest, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Return whether a file is the same although its digest is of another kind.
+
+    Of small manifests, digests are of whole files, and of footers once they have grown.
+    """
+    if _kind(before["digest"]) == _kind(now["digest"]):
+        return False
+    folder = manifest.folder
+    try:
+        digest = digest_like(folder, folder.path(now["name"]), before["digest"])
+    except (OSError, pa.ArrowException):
+        return False
+    return digest == str(before["digest"])
+
+
+def _kind(digest: str) -> str:
+    """Return how a digest was made, as its first word; empty if of the whole file."""
+    return digest.partition(" ")[0] if " " in digest else ""
+
+
 def check_plan(
     uri: str,
     plan: Mapping[str, Any],
@@ -106,7 +134,10 @@ def check_plan(
             # Older outputs have no digest.
             if before.get(key) is not None and now[name][key] not in (before[key], None):
                 noted = (damaged or {}).get(name, {})
-                if key == "digest" and noted and _is_restored(manifest, before, noted):
+                if key == "digest" and (
+                    _is_same(manifest, before, now[name])
+                    or (noted and _is_restored(manifest, before, noted))
+                ):
                     continue
                 raise InputError(
                     f"manifest file {name} of {manifest.uri}: {key} changed from {before[key]} to "

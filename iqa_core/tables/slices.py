@@ -46,10 +46,13 @@ class RowGroupSlice:
 def plan_slices(manifest: Manifest, done: RowSet) -> Iterator[RowGroupSlice]:
     """Yield the slices that cover every unfinished row of the manifest once."""
     for file in manifest.files:
-        remaining = BitMap(range(file.rows)) - done.rows(file.name)
-        for group, stop_group, first, start, stop in _slices(file):
+        if not file.wanted:
+            continue
+        remaining = BitMap(file.wanted) - done.rows(file.name)
+        for group, stop_group, first, start, stop in _slices(file) if remaining else ():
             wanted = remaining & BitMap(range(start, stop))
             if wanted:
+                wanted.run_optimize()
                 serialised = wanted.serialize()
                 yield RowGroupSlice(
                     file.name, group, stop_group, first, serialised, file.digest, file.stamp

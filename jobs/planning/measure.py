@@ -12,6 +12,7 @@ from iqa_core.clip.facts import ModelFacts, with_absolute_file
 from iqa_core.clip.load import load_towers
 from iqa_core.errors import InputError, Status
 from iqa_core.tables.manifest import open_manifest
+from iqa_core.tables.manifest_shard import Shard
 from iqa_core.tables.output import Output, stored_fingerprint
 from iqa_core.tables.rows import RowSet
 from iqa_core.tables.schema import output_schema
@@ -108,7 +109,8 @@ def measure(config: ImageOptions, prompts: PromptOptions, options: PlanOptions) 
     """
     began = time.monotonic()
     texts = read_prompts(prompts)
-    manifest = open_manifest(config.manifest, config.keep)
+    shard = Shard.of(config.shard) if config.shard else None
+    manifest = open_manifest(config.manifest, config.keep).only(shard)
     stored = stored_fingerprint(config.output) if config.output else {}
     with Cluster(config.address) as cluster:
         pool = plan_actors(

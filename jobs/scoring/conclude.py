@@ -77,7 +77,8 @@ def conclude(sink: Sink, outcome: Outcome, pool: ActorPool | None, max_error_rat
 
 def conclude_without_work(sink: Sink, manifest: Manifest, options: OutputOptions) -> int:
     """Audit an output that has all rows, print the result, and return the exit status: 0, 1 or 3."""
-    print(f"nothing to do: all {manifest.rows:,} rows are in {redact(options.output)}")
+    of_shard = f" of {manifest.shard}" if manifest.shard else ""
+    print(f"nothing to do: all {manifest.rows:,} rows{of_shard} are in {redact(options.output)}")
     return _exit_status(sink, audit(manifest, sink.committed().rows), options.max_error_rate)
 
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["block_rows", "pinned", "quiet_ray_data", "scored_pixels", "scored_rows"]
 
-#: Maximum number of read tasks.
-_READ_TASKS = 10_000
+#: Tables in which the slices to read are handed to Ray, which spends some milliseconds on each.
+_TABLES = 200
 #: Encoded bytes in one block between reading and decoding, by the manifest's average.
 _ENCODED_BYTES = 128 * 1024 * 1024
 #: Pixel bytes in one call of an actor that decoders feed.
@@ -66,7 +66,7 @@ def scored_rows(
     quiet_ray_data()
     _set_context()
     rows = block_rows(plan, spec, pool)
-    encoded: ray.data.Dataset = ray.data.from_arrow(_work(plan))
+    encoded = _slices(plan)
     if not pool.gpus:
         return _scored_images(encoded, plan, spec, pool, tower, rows)
     encoded = encoded.map_batches(
@@ -94,12 +94,8 @@ def _scored_images(
     """Return the chain for CPUs."""
     encoded = slices.map_batches(
         _reader(plan, rows), batch_format="pyarrow", batch_size=None, num_cpus=_SLIVER
-    ).repartition(target_num_rows_per_block=rows)
-    # It has no option for that. Ray fuses it with reading if both need the same; its default of one
-    # CPU is never free beside the actors.
-    repartition: Any = encoded._logical_plan.dag
-    repartition.ray_remote_args["num_cpus"] = _SLIVER
-    return encoded.map_batches(
+    )
+    return _repartitioned(encoded, rows, _SLIVER).map_batches(
         ImageActor,
         fn_constructor_args=(tower, spec.decode, spec.score, pool),
         batch_format="pyarrow",
@@ -167,11 +163,23 @@ def block_rows(plan: ScoringPlan, spec: StageSettings, pool: ActorPool) -> int:
     return min(rows, plan.manifest.rows_within(_ENCODED_BYTES))
 
 
-def _work(plan: ScoringPlan) -> list[pa.Table]:
-    """Return the slices to read as tables, one for each read task."""
+def _slices(plan: ScoringPlan) -> ray.data.Dataset:
+    """Return the slices to read, one a block: a read task has one slice, whose loss costs little."""
     table = pa.Table.from_pylist([vars(piece) for piece in plan.slices])
-    step = -(-len(table) // _READ_TASKS)
-    return [table.slice(i, step) for i in range(0, len(table), step)]
+    step = -(-len(table) // _TABLES)
+    tables = [table.slice(i, step) for i in range(0, len(table), step)]
+    slices: ray.data.Dataset = ray.data.from_arrow(tables)
+    return slices if step == 1 else _repartitioned(slices, 1, _SLIVER)
+
+
+def _repartitioned(dataset: ray.data.Dataset, rows: int, cpus: float) -> ray.data.Dataset:
+    """Return a data set in blocks of so many rows, by tasks of so many CPUs."""
+    repartitioned = dataset.repartition(target_num_rows_per_block=rows)
+    # For want of an option: its default of one CPU is never free beside actors that hold all, and Ray
+    # fuses it with reading only where both need the same.
+    operator: Any = repartitioned._logical_plan.dag
+    operator.ray_remote_args["num_cpus"] = cpus
+    return repartitioned
 
 
 def _reader(plan: ScoringPlan, rows: int) -> partial[Any]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from iqa_core.clip.facts import ModelFacts, known_facts, remember_facts
 from iqa_core.clip.load import load_towers
-from iqa_core.columns import EMBEDDING
+from iqa_core.columns import IDENTITY
 from iqa_core.tables.audit import audit, left_to_do
-from iqa_core.tables.feature_cache import FeatureCache, features_of
+from iqa_core.tables.feature_cache import FeatureCache
 from iqa_core.tables.output import Output
+from iqa_core.tables.read_ahead import available_cpus, in_order
 from iqa_core.tables.schema import ExtraColumn, output_schema, schema_with
 from iqa_core.tables.sink import SinkWithColumns, write_tables
 
@@ -23,17 +26,21 @@ from .outcome import Outcome
 from .prompts import read_prompts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from iqa_core.clip.encoder import Towers
     from iqa_core.scoring.features import PromptFeatures
+    from iqa_core.tables.feature_cache import FeatureBlock
+    from iqa_core.tables.rows import RowSet
     from iqa_core.tables.sink import OpenSink, Sink
 
     from ..config import RescoreOptions
 
-__all__ = ["rescore"]
+__all__ = ["rescore", "scored_tables"]
 
 _ROWS_PER_PART = 200_000
+#: Threads that read and score; each holds up to about 100 MB.
+_MOST_WORKERS = 10
 
 
 def rescore(
@@ -100,28 +107,64 @@ def _load(name: str) -> Towers:
     return towers
 
 
+def scored_tables(
+    cache: FeatureCache, prompts: PromptFeatures, schema: pa.Schema, done: RowSet, workers: int
+) -> Iterator[pa.Table]:
+    """Yield the scored rows of a feature cache, in its order.
+
+    Args:
+        cache: The features.
+        prompts: P pairs.
+        schema: The output's columns.
+        done: Rows to leave out.
+        workers: Threads that read and score ahead.
+
+    Raises:
+        InputError: If the features can't be read.
+    """
+    from iqa_core.scoring.columns import score_columns  # torch: a run with nothing to do needs none
+
+    stored = [name for name in schema.names if name in cache.schema.names]
+    further = [name for name in stored if name not in IDENTITY]
+
+    def score(read: Callable[[], FeatureBlock]) -> pa.Table:
+        block = read()
+        columns = score_columns(block.features, prompts)
+        columns |= {name: block.rows.column(name) for name in stored if name not in columns}
+        return pa.table({name: columns[name] for name in schema.names}).cast(schema)
+
+    blocks = cache.blocks(further, done if len(done) else None)
+    yield from in_order((partial(score, read) for read in blocks), workers)
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Keep torch from starting threads of its own beside those that read and score."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _score_parts(
     cache: FeatureCache, output: Sink, prompts: PromptFeatures, schema: pa.Schema, rows: int
 ) -> Outcome:
-    from iqa_core.scoring.columns import score_columns  # imports torch
-
     began = time.monotonic()
     progress = Progress(rows)
     before = output.committed().statuses.copy()
-    columns = [name for name in schema.names if name in cache.schema.names]
-
-    def scored() -> Iterator[pa.Table]:
-        for table in cache.tables([*columns[2:], EMBEDDING], done=output.committed().rows):
-            scores = score_columns(features_of(table), prompts)
-            data = {name: scores.get(name) for name in schema.names}
-            data |= {name: table.column(name) for name in columns if name not in scores}
-            yield pa.table(data).cast(schema)
 
     def show_progress() -> None:
         progress.add(output.committed().statuses - before)
         progress.tick()
 
-    write_tables(output, scored(), _ROWS_PER_PART, show_progress)
+    workers = min(_MOST_WORKERS, available_cpus())
+    with _one_torch_thread():
+        tables = scored_tables(cache, prompts, schema, output.committed().rows, workers)
+        write_tables(output, tables, _ROWS_PER_PART, show_progress)
     done = output.committed().statuses - before
     progress.add(done)
     progress.close()

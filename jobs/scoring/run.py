@@ -17,6 +17,7 @@ from iqa_core.clip.load import load_towers
 from iqa_core.redaction import redact
 from iqa_core.tables.audit import left_to_do
 from iqa_core.tables.manifest import open_manifest
+from iqa_core.tables.manifest_shard import Shard
 from iqa_core.tables.output import Output, stored_fingerprint
 from iqa_core.tables.schema import ExtraColumn, output_schema, schema_with
 from iqa_core.tables.sink import SinkWithColumns
@@ -78,7 +79,8 @@ def run_images(
     """
     began = time.monotonic()
     texts = read_prompts(prompts) if prompts else None
-    manifest = open_manifest(config.manifest, config.keep)
+    shard = Shard.of(config.shard) if config.shard else None
+    manifest = open_manifest(config.manifest, config.keep).only(shard)
     _print_notes(manifest, config.manifest)
     run = _Run(config, kind, manifest, texts, embeddings, views, tuple(extra), open_sink, began)
     stored = stored_fingerprint(config.output) if open_sink is Output else {}
@@ -206,8 +208,9 @@ class _Run:
             done = sink.committed().rows
             plan = ScoringPlan.of(manifest, config.keep, done, skip_damaged=config.skip_damaged)
             before = f", {len(done):,} done before" if len(done) else ""
+            of_shard = f"{manifest.shard}: " if manifest.shard else ""
             print(
-                f"{plan.rows:,} rows to do{before}; {towers.name} in {precision}, {pool}",
+                f"{of_shard}{plan.rows:,} rows to do{before}; {towers.name} in {precision}, {pool}",
                 flush=True,
             )
             if about_gpus := _about_gpus(pool, cluster):

@@ -94,7 +94,7 @@ class ScoringTower:
         copies = 1 + self.settings.views
         encoded, failed, halved = self._encode(block)
         features = np.full((rows, copies * self.settings.width), np.nan, dtype=np.float32)
-        features[block.places] = encoded.reshape(len(block.places), -1)
+        features[block.places] = encoded.reshape(-1, features.shape[1])
         columns = {name: block.rows.column(name) for name in block.rows.column_names}
         columns[URI] = _without_secrets(columns[URI])
         columns |= self._status_columns(block, failed)

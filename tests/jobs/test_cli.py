@@ -160,7 +160,7 @@ def test_options_state_their_defaults(capsys):
     with pytest.raises(SystemExit):
         main(["score", "--help"])
     said = " ".join(capsys.readouterr().out.split())
-    assert "images in one forward pass (default: 32)" in said
+    assert "further attempts after throttling, time-outs and network errors (default: 3)" in said
     assert "{fp32" not in said.partition("--precision")[0]
     assert "{auto,fp32,bf16,fp16}" in said
 
@@ -189,7 +189,7 @@ def test_an_error_spells_flags_here_and_keywords_in_a_notebook(monkeypatch, caps
 
 
 def test_a_limit_of_an_option_is_spelled_both_ways(capsys):
-    assert main(["score", "--manifest", "m", "--output", "o", "--batch-size", "0"]) == 1
+    assert main(["score", "--manifest", "m", "--output", "o", "--retries", "-1"]) == 1
     assert capsys.readouterr().err == (
-        "iqa score: --batch-size 0 must be at least 1: leave --batch-size out for 32\n"
+        "iqa score: --retries -1 must be at least 0: leave --retries out for 3\n"
     )

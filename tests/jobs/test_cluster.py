@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
@@ -142,6 +147,39 @@ def score_in(folder, variables, before=()):
         text=True,
         timeout=250,
     )
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("process", ["gcs_server", "raylet/raylet"])
+def test_an_interrupted_start_leaves_nothing_behind(process, tmp_path):
+    Image.new("RGB", (40, 30)).save(tmp_path / "0.png")
+    pq.write_table(pa.table({"uri": ["0.png"]}), tmp_path / "m.parquet")
+    words = ["--manifest", tmp_path / "m.parquet", "--output", tmp_path / "o"]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "jobs", "score", *words], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    driver = psutil.Process(command.pid)
+    while not any(process in " ".join(words_of(child)) for child in all_below(driver)):
+        assert command.poll() is None
+        time.sleep(0.05)
+    started = all_below(driver)
+    command.send_signal(signal.SIGINT)
+    said = command.communicate(timeout=120)[1]
+    assert (command.returncode, said) == (130, "iqa score: interrupted\n")
+    assert psutil.wait_procs(started, timeout=30)[1] == []
+    assert not (tmp_path / "o").exists()
+
+
+def all_below(process):
+    return process.children(recursive=True)
+
+
+def words_of(process):
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
 
 
 class TestCountGpus:

@@ -108,5 +108,5 @@ def test_each_line_that_asks_for_gpus_was_run(folder, runs):
                     asking.add(f"{path.name}:{function.name}")
     started = set(json.loads((folder / "runs.json").read_text())["started"])
     assert runs
-    assert {place.partition(":")[2] for place in asking} == {"scored_rows", "_scaling"}
+    assert {place.partition(":")[2] for place in asking} == {"scored_pixels", "_scaling"}
     assert asking - started == set()

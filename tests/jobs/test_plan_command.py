@@ -64,7 +64,7 @@ def test_what_the_sample_does_not_say():
     text = "\n".join(lines(is_rough=True, fleet=large))
     assert "too few blocks for a steady state" in text
     assert "only 2 of 700 actors took part: more --sample" in text
-    assert "more than one driver takes: 3 of them, a shard each" in text
+    assert "more than one driver takes: run 3 of them with --shard 0/3 to 2/3" in text
 
 
 def test_decoders_for_a_gpu():

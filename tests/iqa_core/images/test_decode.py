@@ -16,7 +16,7 @@ from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from iqa_core.errors import ImageError, Status
-from iqa_core.images import formats
+from iqa_core.images import formats, turbo
 from iqa_core.images.decode import decode_image, prepare_image
 from iqa_core.limits import DEFAULT_MAX_PIXELS
 from tests.iqa_core.images.files import (
@@ -42,6 +42,23 @@ def test_module_imports_no_deep_learning_library():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_that_only_decodes_is_small():
+    code = """if True:
+        import io, re
+        from pathlib import Path
+        from PIL import Image
+        from iqa_core.images.decode import decode_image
+        from iqa_core.preprocess import Preprocess
+        file = io.BytesIO()
+        Image.radial_gradient("L").resize((1600, 1200)).convert("RGB").save(file, "JPEG")
+        decode_image(file.getvalue(), Preprocess((224, 224), (0.5,) * 3, (0.5,) * 3))
+        print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+    """
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 10_000 < int(run.stdout) < 200_000
 
 
 def test_native_resolution_keeps_every_pixel():
@@ -340,7 +357,7 @@ def test_whatever_pillow_raises_is_a_decode_error(monkeypatch, error):
     def fail(self):
         raise error
 
-    data = encode(photo(), "JPEG")
+    data = encode(photo().convert("CMYK"), "JPEG")  # which Pillow decodes
     monkeypatch.setattr(JpegImageFile, "load", fail)
     caught = failure(data)
     assert caught.status == Status.DECODE_ERROR
@@ -354,9 +371,22 @@ def test_what_pillow_finds_too_large_is_too_large(monkeypatch, error):
     def fail(self):
         raise error
 
-    data = encode(photo(), "JPEG")
+    data = encode(photo().convert("CMYK"), "JPEG")
     monkeypatch.setattr(JpegImageFile, "load", fail)
     assert failure(data).status == Status.TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(MemoryError(), Status.TOO_LARGE), (RuntimeError("no decoder"), Status.DECODE_ERROR)],
+    ids=["memory", "other"],
+)
+def test_whatever_simplejpeg_raises_is_an_image_error(monkeypatch, error, status):
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr(turbo.simplejpeg, "decode_jpeg", fail)
+    assert failure(encode(photo(), "JPEG")).status == status
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")

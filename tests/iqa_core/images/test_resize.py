@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from iqa_core.images import resize
+from iqa_core.images import resize, turbo
 from iqa_core.images.decode import decode_image, prepare_image
 from iqa_core.preprocess import Preprocess
 from tests.iqa_core.images.files import (
@@ -134,6 +136,22 @@ def test_absurd_intermediate_is_never_made(mode, turned):
 # Fast --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("tower", TOWERS.values(), ids=TOWERS)
+def test_fast_without_scaled_decoding_is_exact_but_for_rounding(tower):
+    rng = np.random.default_rng(11)
+    for number, size in enumerate([*SIZES, *np.exp(1 + 5.5 * rng.random((40, 2))).astype(int)]):
+        width, height = (int(side) for side in size)
+        image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        image.getexif()[0x0112] = 1 + number % 8
+        fast, exact = (prepare_image(image, tower, mode=mode).pixels for mode in ("fast", "exact"))
+        off = difference(fast, exact)
+        assert off.max() <= 2, (width, height)
+        # 16-bit coefficients; in another order of the two passes, a tenth would differ or more
+        assert (off > 0).mean() < 0.06, (width, height)
+        assert fast.flags.c_contiguous
+        assert fast.flags.writeable
+
+
 def test_fast_uses_scaled_decoding_and_stays_near_exact():
     data = encode(photo(1607, 1203), "JPEG", quality=92)
     tower = preprocess(64)
@@ -144,30 +162,49 @@ def test_fast_uses_scaled_decoding_and_stays_near_exact():
     assert off.mean() < 0.5
 
 
-def test_fast_decodes_at_the_largest_scale_that_keeps_twice_the_target(monkeypatch):
+@pytest.fixture
+def scales(monkeypatch):
+    """The scale of each JPEG that is decoded, by simplejpeg or by Pillow."""
     scales = []
-    draft = JpegImageFile.draft
+    draft, decode_jpeg = JpegImageFile.draft, turbo.simplejpeg.decode_jpeg
 
-    def spy(self, mode, size):
+    def spy_on_pillow(self, mode, size):
         before = self.size
         drafted = draft(self, mode, size)
-        scales.append(round(before[0] / self.size[0]))
+        scales.append(("Pillow", round(before[0] / self.size[0])))
         return drafted
 
-    monkeypatch.setattr(JpegImageFile, "draft", spy)
+    def spy_on_simplejpeg(data, *args, **options):
+        pixels = decode_jpeg(data, *args, **options)
+        width = Image.open(io.BytesIO(data)).width
+        scales.append(("simplejpeg", round(width / pixels.shape[1])))
+        return pixels
+
+    monkeypatch.setattr(JpegImageFile, "draft", spy_on_pillow)
+    monkeypatch.setattr(turbo.simplejpeg, "decode_jpeg", spy_on_simplejpeg)
+    return scales
+
+
+@pytest.mark.parametrize(
+    ("colours", "decoder"), [("RGB", "simplejpeg"), ("L", "simplejpeg"), ("CMYK", "Pillow")]
+)
+def test_fast_decodes_at_the_largest_scale_that_keeps_twice_the_target(scales, colours, decoder):
+    def jpeg(width, height, **options):
+        return encode(photo(width, height).convert(colours), "JPEG", **options)
+
     for side, scale in {63: 1, 64: 1, 127: 1, 128: 2, 255: 2, 256: 4, 511: 4, 512: 8}.items():
         scales.clear()
-        decode_image(encode(photo(side, side + 9), "JPEG"), preprocess(32))
-        assert scales == [scale], side
+        decode_image(jpeg(side, side + 9), preprocess(32))
+        assert scales == [(decoder, scale)], side
     # turned, 256 x 128 covers a tower of 64 x 32 with 64 x 128 pixels, not with 64 x 32
     for orientation, scale in {1: 2, 3: 2, 5: 1, 6: 1, 8: 1}.items():
         scales.clear()
-        decode_image(encode(photo(256, 128), "JPEG", exif=exif(orientation)), preprocess(32, 64))
-        assert scales == [scale], orientation
+        decode_image(jpeg(256, 128, exif=exif(orientation)), preprocess(32, 64))
+        assert scales == [(decoder, scale)], orientation
     scales.clear()
-    decode_image(encode(photo(512, 512), "JPEG"), preprocess(32), mode="exact")
-    decode_image(encode(photo(512, 512), "JPEG"))
-    assert scales == []
+    decode_image(jpeg(512, 512), preprocess(32), mode="exact")
+    decode_image(jpeg(512, 512))
+    assert scales in ([], [("simplejpeg", 1)])
 
 
 @pytest.mark.parametrize("orientation", TURNS)

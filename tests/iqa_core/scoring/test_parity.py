@@ -66,7 +66,8 @@ def test_piq(piq_metric, archive, images):
     ours = scorer.score(images).score
     theirs = np.concatenate([piq_metric(as_batch(image)).numpy()[:, 0] for image in images])
     assert np.ptp(theirs) > 0.5
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+    # Folded batch norms and the pool of one query round otherwise: 2e-6 at most was seen.
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=5e-6)
 
 
 @pytest.mark.slow

@@ -14,7 +14,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from iqa_core.errors import InputError
 from iqa_core.storage.folder import Folder
 from iqa_core.storage.retry import RetryPolicy
-from iqa_core.tables.parts import PartFiles, count_statuses, part_metadata
+from iqa_core.tables.part_content import Depth, PartContent
+from iqa_core.tables.parts import PartFiles
 
 TABLE = pa.table(
     {
@@ -33,7 +34,7 @@ def write(path, metadata=None):
 
 @pytest.fixture
 def parts(tmp_path):
-    write(tmp_path / "part-1.parquet", part_metadata(count_statuses(TABLE), "print"))
+    write(tmp_path / "part-1.parquet", PartContent.of("", TABLE, "print").metadata())
     write(tmp_path / "part-0.parquet")
     (tmp_path / "_run").mkdir()
     write(tmp_path / "other.parquet")
@@ -67,15 +68,15 @@ def test_a_dataset_of_all_parts(parts):
     assert parts.dataset(parts.names()).count_rows() == 12
 
 
-@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("depth", Depth)
 @pytest.mark.parametrize(
     ("name", "fingerprint"), [("part-0.parquet", None), ("part-1.parquet", "print")]
 )
-def test_identities_and_statuses(name, fingerprint, whole, parts):
-    content = parts.content(name, whole=whole)
+def test_identities_and_statuses(name, fingerprint, depth, parts):
+    content = parts.content(name, depth)
     assert content.name == name
-    assert content.identities.column_names == ["manifest_file", "manifest_row"]
-    assert content.identities.column("manifest_row").to_pylist() == list(range(6))
+    assert content.rows.files() == {"a"}
+    assert list(content.rows.rows("a")) == list(range(6))
     assert content.statuses == {"ok": 4, "empty": 1, "timeout": 1}
     assert content.fingerprint == fingerprint
 

@@ -20,6 +20,7 @@ from iqa_core.tables.audit import audit, left_to_do, read_committed
 from iqa_core.tables.feature_cache import FeatureCache, features_of, views_of
 from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.output import Output, digest
+from iqa_core.tables.part_content import Depth
 from iqa_core.tables.parts import PartFiles
 from iqa_core.tables.plan import PLAN, check_plan
 from iqa_core.tables.schema import output_schema
@@ -101,7 +102,7 @@ def test_its_schema_is_the_one_of_today(v01, manifest, fingerprint):
 @pytest.mark.parametrize("name", ["scores", "features", "rescored"])
 def test_part_files_carry_the_fingerprint_of_their_folder(name, v01, manifest):
     parts = PartFiles(Folder.of(str(v01 / name)))
-    committed = read_committed(parts, whole=True)
+    committed = read_committed(parts, depth=Depth.WHOLE)
     fingerprint = json.loads((v01 / name / "_run/fingerprint.json").read_text())
     assert committed.fingerprints == {digest(fingerprint)}
     summary = json.loads((v01 / name / "_run/summary.json").read_text())

@@ -30,6 +30,7 @@ from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.output import Output
 from iqa_core.tables.rows import RowSet
 from iqa_core.tables.schema import output_schema
+from jobs.scoring.dataset import _slices
 from jobs.scoring.driver import run_pipeline
 from jobs.scoring.plan import ScoringPlan
 from jobs.scoring.policy import RunPolicy
@@ -236,3 +237,15 @@ def test_files_that_crash_or_hang_the_decoder_cost_only_themselves(run):
     assert rows[12]["error"] == "decoding took more than 5 s: given up"
     assert rows[10]["status"] == "decode_error"
     assert rows[10]["error"] == "the decoder crashed on this file (exit code -11)"
+
+
+@pytest.mark.ray
+def test_a_plan_of_many_slices_is_read_slice_by_slice(ray_cluster, tmp_path):
+    for number in range(450):
+        pq.write_table(pa.table({"uri": ["a.png"]}), tmp_path / f"{number}.parquet")
+    plan = ScoringPlan.of(open_manifest(str(tmp_path)), (), RowSet())
+    assert len(plan.slices) == 450
+    blocks = list(_slices(plan).iter_batches(batch_size=None, batch_format="pyarrow"))
+    assert [len(block) for block in blocks] == [1] * 450
+    files = [block.column("file").to_pylist()[0] for block in blocks]
+    assert sorted(files) == sorted(piece.file for piece in plan.slices)
