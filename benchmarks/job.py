@@ -143,8 +143,8 @@ def run(
     notes, output = folder / "notes", folder / "scores"
     shutil.rmtree(output, ignore_errors=True)
     notes.unlink(missing_ok=True)
-    words = [sys.executable, "-c", _NOTING, str(notes), "score", "--manifest", str(path)]
-    words += ["--output", str(output), "--model", model, "--max-error-rate", "0"]
+    words = ["score", "--manifest", str(path), "--output", str(output), "--model", model]
+    words = noting(notes, [*words, "--max-error-rate", "0"])
     began = time.monotonic()
     done = subprocess.run(words, capture_output=True, text=True)
     took = time.monotonic() - began
@@ -153,6 +153,16 @@ def run(
     rate = steady_rate(notes.read_text().splitlines(), rows)
     bare = (before + bare_rate(model, files, seconds / 2)) / 2
     return Round(bare, rate, took, rows, took - rows / rate)
+
+
+def noting(notes: Path, words: list[str]) -> list[str]:
+    """Return the command of `iqa` that also notes when finished rows come to the driver.
+
+    Args:
+        notes: The file to note them in.
+        words: Arguments of `iqa`.
+    """
+    return [sys.executable, "-c", _NOTING, str(notes), *words]
 
 
 def steady_rate(notes: list[str], rows: int) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -147,7 +147,7 @@ class _Run:
     views: int
     extra: tuple[ExtraColumn, ...]
     open_sink: OpenSink
-    began: float
+    began: float = field(default_factory=time.monotonic)
 
     def open(self, model: ModelFacts, precision: Precision) -> _Opened:
         """Open the output for a model; nothing is written.
