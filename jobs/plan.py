@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .planning.forecast import Forecast
     from .planning.measure import Measured
 
-__all__ = ["Config", "command_line", "describe", "run"]
+__all__ = ["Config", "command_line", "describe", "run", "too_many_errors"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,10 @@ def run(config: Config) -> int:
         document = {"forecast": asdict(found), "measured": asdict(measured), "command": command}
         print(json.dumps(_finite(document), indent=2))
     else:
-        print("\n".join([*describe(measured, found), command]))
+        lines = describe(measured, found)
+        if line := too_many_errors(measured.statuses, config.max_error_rate):
+            lines.append(line)
+        print("\n".join([*lines, command]))
     return 0
 
 
@@ -147,6 +150,18 @@ def describe(measured: Measured, found: Forecast) -> list[str]:
             f"{found.drivers} to {found.drivers - 1}/{found.drivers}"
         )
     return lines
+
+
+def too_many_errors(statuses: Mapping[str, int], limit: float) -> str | None:
+    """Return what a run would say of such a share of failed rows; None if it is allowed."""
+    rows = sum(statuses.values())
+    failed = rows - statuses.get("ok", 0)
+    if failed <= limit * rows:
+        return None
+    return (
+        f"{failed / rows:.1%} of the sample could not be scored, more than --max-error-rate {limit:g} "
+        "allows: the run would end with status 3, or stop in an outage"
+    )
 
 
 def _money(value: float) -> str:

@@ -136,7 +136,14 @@ def measure(config: ImageOptions, prompts: PromptOptions, options: PlanOptions) 
         actors = _actors(pool, cluster.nodes)
         number = options.rows or max(_SAMPLE, _SAMPLE_OF_ACTOR * actors)
         rows = done if len(done) < manifest.rows else RowSet()  # only rows to retry are left
-        plan = SamplePlan.draw(manifest, config.keep, rows, number, options.seed)
+        plan = SamplePlan.draw(
+            manifest,
+            config.keep,
+            rows,
+            number,
+            options.seed,
+            skip_damaged=config.skip_damaged,
+        )
         outcome, block_rows = _run(
             config, plan, towers, features, precision, schema, pool, actors, left, began, options
         )

@@ -33,12 +33,19 @@ class SamplePlan(ScoringPlan):
 
     @classmethod
     def draw(
-        cls, manifest: Manifest, keep: tuple[str, ...], done: RowSet, number: int, seed: int
+        cls,
+        manifest: Manifest,
+        keep: tuple[str, ...],
+        done: RowSet,
+        number: int,
+        seed: int,
+        *,
+        skip_damaged: bool = False,
     ) -> Self:
         """Return a plan for a sample of the unfinished rows. See :func:`sample_slices`."""
         slices = sample_slices(manifest, done, number, seed)
         rows = sum(len(BitMap.deserialize(each.wanted)) for each in slices)
-        return cls(manifest, keep, slices, rows, skip_damaged=True)
+        return cls(manifest, keep, slices, rows, skip_damaged)
 
     def without(self, done: RowSet) -> Self:
         """Return the same plan: nothing is kept of what was measured."""

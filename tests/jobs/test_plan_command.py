@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from jobs.cli import main
-from jobs.plan import Config, command_line, describe
+from jobs.plan import Config, command_line, describe, too_many_errors
 from jobs.planning.forecast import Fleet, Prices, forecast
 from jobs.planning.measure import Measured
 from jobs.scoring.meter import Steady
@@ -71,6 +71,15 @@ def test_decoders_for_a_gpu():
     gpus = Fleet(8.0, 1.0, 1, 1.0, 1.0, 2000)
     steady = Steady(90.0, 10.0, 900.0, 1, {"fetch": 0.0, "decode": 90.0, "model": 0.9}, 0.0, 9.0)
     assert "each GPU needs 100.0 CPUs to decode for it" in lines(fleet=gpus, steady=steady)
+
+
+def test_more_failed_rows_than_the_run_would_allow():
+    statuses = {"ok": 90, "empty": 4, "timeout": 6}
+    assert too_many_errors(statuses, 0.1) is None
+    line = too_many_errors(statuses, 0.05)
+    assert line.startswith(
+        "10.0% of the sample could not be scored, more than --max-error-rate 0.05"
+    )
 
 
 def test_the_command_of_the_run():
