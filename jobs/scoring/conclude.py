@@ -109,7 +109,7 @@ def _steady_state(outcome: Outcome) -> dict[str, Any]:
         "steady_images_per_second": round(steady.images_per_second, 2) if steady else None,
         "steady_seconds": round(steady.seconds, 3) if steady else None,
         "utilisation": {stage: round(share, 3) for stage, share in busy.items()},
-        "driver_cpu_seconds": round(outcome.driver_seconds, 3),
+        "driver_cpu_seconds": round(outcome.driver_seconds, 3) if outcome.driver_seconds else None,
         "driver_ms_per_1000_images": round(steady.driver_ms, 1) if steady else None,
     }
 
