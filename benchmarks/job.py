@@ -2,14 +2,12 @@
 
     python -m benchmarks.job [--rounds 5] [--seconds 8] [--only tiny-640 ...] [--json FILE]
 
-The bare limit is as many plain processes as there are CPUs, each of which decodes and scores the same
-images in a loop with the functions that the job uses: no Ray, no manifest, no output. The job is
-`iqa score` in a process of its own with a local Ray. Its steady state is the time in which the middle
+The bare limit is as many plain processes as there are CPUs, each of which reads, decodes and scores
+the same images in a loop with the functions that the job uses: no Ray, no manifest, no output. The job
+is `iqa score` in a process of its own with a local Ray. Its steady state is the time in which the middle
 of its rows came to the driver, from the block that completes a quarter of the rows to the one that
 completes nine tenths. Bare parts and job run in turn, and each pair of them gives one ratio. Rows in
 and out are counted by `iqa score` itself, whose exit status must be 0.
-
-Where the job's CPU time goes is measured over its whole run: of the driver, of its workers and of Ray.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -115,10 +114,11 @@ def measure(folder: Path, name: str, rounds: int, seconds: float) -> list[Round]
     weights = random_weights(folder, model)
     files = jpegs(width, height)
     place = folder / f"{width}"
-    rate = bare_rate(weights, files, seconds / 4)  # also warms the file cache
+    rate = bare_rate(weights, files, seconds / 4)
     rows = max(256, round(rate * seconds / 0.6))
     path = manifest(place, files, rows, inline=inline)
-    return [run(folder, path, weights, files, rows, seconds) for _ in range(rounds)]
+    read = files if inline else sorted(place.glob("*.jpg"))
+    return [run(folder, path, weights, read, rows, seconds) for _ in range(rounds)]
 
 
 def random_weights(folder: Path, model: str) -> str:
@@ -136,7 +136,12 @@ def random_weights(folder: Path, model: str) -> str:
 
 
 def run(
-    folder: Path, path: Path, model: str, files: list[bytes], rows: int, seconds: float
+    folder: Path,
+    path: Path,
+    model: str,
+    files: Sequence[bytes | Path],
+    rows: int,
+    seconds: float,
 ) -> Round:
     """Measure the bare parts before and after the job, and the job."""
     before = bare_rate(model, files, seconds / 2)
@@ -178,7 +183,7 @@ def steady_rate(notes: list[str], rows: int) -> float:
     return (last - first) / (stop - start)
 
 
-def bare_rate(model: str, files: list[bytes], seconds: float) -> float:
+def bare_rate(model: str, files: Sequence[bytes | Path], seconds: float) -> float:
     """Return images per second of plain processes, one for each CPU."""
     context = multiprocessing.get_context("spawn")
     cpus = os.cpu_count() or 1
@@ -195,7 +200,7 @@ def _set_barrier(barrier: Any) -> None:
     _barrier = barrier
 
 
-def _bare(_: int, *, model: str, files: list[bytes], seconds: float) -> float:
+def _bare(_: int, *, model: str, files: Sequence[bytes | Path], seconds: float) -> float:
     """Decode and score in a loop; return images per second."""
     import torch
 

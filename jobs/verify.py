@@ -13,6 +13,7 @@ from iqa_core.errors import InputError, Status
 from iqa_core.storage.folder import Folder
 from iqa_core.tables.audit import audit, describe_lost, read_committed
 from iqa_core.tables.manifest import open_manifest
+from iqa_core.tables.manifest_shard import Shard
 from iqa_core.tables.output import FINGERPRINT, digest
 from iqa_core.tables.part_content import Depth
 from iqa_core.tables.parts import PARTS, PartFiles
@@ -75,10 +76,12 @@ def run(config: Config) -> int:
 
 def _shards(folder: Folder) -> dict[str, bool]:
     """Return whether each shard that has left a summary was complete then, by name."""
-    return {
-        str(summary["audit"]["shard"]): bool(summary["complete"])
-        for summary in map(folder.read_json, folder.list("_run/summary-*.json"))
-    }
+    found = {}
+    for name in folder.list("_run/summary-*.json"):
+        index, _, count = name.rpartition("summary-")[2].removesuffix(".json").partition("-of-")
+        summary = folder.read_json(name)
+        found[str(Shard(int(index), int(count)))] = bool(summary and summary.get("complete"))
+    return found
 
 
 def _described(shards: dict[str, bool]) -> str:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
+import benchmarks.page
 from jobs.cli import COMMANDS, main
 from jobs.options import add_options
 from tools import options_page
@@ -72,6 +73,10 @@ def anchors(page):
 
 def test_the_page_of_options_is_the_code_s():
     assert read(options_page.PAGE) == options_page.render(), "run python -m tools.options_page"
+
+
+def test_the_page_of_performance_is_that_of_the_results():
+    assert read(benchmarks.page.PAGE) == benchmarks.page.render(), "run python -m benchmarks.page"
 
 
 def test_the_page_of_options_has_every_option():

@@ -137,4 +137,4 @@ def test_learned_prompts_are_pyiqas_clipiqa_plus(archive, images):
         features = torch.cat([towers.image.encode(image[None]) for image in images])
         ours = learner.margins(towers.text, features, towers.logit_scale).sigmoid()
     assert np.ptp(expected.numpy()) > 0.1
-    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=5e-6)

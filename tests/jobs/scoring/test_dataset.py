@@ -249,3 +249,10 @@ def test_a_plan_of_many_slices_is_read_slice_by_slice(ray_cluster, tmp_path):
     assert [len(block) for block in blocks] == [1] * 450
     files = [block.column("file").to_pylist()[0] for block in blocks]
     assert sorted(files) == sorted(piece.file for piece in plan.slices)
+
+
+@pytest.mark.ray
+def test_blocks_without_any_image(run):
+    outcome, rows = run(MeanTower(40), 8, uris=[f"none-{number}.png" for number in range(20)])
+    assert outcome.statuses == {"not_found": 20}
+    assert [row["score"] for row in rows] == [None] * 20

@@ -1,0 +1,93 @@
+"""`python -m benchmarks.page`: docs/performance.md from the results in benchmarks/results/.
+
+`--check` writes nothing and exits with 1 if the page on disk is another one; a test does the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import FOLDER
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+
+HEAD = """# Performance
+
+Made by `python -m benchmarks.page` from `benchmarks/results/`, which the named commands write: anyone can
+measure it again. Do not edit it by hand: a test compares it with the results.
+
+Figures are medians with minimum and maximum over rounds. What is compared ran in turns in one command, so
+that ratios hold better than the figures themselves. No figure here comes from a GPU: the paths for GPUs are
+tested on Ray's logical GPUs and with stub towers, and have not been seen on a card.
+"""
+
+#: Benchmark -> heading and what is measured, in the order of the page.
+SECTIONS = {
+    "job": (
+        "The whole job in steady state",
+        "`iqa score` against plain processes that read, decode and score the same images with the same "
+        "functions, one for each CPU.",
+    ),
+    "peers": ("Against other tools", "Whole commands, on the same images and weights."),
+    "startup": (
+        "Start",
+        "From the command to the first committed row, and a run with nothing to do.",
+    ),
+    "decode": ("Decoding", "Encoded bytes to pixels of the model's size, one thread."),
+    "towers": ("Image towers", "Pixels to features: this project's towers against the usual ones."),
+    "driver": (
+        "Driver, actor and pool",
+        "Stub towers on logical GPUs: what a cluster of any size pays for each image in its driver, how "
+        "busy a device is kept, and how fast a pool starts.",
+    ),
+    "scale": ("A billion rows", "Planning, resuming and auditing synthetic manifests and outputs."),
+    "rescore": ("Scoring from features", "`iqa rescore` on cached features, without images."),
+    "plan": ("Forecasts", "`iqa plan` against the run that follows."),
+}
+
+
+def render() -> str:
+    """Return the page, Markdown."""
+    parts = [HEAD]
+    for name, (heading, what) in SECTIONS.items():
+        path = FOLDER / f"{name}.json"
+        if path.exists():
+            parts.append(f"## {heading}\n\n{what}\n\n{_section(json.loads(path.read_text()))}")
+    return "\n".join(parts)
+
+
+def _section(result: dict[str, Any]) -> str:
+    machine = result["machine"]
+    packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
+    lines = [
+        f"`{result['command']}`, {result['date']}, on {machine['cores']} cores of {machine['processor']}, "
+        f"{machine['memory_gb']} GB, Python {machine['python']}, {packages}.",
+        "",
+    ]
+    for table in result["tables"]:
+        lines += [f"**{table['title']}**", ""]
+        lines.append("| " + " | ".join(table["columns"]) + " |")
+        lines.append("|---" * len(table["columns"]) + "|")
+        lines += ["| " + " | ".join(map(str, row)) + " |" for row in table["rows"]]
+        lines.append("")
+    for note in result["notes"]:
+        lines += [note, ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Write or check the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if it differs")
+    if not parser.parse_args().check:
+        PAGE.write_text(render(), encoding="utf-8")
+    elif PAGE.read_text(encoding="utf-8") != render():
+        sys.exit(f"{PAGE.name} is not what the results say: run python -m benchmarks.page")
+
+
+if __name__ == "__main__":
+    main()
