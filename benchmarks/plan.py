@@ -105,7 +105,11 @@ def measure(folder: Path, name: str, rounds: int, seconds: float) -> list[Round]
     first, _ = plan(manifest(place, files, _FIRST_ROWS), seconds)  # also warms the file cache
     rows = max(256, round(first["images_per_second"] * seconds / 0.6))
     path = manifest(place, files, rows)
-    return [run(place, path, rows, seconds) for _ in range(rounds)]
+    found = []
+    for _ in range(rounds):
+        found.append(run(place, path, rows, seconds))
+        print(f"{name}: {found[-1]}", file=sys.stderr, flush=True)
+    return found
 
 
 def plan(path: Path, seconds: float) -> tuple[dict[str, Any], float]:
