@@ -64,11 +64,11 @@ class Peer:
 
 #: Scaled decoding and Daft's decoder give pixels of their own; native-size towers order sums differently.
 PEERS: dict[str, Peer] = {
-    OURS: Peer("", "ray", (False, True), 0.05),
-    "Scorer in a script": Peer("scorer", "torch", (False, True), 0.05),
+    OURS: Peer("", "ray", (False, True), 0.02),
+    "Scorer in a script": Peer("scorer", "torch", (False, True), 0.02),
     "DataLoader + open_clip": Peer("dataloader", "open_clip", (False,), 1e-3),
     "Ray Data template": Peer("ray_data", "ray", (False,), 1e-3),
-    "Daft": Peer("daft_udf", "daft", (False,), 0.05),
+    "Daft": Peer("daft_udf", "daft", (False,), 0.02),
     "pyiqa": Peer("pyiqa_loop", "pyiqa", (True,), 1e-3, pairs="pyiqa"),
     "piq": Peer("piq_loop", "piq", (True,), 1e-3),
     "torchmetrics": Peer("torchmetrics_loop", "torchmetrics", (True,), 1e-3),
@@ -142,8 +142,8 @@ def main() -> None:
             tables.append(table(name, rounds))
             raw[name] = {p: [asdict(each) for each in found] for p, found in rounds.items()}
             show(tables[-1:])
+            save("peers", tables, notes=notes, raw=raw, path=arguments.json)
     print(*notes, sep="\n")
-    save("peers", tables, notes=notes, raw=raw, path=arguments.json)
 
 
 def environment(packages: Path | None) -> dict[str, str]:
@@ -180,7 +180,7 @@ class Bench:
         """Return the rounds of each peer, and why others failed."""
         files = jpegs(setting.width, setting.height, noise=self.noise)
         place = self.folder / f"{setting.width}"
-        long = max(8, round(setting.rows * scale))
+        long = max(4, round(setting.rows * scale))
         folders = [image_folder(place, files, rows) for rows in (long, long // 4)]
         few = image_folder(place, files, len(files))
         weights = self.folder / f"{setting.model}.pt"
