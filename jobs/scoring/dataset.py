@@ -93,9 +93,13 @@ def _scored_images(
 ) -> ray.data.Dataset:
     """Return the chain for CPUs."""
     encoded = slices.map_batches(
-        _reader(plan, rows), batch_format="pyarrow", batch_size=None, num_cpus=_SLIVER
+        _reader(plan, rows),
+        batch_format="pyarrow",
+        batch_size=None,
+        compute=_few_tasks(len(plan.slices)),
+        num_cpus=_SLIVER,
     )
-    return _repartitioned(encoded, rows, _SLIVER).map_batches(
+    return _repartitioned(encoded, rows, len(plan.slices)).map_batches(
         ImageActor,
         fn_constructor_args=(tower, spec.decode, spec.score, pool),
         batch_format="pyarrow",
@@ -169,17 +173,30 @@ def _slices(plan: ScoringPlan) -> ray.data.Dataset:
     step = -(-len(table) // _TABLES)
     tables = [table.slice(i, step) for i in range(0, len(table), step)]
     slices: ray.data.Dataset = ray.data.from_arrow(tables)
-    return slices if step == 1 else _repartitioned(slices, 1, _SLIVER)
+    return slices if step == 1 else _repartitioned(slices, 1, len(tables))
 
 
-def _repartitioned(dataset: ray.data.Dataset, rows: int, cpus: float) -> ray.data.Dataset:
-    """Return a data set in blocks of so many rows, by tasks of so many CPUs."""
+def _repartitioned(dataset: ray.data.Dataset, rows: int, inputs: int) -> ray.data.Dataset:
+    """Return a data set in blocks of so many rows, by tasks that fit beside actors that hold all CPUs.
+
+    Args:
+        dataset: The data set.
+        rows: Most rows of a block.
+        inputs: Blocks that the tasks get.
+    """
     repartitioned = dataset.repartition(target_num_rows_per_block=rows)
-    # For want of an option: its default of one CPU is never free beside actors that hold all, and Ray
-    # fuses it with reading only where both need the same.
+    # For want of options: its default of one CPU is never free, and Ray fuses it with reading only where
+    # both are scheduled alike.
     operator: Any = repartitioned._logical_plan.dag
-    operator.ray_remote_args["num_cpus"] = cpus
+    operator.ray_remote_args["num_cpus"] = _SLIVER
+    object.__setattr__(operator, "compute", _few_tasks(inputs))
     return repartitioned
+
+
+def _few_tasks(inputs: int) -> ray.data.TaskPoolStrategy:
+    """Return a strategy of few tasks at a time: before the actors start, hundreds of slivers are free."""
+    cpus = int(ray.cluster_resources().get("CPU", 1))
+    return ray.data.TaskPoolStrategy(size=min(inputs, max(2, cpus // 4)))
 
 
 def _reader(plan: ScoringPlan, rows: int) -> partial[Any]:
