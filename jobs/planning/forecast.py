@@ -120,7 +120,9 @@ def forecast(
         bottleneck = slower if decoded < fleet.actors * of_actor else "model"
         decode_cpus = decoding * of_actor / fleet.actor_gpus
     else:
-        rate = steady.images_per_second * fleet.actors / steady.devices
+        # Blocks that came late and all at once seem faster than their images were worked on.
+        most = steady.devices / max(sum(each.values()), 1e-9)
+        rate = min(steady.images_per_second, most) * fleet.actors / steady.devices
         bottleneck = max(each, key=lambda stage: each[stage])
     block = steady.driver_seconds / max(steady.blocks, 1e-9)
     driver_ms = 1e6 * block / fleet.block_rows

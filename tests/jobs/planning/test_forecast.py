@@ -47,6 +47,12 @@ def test_actors_that_did_not_take_part_in_the_sample():
     assert found.images_per_second == 400.0
 
 
+def test_blocks_that_came_all_at_once():
+    burst = replace(TWO_CPUS, images_per_second=250.0)
+    found = forecast(burst, CPUS, 30_000, 20.0, None)
+    assert found.images_per_second == pytest.approx(100.0)  # two actors, 20 ms an image
+
+
 def test_the_driver():
     # 10 ms a block, and a block of the run has 200 rows.
     found = forecast(TWO_CPUS, CPUS, 30_000, 20.0, None)
