@@ -83,9 +83,7 @@ def _batches(
             yield positions[start : start + step]
 
 
-def _batch(
-    images: np.ndarray | Sequence[np.ndarray], positions: Sequence[int]
-) -> np.ndarray:
+def _batch(images: np.ndarray | Sequence[np.ndarray], positions: Sequence[int]) -> np.ndarray:
     """Return images as one array, which is a view where they lie side by side."""
     if isinstance(images, np.ndarray):
         return images[positions[0] : positions[-1] + 1]

@@ -167,10 +167,10 @@ def test_sigterm_twice(manifest, tmp_path, capsys):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A filesystem of 300 KB, which needs the right to mount one."""
+    """A filesystem of 120 KB, less than the rows need, which needs the right to mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)]
+    words = ["mount", "-t", "tmpfs", "-o", "size=120k", "tmpfs", str(folder)]
     if subprocess.run(words, capture_output=True).returncode:
         pytest.skip("no right to mount a filesystem")
     yield folder
