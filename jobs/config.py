@@ -173,7 +173,7 @@ class ImageOptions(OutputOptions):
     )
     commit_seconds: float = option(
         30.0,
-        help="seconds between part files, of which the first comes soon after the first rows; a crash loses "
+        help="seconds between part files, the first comes soon after the first rows; a crash loses "
         "at most this much finished work",
         metavar="S",
         above=0,
