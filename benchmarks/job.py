@@ -218,10 +218,9 @@ def _bare(_: int, *, model: str, files: Sequence[bytes | Path], seconds: float) 
     done = 0
 
     def batch() -> None:
-        pixels = [
-            decode_image(files[(done + i) % len(files)], towers.preprocess).pixels
-            for i in range(32)
-        ]
+        encoded = [files[(done + i) % len(files)] for i in range(32)]
+        read = [each if isinstance(each, bytes) else each.read_bytes() for each in encoded]
+        pixels = [decode_image(each, towers.preprocess).pixels for each in read]
         features, failed = encode_images(tower.encode, pixels, towers.image.width)
         scores = score_columns(features, prompts)
         if failed or scores["score"].null_count:

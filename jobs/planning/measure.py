@@ -123,10 +123,7 @@ def measure(config: ImageOptions, prompts: PromptOptions, options: PlanOptions) 
         begun = stored.get("precision") if config.precision == "auto" else config.precision
         precision: Precision = begun or ("fp16" if pool.gpus else "fp32")
         with Background(partial(_load, config, texts)) as loading:
-            if cluster.start() and not pool.gpus:
-                from ..scoring.warm import warm_workers  # imports Ray
-
-                warm_workers(pool.most or 1)
+            cluster.start()
             towers, features = loading.result()
         schema = output_schema(manifest, config.keep, pairs=features.names)
         done, again = _done(config, manifest, texts, ModelFacts.of(towers), precision, schema)

@@ -107,10 +107,7 @@ def run_images(
         if output.is_done:
             return conclude_without_work(output.sink, manifest, config)
         with Background(partial(run.load, towers)) as loading:
-            if cluster.start() and not pool.gpus:
-                from .warm import warm_workers  # imports Ray
-
-                warm_workers(pool.most or 1)
+            cluster.start()
             towers, features = loading.result()
         loaded = ModelFacts.of(towers)
         if loaded != facts:  # what was remembered is wrong, whyever: the loaded model counts
