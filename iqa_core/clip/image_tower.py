@@ -9,6 +9,7 @@ Sources:
 
 from __future__ import annotations
 
+import ctypes
 from contextlib import nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, get_args
@@ -145,9 +146,7 @@ class ImageTower(nn.Module):
         Raises:
             ValueError: If the shape or type is another, or the size does not fit the tower.
         """
-        if isinstance(pixels, np.ndarray):  # torch takes no flipped view, and warns of Ray's arrays
-            pixels = np.require(pixels, requirements=["C_CONTIGUOUS", "WRITEABLE"])
-        batch = torch.as_tensor(pixels)
+        batch = _as_tensor(pixels) if isinstance(pixels, np.ndarray) else pixels
         if batch.ndim != 4 or batch.shape[-1] != 3 or batch.dtype != torch.uint8:
             raise ValueError(
                 f"pixels have shape {tuple(batch.shape)} and type {batch.dtype}, but must be "
@@ -177,6 +176,19 @@ class ImageTower(nn.Module):
         scale, shift = (each.view(3).repeat(width) for each in row)
         images = torch.addcmul(shift, pixels.reshape(n, height, width * 3).float(), scale)
         return images.view(n, height, width, 3).permute(0, 3, 1, 2)
+
+
+def _as_tensor(pixels: np.ndarray) -> torch.Tensor:
+    """Return an array as a tensor that is only read and lives no longer than the array.
+
+    Arrays from Ray's object store are read-only, of which torch warns: it has no such tensors. A copy of
+    them would cost as much as the rest of an actor's work on the CPU.
+    """
+    pixels = np.ascontiguousarray(pixels)  # torch takes no flipped view
+    if pixels.flags.writeable or not pixels.size or pixels.dtype != np.uint8:
+        return torch.as_tensor(np.require(pixels, requirements=["WRITEABLE"]))
+    memory = (ctypes.c_uint8 * pixels.nbytes).from_address(pixels.ctypes.data)
+    return torch.frombuffer(memory, dtype=torch.uint8).view(pixels.shape)
 
 
 @cache
