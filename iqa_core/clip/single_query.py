@@ -57,11 +57,13 @@ class SingleQueryAttention(nn.Module):
             (N, O) float32.
         """
         n, width = query.shape
-        q = F.linear(query, self.query_weight, self.query_bias).view(n, self.heads, 1, -1)
-        u = (q @ self.key)[:, :, 0]  # (N, H, D)
+        # One product for each head with all images in it: by image, the weights would be read N times.
+        q = F.linear(query, self.query_weight, self.query_bias).view(n, self.heads, -1)
+        u = torch.bmm(q.transpose(0, 1), self.key).transpose(0, 1)  # (N, H, D)
         weights = (u @ positions.transpose(1, 2)).softmax(dim=-1)  # (N, H, L)
-        mixed = (weights @ positions)[:, :, :, None]  # (N, H, D, 1)
-        values = (self.value @ mixed).reshape(n, width) + self.value_bias
+        mixed = (weights @ positions).transpose(0, 1)  # (H, N, D)
+        values = torch.bmm(mixed, self.value.transpose(1, 2)).transpose(0, 1)  # (N, H, D / H)
+        values = values.reshape(n, width) + self.value_bias
         return F.linear(values, self.out_weight, self.out_bias)
 
 
