@@ -81,7 +81,7 @@ def save(
     path.parent.mkdir(parents=True, exist_ok=True)
     result = {
         "benchmark": name,
-        "command": " ".join(["python -m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "command": " ".join(["python -m", f"benchmarks.{name}", *_options()]),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "machine": machine(),
         "tables": [asdict(table) for table in tables],
@@ -90,6 +90,16 @@ def save(
     }
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def _options() -> list[str]:
+    """Return the options of this command that decide about the results, not where they are stored."""
+    words = sys.argv[1:]
+    for name in ("--json", "--folder", "--packages"):
+        if name in words:
+            place = words.index(name)
+            del words[place : place + 2]
+    return words
 
 
 def machine() -> dict[str, Any]:
