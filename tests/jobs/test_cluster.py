@@ -157,7 +157,12 @@ def test_an_interrupted_start_leaves_nothing_behind(process, tmp_path):
     pq.write_table(pa.table({"uri": ["0.png"]}), tmp_path / "m.parquet")
     words = ["--manifest", tmp_path / "m.parquet", "--output", tmp_path / "o"]
     command = subprocess.Popen(
-        [sys.executable, "-m", "jobs", "score", *words], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "jobs", "score", *words],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background processes, and so their children, ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     driver = psutil.Process(command.pid)
     while not any(process in " ".join(words_of(child)) for child in all_below(driver)):
