@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
 import time
@@ -81,7 +82,7 @@ def save(
     path.parent.mkdir(parents=True, exist_ok=True)
     result = {
         "benchmark": name,
-        "command": " ".join(["python -m", f"benchmarks.{name}", *_options()]),
+        "command": shlex.join(["python", "-m", f"benchmarks.{name}", *_options()]),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "machine": machine(),
         "tables": [asdict(table) for table in tables],

@@ -83,17 +83,14 @@ class Cluster:
         kinds = {kind for node in self.nodes for kind in node}
         return {kind: sum(node.get(kind, 0.0) for node in self.nodes) for kind in kinds}
 
-    def start(self) -> bool:
+    def start(self) -> None:
         """Start a local Ray, bound to loopback, if there is none yet.
-
-        Returns:
-            Whether one was started.
 
         Raises:
             InputError: If it does not start, or there is no folder for it.
         """
         if _is_connected():
-            return False
+            return
         with on_loopback(), _usable_environment(), without_services(), no_process_left():
             _init(
                 "a local Ray did not start",
@@ -101,7 +98,6 @@ class Cluster:
                 num_cpus=int(self.resources["CPU"]),
                 include_dashboard=False,
             )
-        return True
 
     def __enter__(self) -> Cluster:
         return self

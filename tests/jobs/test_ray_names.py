@@ -32,11 +32,6 @@ PRIVATE = [
         "StreamingExecutor.shutdown",
         "feed.py: ends an execution that yields nothing",
     ),
-    (
-        "ray.data._internal.logical.operators",
-        "StreamingRepartition.__dataclass_fields__",
-        "dataset.py: CPUs of a repartition",
-    ),
     ("ray.data._internal.logging", "SessionFileHandler", "dataset.py: Ray Data's log files"),
 ]
 
@@ -47,6 +42,13 @@ def test_ray_still_has_the_name(module, name, use):
         attrgetter(name)(importlib.import_module(module))
     except (ImportError, AttributeError) as error:
         pytest.fail(f"this version of Ray has no {module}.{name} ({error}); it is used in {use}")
+
+
+def test_a_repartition_still_has_what_is_set_on_it():
+    """Otherwise its tasks would wait for a CPU that the actors never give back."""
+    from ray.data._internal.logical.operators import StreamingRepartition
+
+    assert {"ray_remote_args", "compute"} <= StreamingRepartition.__dataclass_fields__.keys()
 
 
 def test_ray_still_takes_the_option():
