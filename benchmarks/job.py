@@ -28,7 +28,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from benchmarks.images import jpegs, manifest
+from benchmarks.photos import files as photo_files
+from benchmarks.photos import manifest
 from benchmarks.results import Table, save, show, spread
 
 #: Model, width, height, whether the manifest holds the bytes.
@@ -112,7 +113,7 @@ def measure(folder: Path, name: str, rounds: int, seconds: float) -> list[Round]
     """Measure one kind of images."""
     model, width, height, inline = SETTINGS[name]
     weights = random_weights(folder, model)
-    files = jpegs(width, height)
+    files = photo_files((width, height))
     place = folder / f"{width}"
     rate = bare_rate(weights, files, seconds / 4)
     rows = max(256, round(rate * seconds / 0.6))

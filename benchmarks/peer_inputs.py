@@ -65,7 +65,7 @@ def _fit_to_photographs(visual: Any) -> None:
     import numpy as np
     import torch
 
-    from benchmarks.images import photographs
+    from benchmarks.photos import photographs
 
     for module in visual.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

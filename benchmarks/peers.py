@@ -35,8 +35,8 @@ from pathlib import Path
 
 import pyarrow.dataset as ds
 
-from benchmarks.images import jpegs
 from benchmarks.peer_inputs import image_folder, random_weights
+from benchmarks.photos import files as photo_files
 from benchmarks.results import Table, save, show, spread
 
 OURS = "iqa score"
@@ -178,7 +178,7 @@ class Bench:
         self, setting: Setting, peers: list[str], scale: float, rounds: int
     ) -> tuple[dict[str, list[Round]], dict[str, str]]:
         """Return the rounds of each peer, and why others failed."""
-        files = jpegs(setting.width, setting.height, noise=self.noise)
+        files = photo_files((setting.width, setting.height), noise=self.noise)
         place = self.folder / f"{setting.width}"
         long = max(4, round(setting.rows * scale))
         folders = [image_folder(place, files, rows) for rows in (long, long // 4)]

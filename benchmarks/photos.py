@@ -1,15 +1,18 @@
-"""The photographs of benchmarks, in any size, clean and noisy, and as files."""
+"""The photographs of benchmarks, in any size, clean and noisy, as files and in manifests."""
 
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 from skimage import data
 from sklearn.datasets import load_sample_images
 
-__all__ = ["ENCODINGS", "crop_to", "encode", "enlarge", "files", "photographs"]
+__all__ = ["ENCODINGS", "crop_to", "encode", "enlarge", "files", "manifest", "photographs"]
 
 #: Label -> Pillow's format, mode and options.
 ENCODINGS = {
@@ -72,3 +75,29 @@ def _add_noise(image: Image.Image, deviation: float, seed: int) -> Image.Image:
     pixels = np.asarray(image).astype(np.float32)
     noise = np.random.default_rng(seed).normal(0, deviation, pixels.shape).astype(np.float32)
     return Image.fromarray(np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8))
+
+
+def manifest(folder: Path, images: list[bytes], rows: int, *, inline: bool = False) -> Path:
+    """Write a manifest of so many rows, which name the files in turn or hold their bytes.
+
+    Args:
+        folder: Of manifest and files.
+        images: Encoded images.
+        rows: Rows of the manifest.
+        inline: Whether the manifest holds the bytes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{rows}{'-inline' if inline else ''}.parquet"
+    if inline:
+        structs = [{"bytes": images[row % len(images)], "path": None} for row in range(rows)]
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        table = pa.table({"image": pa.array(structs, kind)})
+        pq.write_table(table, path, row_group_size=64, use_dictionary=False, compression="none")
+        return path
+    for number, content in enumerate(images):
+        name = folder / f"{number}.jpg"
+        if not name.exists():
+            name.write_bytes(content)
+    uris = [f"{row % len(images)}.jpg" for row in range(rows)]
+    pq.write_table(pa.table({"uri": uris}), path)
+    return path

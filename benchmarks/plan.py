@@ -23,8 +23,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.images import jpegs, manifest
 from benchmarks.job import noting, steady_rate
+from benchmarks.photos import files as photo_files
+from benchmarks.photos import manifest
 from benchmarks.results import Table, save, show, spread
 
 SIZES = {"640": (640, 480), "1200": (1200, 900), "4000": (4000, 3000)}
@@ -100,7 +101,7 @@ def table(found: dict[str, list[Round]]) -> Table:
 
 def measure(folder: Path, name: str, rounds: int, seconds: float) -> list[Round]:
     """Measure images of one size."""
-    files = jpegs(*SIZES[name])
+    files = photo_files(SIZES[name])
     place = folder / name
     first, _ = plan(manifest(place, files, _FIRST_ROWS), seconds)  # also warms the file cache
     rows = max(256, round(first["images_per_second"] * seconds / 0.6))
