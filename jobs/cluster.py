@@ -19,7 +19,7 @@ import iqa_core
 from iqa_core.errors import InputError
 
 from .gpus import count_gpus
-from .local_ray import no_process_left, on_loopback, variables, without_services
+from .local_ray import no_process_left, on_loopback, signals_held, variables, without_services
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -64,7 +64,8 @@ class Cluster:
         if address:
             _check_reachable(address)
         if self._opened and address:
-            _init(f"--address {address} does not answer", address=address)
+            with signals_held():
+                _init(f"--address {address} does not answer", address=address)
         if _is_connected():
             import ray
 
@@ -91,7 +92,13 @@ class Cluster:
         """
         if _is_connected():
             return
-        with on_loopback(), _usable_environment(), without_services(), no_process_left():
+        with (
+            signals_held(),
+            on_loopback(),
+            _usable_environment(),
+            without_services(),
+            no_process_left(),
+        ):
             _init(
                 "a local Ray did not start",
                 address="local",
