@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from iqa_core.clip.embedded import lightest_towers
 from iqa_core.clip.facts import ModelFacts, with_absolute_file
-from iqa_core.clip.load import load_towers
 from iqa_core.errors import InputError, Status
 from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.manifest_shard import Shard
@@ -173,7 +173,7 @@ def measure(config: ImageOptions, prompts: PromptOptions, options: PlanOptions) 
 
 def _load(config: ImageOptions, prompts: Prompts) -> tuple[Towers, PromptFeatures]:
     model = with_absolute_file(config.model)
-    towers = replace(load_towers(model, config.resolution), name=config.model)
+    towers = replace(lightest_towers(model, config.resolution), name=config.model)
     return towers, prompts.features(towers)
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from iqa_core.clip.embedded import lightest_towers
 from iqa_core.clip.facts import ModelFacts, known_facts, remember_facts
-from iqa_core.clip.load import load_towers
 from iqa_core.columns import IDENTITY
 from iqa_core.tables.audit import audit, left_to_do
 from iqa_core.tables.feature_cache import FeatureCache
@@ -102,7 +102,7 @@ def rescore(
 
 
 def _load(name: str) -> Towers:
-    towers = load_towers(name)
+    towers = lightest_towers(name, "model")
     remember_facts(towers, "model")
     return towers
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from iqa_core.clip.embedded import lightest_towers
 from iqa_core.clip.facts import ModelFacts, known_facts, remember_facts, with_absolute_file
-from iqa_core.clip.load import load_towers
 from iqa_core.redaction import redact
 from iqa_core.tables.audit import left_to_do
 from iqa_core.tables.manifest import open_manifest
@@ -219,7 +219,7 @@ class _Run:
 
 def _load(model: str, config: ImageOptions) -> Towers:
     """Load ``--model``, which ``model`` may spell otherwise, and remember its facts."""
-    towers = replace(load_towers(model, config.resolution), name=config.model)
+    towers = replace(lightest_towers(model, config.resolution), name=config.model)
     remember_facts(towers, config.resolution)
     return towers
 

@@ -46,7 +46,7 @@ def use(make):
         towers = load_towers(model, *options)
         return replace(towers, image=make(towers.image))
 
-    jobs.scoring.run.load_towers = load
+    jobs.scoring.run.lightest_towers = load
 
 
 def score(folder, output, *words):

@@ -89,7 +89,7 @@ def pretend():
         towers = load_towers(model)
         return replace(towers, load_text=lambda: TextOnDevice(towers.text))
 
-    jobs.scoring.run.load_towers = load
+    jobs.scoring.run.lightest_towers = load
     jobs.training.run.load_towers = load_to_train
     jobs.training.run.PromptLearner = LearnerOnDevice
     jobs.training.workers._backend = lambda scaling: "gloo"  # NCCL takes no logical GPUs
