@@ -10,6 +10,7 @@ import pyarrow as pa
 
 __all__ = [
     "COLUMNS",
+    "CONTENT_HASH",
     "EMBEDDING",
     "ERROR",
     "HEIGHT",
@@ -53,6 +54,7 @@ SCORES = "scores"
 MARGINS = "margins"
 WIDTH = "width"
 HEIGHT = "height"
+CONTENT_HASH = "content_hash"
 EMBEDDING = "embedding"
 #: Features of degraded copies (V x D, flat), and how strongly each was degraded (V).
 VIEWS = "views"
@@ -76,6 +78,7 @@ class Kind(StrEnum):
     OUTCOME = "outcome"
     SCORE = "score"
     SIZE = "size"
+    CONTENT = "content"
     FEATURE = "feature"
     VIEW = "view"
 
@@ -97,12 +100,14 @@ class Contents:
         pairs: Names of the prompt pairs; none leaves out the score columns.
         embedding: Width D of the image features; None leaves them out.
         views: Number V of degraded copies whose features are stored; 0 leaves them out.
+        hashes: Whether it has the hash of each image's bytes.
     """
 
     image_id: pa.DataType
     pairs: tuple[str, ...] = ()
     embedding: int | None = None
     views: int = 0
+    hashes: bool = False
 
 
 #: Returns a column's type in an output, None where the output does not have the column.
@@ -145,6 +150,10 @@ def _per_pair(contents: Contents) -> pa.DataType | None:
     if not contents.pairs:
         return None
     return pa.struct([(name, pa.float32()) for name in contents.pairs])
+
+
+def _content_hash(contents: Contents) -> pa.DataType | None:
+    return pa.string() if contents.hashes else None
 
 
 def _embedding(contents: Contents) -> pa.DataType | None:
@@ -238,6 +247,14 @@ COLUMNS = (
     Column(MARGINS, _per_pair, Kind.SCORE, "each pair's logit margin", "struct of float32"),
     Column(WIDTH, pa.int32(), Kind.SIZE, "pixels, as stored, after orientation", "int32"),
     Column(HEIGHT, pa.int32(), Kind.SIZE, "pixels, as stored, after orientation", "int32"),
+    Column(
+        CONTENT_HASH,
+        _content_hash,
+        Kind.CONTENT,
+        "BLAKE2b of the encoded image's bytes (128 bits, hexadecimal), with `--hash`; null if none were "
+        "read",
+        "string",
+    ),
     Column(
         EMBEDDING,
         _embedding,

@@ -141,6 +141,15 @@ class ImageOptions(OutputOptions):
     keep: tuple[str, ...] = option(
         (), help="columns of the manifest to carry into the output", metavar="COLUMN"
     )
+    hash: bool = option(
+        False,
+        help="also write a hash of each image's bytes, by which `iqa duplicates` finds equal files",
+    )
+    dedupe: bool = option(
+        False,
+        help="do not decode and encode an image again whose bytes the same worker met recently; the output "
+        "is the same",
+    )
     timeout: float = option(
         30.0, help="seconds for one attempt to fetch an image", metavar="S", above=0
     )

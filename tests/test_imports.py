@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "images": {"storage"},
     "fetch": {"storage"},
     "tables": {"storage"},
+    "duplicates": {"tables"},
     "clip": BOTTOM,
     "prompts": {"clip", "images", "scoring"},
     "scoring": {"clip", "images", "prompts"},
@@ -59,7 +60,16 @@ ONLY_IN = {
 }
 
 #: Parts that do not import torch, not even within a function.
-WITHOUT_TORCH = {*BOTTOM, "storage", "tables", "fetch", "pages", "evaluation", "releases"}
+WITHOUT_TORCH = {
+    *BOTTOM,
+    "storage",
+    "tables",
+    "fetch",
+    "duplicates",
+    "pages",
+    "evaluation",
+    "releases",
+}
 
 MOST_LINES = 350
 

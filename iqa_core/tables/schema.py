@@ -62,6 +62,7 @@ def output_schema(
     pairs: Sequence[str] = (),
     embedding: int | None = None,
     views: int = 0,
+    hashes: bool = False,
 ) -> pa.Schema:
     """Return the explicit schema of a run's part files.
 
@@ -71,11 +72,12 @@ def output_schema(
         pairs: Names of the prompt pairs; if empty, there are no score columns.
         embedding: Width of the image features, or None to leave them out.
         views: Degraded copies of each image whose features are stored beside its own.
+        hashes: Whether each image's hash is stored.
 
     Raises:
         InputError: If a kept column would have the name of one of the output's own.
     """
-    own = fields(Contents(manifest.image_id_type, tuple(pairs), embedding, views))
+    own = fields(Contents(manifest.image_id_type, tuple(pairs), embedding, views, hashes))
     names = {field.name for field in own}
     for name in keep:
         if name in names:

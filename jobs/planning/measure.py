@@ -125,7 +125,7 @@ def measure(config: ImageOptions, prompts: PromptOptions, options: PlanOptions) 
         with Background(partial(_load, config, texts)) as loading:
             cluster.start()
             towers, features = loading.result()
-        schema = output_schema(manifest, config.keep, pairs=features.names)
+        schema = output_schema(manifest, config.keep, pairs=features.names, hashes=config.hash)
         done, again = _done(config, manifest, texts, ModelFacts.of(towers), precision, schema)
         left = manifest.rows - len(done) + again
         if not left:

@@ -160,6 +160,7 @@ class _Run:
             pairs=prompts.names if prompts else (),
             embedding=model.width if self.embeddings else None,
             views=self.views,
+            hashes=config.hash,
         )
         tower = fingerprint_of_tower(config, model, precision)
         columns = schema_with(schema, self.extra)

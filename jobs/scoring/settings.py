@@ -38,6 +38,8 @@ class DecodeSettings:
     size: tuple[int, int] | None
     views: int
     decode_seconds: float
+    hashes: bool = False
+    dedupe: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class ScoreSettings:
     prompts: PromptFeatures | None
     schema: pa.Schema
     views: int
+    hashes: bool = False
+    dedupe: bool = False
 
     @property
     def batch_rows(self) -> int:
@@ -85,6 +89,8 @@ class StageSettings:
         schema: The output's columns.
         views: Degraded copies of each image that are encoded beside it; they need ``preprocess``.
         decode_seconds: Time limit on decoding one image.
+        hashes: Whether the output has each image's hash.
+        dedupe: Whether an image whose bytes a worker met recently is not decoded and encoded again.
     """
 
     tower: ImageEncoder
@@ -98,6 +104,8 @@ class StageSettings:
     schema: pa.Schema
     views: int = 0
     decode_seconds: float = 120.0
+    hashes: bool = False
+    dedupe: bool = False
 
     @property
     def batch_rows(self) -> int:
@@ -108,7 +116,15 @@ class StageSettings:
     def decode(self) -> DecodeSettings:
         """The settings of decode tasks."""
         size = self.preprocess.size if self.preprocess else None
-        return DecodeSettings(self.fetcher, self.decoder, size, self.views, self.decode_seconds)
+        return DecodeSettings(
+            fetcher=self.fetcher,
+            decoder=self.decoder,
+            size=size,
+            views=self.views,
+            decode_seconds=self.decode_seconds,
+            hashes=self.hashes,
+            dedupe=self.dedupe,
+        )
 
     @property
     def score(self) -> ScoreSettings:
@@ -121,4 +137,6 @@ class StageSettings:
             prompts=self.prompts,
             schema=self.schema,
             views=self.views,
+            hashes=self.hashes,
+            dedupe=self.dedupe,
         )

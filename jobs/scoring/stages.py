@@ -66,4 +66,6 @@ def stage_settings(
         prompts=prompts,
         schema=schema,
         views=views,
+        hashes=config.hash,
+        dedupe=config.dedupe,
     )

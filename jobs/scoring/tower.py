@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import ray
 import torch
 
-from iqa_core.columns import EMBEDDING, URI, VIEWS
+from iqa_core.columns import CONTENT_HASH, EMBEDDING, URI, VIEWS
 from iqa_core.errors import Status
 from iqa_core.redaction import error_line, redact
 from iqa_core.scoring.columns import score_columns
@@ -24,13 +24,16 @@ from iqa_core.tables.unscored import unscored_as_errors
 from ..ray_errors import NodeError, this_node
 from .batch_size import fastest_batch
 from .isolation import attempt
+from .repeats import SeenFeatures
 from .stage_columns import (
+    CONTENT_DIGEST,
     DECODE_SECONDS,
     DECODED_ON,
     DEVICE,
     FETCH_SECONDS,
     MODEL_SECONDS,
     OUT_OF_MEMORY,
+    REPEATED,
     repeated,
 )
 
@@ -55,11 +58,16 @@ class ScoringTower:
             for as long as the driver lives, so that a restarted actor finds it.
         settings: How pixels become scores.
         pool: The pool of scoring actors that this process belongs to.
+
+    Attributes:
+        settings: As given.
+        seen: Features of images with which later ones may share their bytes; None encodes each.
     """
 
     def __init__(self, tower: bytes, settings: ScoreSettings, pool: ActorPool) -> None:
         torch.set_num_threads(max(1, int(pool.cpus)))
         self.settings = settings
+        self.seen = SeenFeatures() if settings.dedupe else None
         self.failure: NodeError | None = None
         self.device_is_lost = False
         self._launching = threading.Lock()
@@ -92,11 +100,21 @@ class ScoringTower:
         began = time.perf_counter()
         rows = len(block.rows)
         copies = 1 + self.settings.views
-        encoded, failed, halved = self._encode(block)
+        repeats = None
+        if self.seen:
+            block, repeats = self.seen.split(block)
+        encoded, failures, halved = self._encode(block)
+        failed = {int(block.places[image // copies]): why for image, why in failures.items()}
         features = np.full((rows, copies * self.settings.width), np.nan, dtype=np.float32)
         features[block.places] = encoded.reshape(-1, features.shape[1])
+        if self.seen and repeats:
+            self.seen.remember(repeats, block, features)
+            repeats.fill(features)
+            failed = repeats.failed(failed)
         columns = {name: block.rows.column(name) for name in block.rows.column_names}
         columns[URI] = _without_secrets(columns[URI])
+        if self.settings.hashes:
+            columns[CONTENT_HASH] = columns[CONTENT_DIGEST]
         columns |= self._status_columns(block, failed)
         columns |= _result_columns(features, self.settings)
         seconds = (time.perf_counter() - began) / max(1, rows)
@@ -106,11 +124,14 @@ class ScoringTower:
             DEVICE: repeated(self.device, rows),
         }
         schema = pa.schema([*self.settings.schema, *_MEASURED])
+        if repeats:
+            columns[REPEATED] = pa.array(repeats.mask(rows))
+            schema = schema.append(pa.field(REPEATED, pa.bool_()))
         table = pa.table({field.name: columns[field.name] for field in schema}).cast(schema)
         return unscored_as_errors(table)  # also in the sink; here so that the run's counts agree
 
     def _encode(self, block: PixelBlock) -> tuple[np.ndarray, dict[int, str], int]:
-        """Return features, failures by position, and how often memory was too small."""
+        """Return features, failures by image, and how often memory was too small."""
         halved = 0
         given_up = False
 
@@ -159,8 +180,7 @@ class ScoringTower:
         if not failed:
             return {}
         columns = {name: block.rows.column(name).to_pylist() for name in ("status", "error")}
-        for position, reason in failed.items():
-            place = block.places[position // (1 + self.settings.views)]
+        for place, reason in failed.items():
             columns["status"][place] = Status.MODEL_ERROR.value
             columns["error"][place] = reason
         return {name: pa.array(values, pa.string()) for name, values in columns.items()}
