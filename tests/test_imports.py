@@ -57,6 +57,7 @@ ONLY_IN = {
     "jobs": ("jobs/",),
     "open_clip": ("iqa_core/clip/open_clip.py",),
     "aiohttp": ("iqa_core/fetch/",),
+    "faiss": ("iqa_core/duplicates/indexed_search.py",),
 }
 
 #: Parts that do not import torch, not even within a function.

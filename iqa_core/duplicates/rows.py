@@ -1,0 +1,190 @@
+"""The images of an output, in the order of their identity, with what duplicates are found by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from iqa_core.columns import (
+    CONTENT_HASH,
+    EMBEDDING,
+    IMAGE_ID,
+    MANIFEST_FILE,
+    MANIFEST_ROW,
+    STATUS,
+    URI,
+)
+from iqa_core.errors import InputError, Status
+from iqa_core.storage.folder import Folder
+from iqa_core.tables.feature_cache import FeatureCache
+from iqa_core.tables.parts import PARTS, PartFiles
+from iqa_core.tables.plan import PLAN
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["ImageRows", "read_image_rows"]
+
+#: A row's key is the rank of its manifest file and, in these low bits, its row number.
+_ROW_BITS = 40
+
+
+@dataclass(frozen=True, eq=False)
+class ImageRows:
+    """The N rows of an output that have status ``ok``, sorted by manifest file and row.
+
+    Attributes:
+        hashes: (N, 2) uint64, the hash of each image's bytes; None if the output has none.
+        features: (N, D) float16 unit features, NaN where a row has none; None if not asked for.
+    """
+
+    hashes: np.ndarray[Any, np.dtype[np.uint64]] | None
+    features: np.ndarray[Any, np.dtype[np.float16]] | None
+    _parts: PartFiles
+    _ranks: Mapping[str, int]
+    _keys: np.ndarray[Any, np.dtype[np.int64]]
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def identities(self, places: np.ndarray) -> pa.Table:
+        """Read who some rows are.
+
+        Args:
+            places: (M,) positions among the N rows, ascending.
+
+        Returns:
+            M rows with ``manifest_file``, ``manifest_row``, ``image_id`` and ``uri``, in their order.
+
+        Raises:
+            InputError: If a part file can't be read.
+        """
+        names = self._parts.names()
+        schema = self._parts.schema(names[0])
+        columns = [MANIFEST_FILE, MANIFEST_ROW, IMAGE_ID, URI]
+        wanted = self._keys[places]
+        found = [pa.schema([schema.field(name) for name in columns]).empty_table()]
+        keys = [np.empty(0, np.int64)]
+        for table in self._parts.tables([*columns, STATUS], names):
+            table = table.filter(pc.equal(table.column(STATUS), Status.OK.value)).select(columns)
+            own = _keys_of(table, self._ranks)
+            chosen = np.isin(own, wanted)
+            found.append(table.filter(pa.array(chosen)))
+            keys.append(own[chosen])
+        order = np.argsort(np.concatenate(keys), kind="stable")
+        return pa.concat_tables(found).take(pa.array(order))
+
+
+def read_image_rows(scores: str, features: str | None = None) -> ImageRows:
+    """Read what duplicates are found by.
+
+    Holds 32 bytes a row, and 2 bytes for each value of a feature.
+
+    Args:
+        scores: Output folder of `iqa score` or `iqa embed`.
+        features: Output folder of `iqa embed` or of `iqa score --embeddings`, of the same manifest.
+
+    Raises:
+        InputError: If a folder holds no rows, the two are of different manifests, or there is neither a
+            column of hashes nor one of features.
+    """
+    folder = Folder.given(scores, "scores")
+    parts = PartFiles(folder, f"--scores {scores}")
+    names = parts.names()
+    if not names:
+        raise InputError(f"--scores {scores} holds no {PARTS}: give the output of `iqa score`")
+    has_hashes = CONTENT_HASH in parts.schema(names[0]).names
+    if not has_hashes and features is None:
+        raise InputError(
+            f"--scores {scores} has no column {CONTENT_HASH}: score with --hash to find equal files, or "
+            "give --features to find images with almost equal features"
+        )
+    cache = None
+    if features is not None:
+        cache = FeatureCache(features)
+        _check_same_manifest(folder, scores, cache, features)
+    files: dict[str, int] = {}
+    codes, numbers, digests = [], [], []
+    for table in parts.tables(
+        [MANIFEST_FILE, MANIFEST_ROW, STATUS, *([CONTENT_HASH] if has_hashes else [])], names
+    ):
+        table = table.filter(pc.equal(table.column(STATUS), Status.OK.value))
+        codes.append(_codes(table.column(MANIFEST_FILE), files))
+        numbers.append(table.column(MANIFEST_ROW).to_numpy())
+        if has_hashes:
+            digests.append(_as_numbers(table.column(CONTENT_HASH)))
+    ranks = {name: rank for rank, name in enumerate(sorted(files))}
+    rank_of = np.array([ranks[name] for name in files], dtype=np.int64)
+    keys = (rank_of[np.concatenate(codes)] << _ROW_BITS) | np.concatenate(numbers)
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    hashes = np.concatenate(digests)[order] if has_hashes else None
+    found = None if cache is None else _read_features(cache, ranks, keys)
+    return ImageRows(hashes, found, parts, ranks, keys)
+
+
+def _codes(column: pa.ChunkedArray, files: dict[str, int]) -> np.ndarray:
+    """Return a number for each file name, and add new names to ``files``."""
+    encoded = column.combine_chunks().dictionary_encode()
+    names = encoded.dictionary.to_pylist()
+    for name in names:
+        files.setdefault(name, len(files))
+    code = np.array([files[name] for name in names], dtype=np.int64)
+    numbers: np.ndarray = code[encoded.indices.to_numpy()] if len(code) else np.empty(0, np.int64)
+    return numbers
+
+
+def _keys_of(table: pa.Table, ranks: Mapping[str, int]) -> np.ndarray:
+    """Return the key of each row, -1 for files that are not in the output."""
+    files: dict[str, int] = {}
+    codes = _codes(table.column(MANIFEST_FILE), files)
+    rank_of = np.array([ranks.get(name, -1) for name in files] or [0], dtype=np.int64)
+    rank = rank_of[codes]
+    keys: np.ndarray = np.where(
+        rank < 0, -1, (rank << _ROW_BITS) | table.column(MANIFEST_ROW).to_numpy()
+    )
+    return keys
+
+
+def _as_numbers(column: pa.ChunkedArray) -> np.ndarray:
+    """Return hashes of 32 hexadecimal digits as (N, 2) uint64."""
+    text = "".join(column.to_pylist())
+    return np.frombuffer(bytes.fromhex(text), dtype=">u8").astype(np.uint64).reshape(-1, 2)
+
+
+def _read_features(cache: FeatureCache, ranks: Mapping[str, int], keys: np.ndarray) -> np.ndarray:
+    features = np.full((len(keys), cache.width), np.nan, dtype=np.float16)
+    for read in cache.blocks([]):
+        block = read()
+        own = _keys_of(block.rows, ranks)
+        places = np.minimum(np.searchsorted(keys, own), len(keys) - 1)
+        there = keys[places] == own if len(keys) else np.zeros(len(own), bool)
+        features[places[there]] = block.features[there]
+    if len(keys) and not np.isfinite(features[:, 0]).any():
+        raise InputError(f"the rows of --scores have no {EMBEDDING} in --features")
+    return features
+
+
+def _check_same_manifest(folder: Folder, scores: str, cache: FeatureCache, features: str) -> None:
+    """Refuse features of another manifest: a row's identity is its place in the manifest."""
+
+    def files(of: Folder) -> dict[str, tuple[int, int]]:
+        plan = of.read_json(PLAN)["files"] if of.exists(PLAN) else []
+        return {file["name"]: (file["rows"], file["size"]) for file in plan}
+
+    ours, theirs = files(folder), files(cache.folder)
+    for name in ours.keys() & theirs.keys():
+        if ours[name] != theirs[name]:
+            raise InputError(
+                f"--features {features} and --scores {scores} are of different manifests: their file "
+                f"{name} has {theirs[name][0]:,} and {ours[name][0]:,} rows"
+            )
+    if ours and theirs and not ours.keys() & theirs.keys():
+        raise InputError(
+            f"--features {features} and --scores {scores} are of different manifests: give features that "
+            "were made from the same one"
+        )
