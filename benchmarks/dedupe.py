@@ -3,7 +3,7 @@
     python -m benchmarks.dedupe [--rounds 3] [--rows 1200] [--copies 0.3] [--json FILE]
 
 A manifest of JPEG files (640 x 480) of which a share are copies: other files with equal bytes. In one
-manifest a copy stands within 200 rows of its original, in another at a random place. `iqa score` runs without
+manifest a copy stands within 200 rows of its original, in another anywhere. `iqa score` runs without
 and with `--dedupe` in turn, in processes of their own, with one actor and with one for each CPU: an actor
 knows only what it has met itself. Compared are the busy seconds of decoding and of the model, which do not
 depend on Ray's start. Rows in and out are counted by `iqa score` itself, and the scores of both runs are
