@@ -5,8 +5,8 @@
 The collection: tiles of 160 x 160 pixels that do not overlap, of the six photographs of the demo (JPEG at
 quality 97). Half of the rows are originals, 30 % are exact copies and 20 % are near ones: encoded again at
 quality 30 to 75, resized by 0.5 to 0.8, or with 3 to 10 % of either side cut off. A near copy is found if
-it is in the cluster of its original; a pair of rows with different bytes is right if both come from one tile.
-Each seed draws other copies; features and scores are those of `tiny`.
+it is in the cluster of its original; a pair of rows with different bytes is right if both come from one
+tile. Each seed draws other copies; features and scores are those of `tiny`.
 
 The search: random features with a third of copies; the exact search and the index find the pairs, in turn.
 """

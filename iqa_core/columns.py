@@ -24,6 +24,8 @@ __all__ = [
     "OWN_NAMES",
     "SCORE",
     "SCORES",
+    "SCORE_LOW",
+    "SCORE_SPREAD",
     "STATUS",
     "URI",
     "VIEWS",
@@ -52,6 +54,9 @@ ERROR = "error"
 SCORE = "score"
 SCORES = "scores"
 MARGINS = "margins"
+#: Of several views of an image: the lowest score, and the standard deviation.
+SCORE_LOW = "score_low"
+SCORE_SPREAD = "score_spread"
 WIDTH = "width"
 HEIGHT = "height"
 CONTENT_HASH = "content_hash"
@@ -101,6 +106,7 @@ class Contents:
         embedding: Width D of the image features; None leaves them out.
         views: Number V of degraded copies whose features are stored; 0 leaves them out.
         hashes: Whether it has the hash of each image's bytes.
+        crops: Number of views that were scored of each image.
     """
 
     image_id: pa.DataType
@@ -108,6 +114,7 @@ class Contents:
     embedding: int | None = None
     views: int = 0
     hashes: bool = False
+    crops: int = 1
 
 
 #: Returns a column's type in an output, None where the output does not have the column.
@@ -150,6 +157,10 @@ def _per_pair(contents: Contents) -> pa.DataType | None:
     if not contents.pairs:
         return None
     return pa.struct([(name, pa.float32()) for name in contents.pairs])
+
+
+def _of_crops(contents: Contents) -> pa.DataType | None:
+    return pa.float32() if contents.pairs and contents.crops > 1 else None
 
 
 def _content_hash(contents: Contents) -> pa.DataType | None:
@@ -245,6 +256,20 @@ COLUMNS = (
         required_by=(Reader.REPORT,),
     ),
     Column(MARGINS, _per_pair, Kind.SCORE, "each pair's logit margin", "struct of float32"),
+    Column(
+        SCORE_LOW,
+        _of_crops,
+        Kind.SCORE,
+        "lowest score of a view, with `--crops`; the columns before it are means over views then",
+        "float32",
+    ),
+    Column(
+        SCORE_SPREAD,
+        _of_crops,
+        Kind.SCORE,
+        "standard deviation of the score over views, with `--crops`",
+        "float32",
+    ),
     Column(WIDTH, pa.int32(), Kind.SIZE, "pixels, as stored, after orientation", "int32"),
     Column(HEIGHT, pa.int32(), Kind.SIZE, "pixels, as stored, after orientation", "int32"),
     Column(

@@ -10,7 +10,7 @@ from iqa_core.prompts.pairs import DEFAULT_PAIRS, NAMED_PAIRS
 
 from .options import option
 
-__all__ = ["ImageOptions", "OutputOptions", "PromptOptions", "RescoreOptions"]
+__all__ = ["CropOptions", "ImageOptions", "OutputOptions", "PromptOptions", "RescoreOptions"]
 
 #: The statuses of ``iqa_core.errors.Status`` but ``ok``; a test holds the two together.
 RetryKind = Literal[
@@ -75,6 +75,19 @@ class PromptOptions:
         help="factor applied to cosine differences (default: the model's own; 1 gives plain cosines)",
         metavar="G",
         above=0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropOptions:
+    """How many views of an image are scored."""
+
+    crops: int = option(
+        1,
+        help="views of each image at the model's resolution: 1, or the whole image and a grid of crops of its "
+        "details (5: 2 x 2, 10: 3 x 3, 17, 26), of which mean, lowest and spread are written",
+        metavar="N",
+        minimum=1,
     )
 
 

@@ -63,6 +63,7 @@ def output_schema(
     embedding: int | None = None,
     views: int = 0,
     hashes: bool = False,
+    crops: int = 1,
 ) -> pa.Schema:
     """Return the explicit schema of a run's part files.
 
@@ -73,11 +74,12 @@ def output_schema(
         embedding: Width of the image features, or None to leave them out.
         views: Degraded copies of each image whose features are stored beside its own.
         hashes: Whether each image's hash is stored.
+        crops: Number of views that are scored of each image.
 
     Raises:
         InputError: If a kept column would have the name of one of the output's own.
     """
-    own = fields(Contents(manifest.image_id_type, tuple(pairs), embedding, views, hashes))
+    own = fields(Contents(manifest.image_id_type, tuple(pairs), embedding, views, hashes, crops))
     names = {field.name for field in own}
     for name in keep:
         if name in names:

@@ -59,6 +59,12 @@ class ScoreSettings:
     views: int
     hashes: bool = False
     dedupe: bool = False
+    crops: int = 1
+
+    @property
+    def copies(self) -> int:
+        """Images that are encoded of each row: its crops, or itself with degraded copies."""
+        return self.crops + self.views
 
     @property
     def batch_rows(self) -> int:
@@ -70,7 +76,7 @@ class ScoreSettings:
         if self.size is None:
             return None
         height, width = self.size
-        return height * width * 3 * (1 + self.views)
+        return height * width * 3 * self.copies
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,7 @@ class StageSettings:
         decode_seconds: Time limit on decoding one image.
         hashes: Whether the output has each image's hash.
         dedupe: Whether an image whose bytes a worker met recently is not decoded and encoded again.
+        crops: Views of each image that ``decoder`` returns and that are scored; several exclude ``views``.
     """
 
     tower: ImageEncoder
@@ -106,6 +113,7 @@ class StageSettings:
     decode_seconds: float = 120.0
     hashes: bool = False
     dedupe: bool = False
+    crops: int = 1
 
     @property
     def batch_rows(self) -> int:
@@ -139,4 +147,5 @@ class StageSettings:
             views=self.views,
             hashes=self.hashes,
             dedupe=self.dedupe,
+            crops=self.crops,
         )

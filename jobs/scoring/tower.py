@@ -16,7 +16,7 @@ import torch
 from iqa_core.columns import CONTENT_HASH, EMBEDDING, URI, VIEWS
 from iqa_core.errors import Status
 from iqa_core.redaction import error_line, redact
-from iqa_core.scoring.columns import score_columns
+from iqa_core.scoring.columns import crop_score_columns, score_columns
 from iqa_core.scoring.encode import encode_images
 from iqa_core.tables.feature_cache import feature_column
 from iqa_core.tables.unscored import unscored_as_errors
@@ -99,7 +99,7 @@ class ScoringTower:
         """Return the rows of a block with their scores, in the columns of the output and of the run."""
         began = time.perf_counter()
         rows = len(block.rows)
-        copies = 1 + self.settings.views
+        copies = self.settings.copies
         repeats = None
         if self.seen:
             block, repeats = self.seen.split(block)
@@ -212,11 +212,14 @@ def _without_secrets(uris: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _result_columns(features: np.ndarray, settings: ScoreSettings) -> dict[str, pa.Array]:
     """Return the columns made from the features of rows and of their degraded copies."""
-    # A row whose copy failed has failed: its score and its views are both present or both null.
+    # A row whose copy or crop failed has failed: its columns are all present or all null.
     features = np.where(np.isfinite(features).all(axis=1, keepdims=True), features, np.nan)
     own = features[:, : settings.width]
     columns: dict[str, pa.Array] = {}
-    if settings.prompts is not None:
+    if settings.prompts is not None and settings.crops > 1:
+        views = features.reshape(len(features), settings.crops, settings.width)
+        columns |= crop_score_columns(views, settings.prompts)
+    elif settings.prompts is not None:
         columns |= score_columns(own, settings.prompts)
     if EMBEDDING in settings.schema.names:
         columns[EMBEDDING] = feature_column(own)
