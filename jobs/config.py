@@ -84,8 +84,8 @@ class CropOptions:
 
     crops: int = option(
         1,
-        help="views of each image at the model's resolution: 1, or the whole image and a grid of crops of its "
-        "details (5: 2 x 2, 10: 3 x 3, 17, 26), of which mean, lowest and spread are written",
+        help="views of each image at the model's resolution: 1, or the whole image and a grid of crops of "
+        "its details (5: 2 x 2, 10: 3 x 3, 17, 26), of which mean, lowest and spread are written",
         metavar="N",
         minimum=1,
     )

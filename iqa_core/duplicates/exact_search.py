@@ -19,7 +19,8 @@ def unit_rows(features: np.ndarray) -> np.ndarray:
     """Return (N, D) features as float32 of length 1; stored float16 ones are it only nearly."""
     wide = features.astype(np.float32)
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    return wide / np.maximum(lengths, np.finfo(np.float32).tiny)
+    unit: np.ndarray = wide / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return unit
 
 
 def exact_pairs(features: np.ndarray, threshold: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:

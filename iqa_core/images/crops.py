@@ -1,9 +1,10 @@
 """Several views of one image at a model's resolution: all of it, and a grid of details.
 
-Of a photograph of 12 megapixels, one view of 224 pixels shows a thirteenth of the detail in each direction,
-too little to see a local blur. Of N = 1 + k^2 views, the first is the image as the model always sees it; the
-others are k x k crops of the model's size, evenly spread from edge to edge, from the image resized to k times
-the size of the first view. An image is never enlarged for its crops: if it is smaller, they overlap.
+Of a photograph of 12 megapixels, one view of 224 pixels shows a thirteenth of the detail in each
+direction, too little to see a local blur. Of N = 1 + k^2 views, the first is the image as the model always
+sees it; the others are k x k crops of the model's size, evenly spread from edge to edge, from the image
+resized to k times the size of the first view. An image is never enlarged for its crops: if it is smaller,
+they overlap.
 
 What differs from multi-crop evaluation of classifiers (ten crops at one scale): crops are taken at a finer
 scale than the first view, and do not depend on the image's size otherwise.

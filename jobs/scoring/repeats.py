@@ -207,7 +207,7 @@ class SeenFeatures:
         if isinstance(block.pixels, np.ndarray):
             pixels = block.pixels[chosen]
         else:
-            pixels = [block.pixels[position] for position in chosen]
+            pixels = [block.pixels[position] for position in chosen.tolist()]
         return replace(block, places=block.places[keep], pixels=pixels), repeats
 
     def remember(self, repeats: Repeats, block: PixelBlock, features: np.ndarray) -> None:

@@ -43,7 +43,7 @@ def test_features_of_another_output_are_joined_by_identity(tmp_path):
 
 def test_an_output_with_neither_hashes_nor_features_is_refused(tmp_path):
     scores = write_output(tmp_path, CONTENTS, hashes=False)
-    with pytest.raises(InputError, match="has no column content_hash: score with --hash"):
+    with pytest.raises(InputError, match="has no column content_hash: score with hash"):
         read_image_rows(scores)
     with pytest.raises(InputError, match=r"holds no part-\*\.parquet"):
         read_image_rows(str(tmp_path / "nothing"))

@@ -115,6 +115,6 @@ def test_numbers_without_a_grid_are_refused(crops):
 
 
 def test_native_resolution_has_no_crops():
-    with pytest.raises(InputError, match="leave out --resolution native"):
+    with pytest.raises(InputError, match="leave out resolution native"):
         check_crops(5, "native")
     check_crops(1, "native")
