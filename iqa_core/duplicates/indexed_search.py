@@ -8,7 +8,7 @@ matching in videos", ICCV 2003; library: https://github.com/facebookresearch/fai
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def indexed_pairs(
         seed: Of the rows that k-means sees.
 
     Yields:
-        As :func:`iqa_core.duplicates.exact_search.exact_pairs`.
+        As :func:`iqa_core.duplicates.exact_search.exact_pairs`; a pair may come twice.
 
     Raises:
         InputError: If faiss is not installed.
@@ -53,11 +53,13 @@ def indexed_pairs(
             "'distributed-iqa[duplicates]'"
         ) from error
     rows, width = features.shape
+    if rows < 2:
+        return
     cells = max(1, min(int(_CELLS * rows**0.5), rows // _TRAINING_ROWS))
     chosen = np.random.default_rng(seed).choice(
         rows, min(rows, cells * _TRAINING_ROWS), replace=False
     )
-    index = faiss.index_factory(width, f"IVF{cells},SQfp16", faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.index_factory(width, f"IVF{cells},SQfp16", faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = seed + 1
     index.train(unit_rows(features[np.sort(chosen)]))
     for start in range(0, rows, _ROWS):
@@ -66,8 +68,10 @@ def indexed_pairs(
     for start in range(0, rows, _ROWS):
         counts, _, found = index.range_search(unit_rows(features[start : start + _ROWS]), threshold)
         first = np.repeat(
-            np.arange(start, start + len(counts) - 1), np.diff(counts.astype(np.int64))
+            np.arange(start, start + len(counts) - 1), np.diff(np.asarray(counts, np.int64))
         )
-        ahead = first < found
-        if ahead.any():
-            yield first[ahead], found[ahead]
+        others = first != found
+        if others.any():
+            # Of two rows, often only one finds the other.
+            pair = first[others], found[others]
+            yield np.minimum(*pair), np.maximum(*pair)

@@ -65,7 +65,7 @@ def test_the_index_finds_nearly_every_pair_and_no_other():
     features = features_with_copies(6000)
     found = list(indexed_pairs(features, 0.95))
     pairs, expected = pairs_of(found), all_pairs(features, 0.95)
-    assert len(pairs) == sum(len(first) for first, _ in found)
+    assert all((first < second).all() for first, second in found)
     assert len(pairs & expected) >= 0.97 * len(expected)
     assert len(pairs - all_pairs(features, 0.949)) == 0
 
