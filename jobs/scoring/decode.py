@@ -110,7 +110,7 @@ def decode_blocks(
                 seen.note(digest, SeenImage(row[WIDTH], row[HEIGHT], image))
             if image is not None:
                 places.append(len(rows))
-                images += [image] if image.ndim == 3 else image
+                images.extend([image] if image.ndim == 3 else image)
                 size += image.nbytes
                 if settings.views:
                     key = f"{files[position]}:{numbers[position]}"
