@@ -11,6 +11,8 @@ import pyarrow as pa
 __all__ = [
     "COLUMNS",
     "CONTENT_HASH",
+    "DESCRIPTOR",
+    "DESCRIPTOR_WIDTH",
     "EMBEDDING",
     "ERROR",
     "HEIGHT",
@@ -60,6 +62,10 @@ SCORE_SPREAD = "score_spread"
 WIDTH = "width"
 HEIGHT = "height"
 CONTENT_HASH = "content_hash"
+DESCRIPTOR = "descriptor"
+#: Values of a descriptor.
+DESCRIPTOR_WIDTH = 168
+_DESCRIPTOR_TYPE = pa.list_(pa.int8(), DESCRIPTOR_WIDTH)
 EMBEDDING = "embedding"
 #: Features of degraded copies (V x D, flat), and how strongly each was degraded (V).
 VIEWS = "views"
@@ -107,6 +113,7 @@ class Contents:
         views: Number V of degraded copies whose features are stored; 0 leaves them out.
         hashes: Whether it has the hash of each image's bytes.
         crops: Number of views that were scored of each image.
+        descriptors: Whether it has the descriptor of what each image shows.
     """
 
     image_id: pa.DataType
@@ -115,6 +122,7 @@ class Contents:
     views: int = 0
     hashes: bool = False
     crops: int = 1
+    descriptors: bool = False
 
 
 #: Returns a column's type in an output, None where the output does not have the column.
@@ -161,10 +169,6 @@ def _per_pair(contents: Contents) -> pa.DataType | None:
 
 def _of_crops(contents: Contents) -> pa.DataType | None:
     return pa.float32() if contents.pairs and contents.crops > 1 else None
-
-
-def _content_hash(contents: Contents) -> pa.DataType | None:
-    return pa.string() if contents.hashes else None
 
 
 def _embedding(contents: Contents) -> pa.DataType | None:
@@ -274,11 +278,19 @@ COLUMNS = (
     Column(HEIGHT, pa.int32(), Kind.SIZE, "pixels, as stored, after orientation", "int32"),
     Column(
         CONTENT_HASH,
-        _content_hash,
+        lambda contents: pa.string() if contents.hashes else None,
         Kind.CONTENT,
         "BLAKE2b of the encoded image's bytes (128 bits, hexadecimal), with `--hash`; null if none were "
         "read",
         "string",
+    ),
+    Column(
+        DESCRIPTOR,
+        lambda contents: _DESCRIPTOR_TYPE if contents.descriptors else None,
+        Kind.FEATURE,
+        "low frequencies of the image, by which near copies are found, with `--descriptors`; null without "
+        "contrast",
+        "list of int8",
     ),
     Column(
         EMBEDDING,

@@ -158,6 +158,11 @@ class ImageOptions(OutputOptions):
         False,
         help="also write a hash of each image's bytes, by which `iqa duplicates` finds equal files",
     )
+    descriptors: bool = option(
+        False,
+        help="also write a description of what each image shows (168 bytes), by which `iqa duplicates` "
+        "finds near copies",
+    )
     dedupe: bool = option(
         False,
         help="do not decode and encode an image again whose bytes the same worker met recently; the output "

@@ -1,7 +1,7 @@
-"""Find duplicates among scored images: files with equal bytes, and images with almost equal features.
+"""Find duplicates among scored images: files with equal bytes, and images that show almost the same.
 
-Reads the hashes of `iqa score --hash`, the features of `iqa embed`, or both, and no image. Writes a Parquet
-file with one row for each image that has a duplicate, which `iqa select --clusters` takes.
+Reads the columns that `iqa score --hash --descriptors` writes, and no image. Writes a Parquet file with one
+row for each image that has a duplicate.
 """
 
 from __future__ import annotations
@@ -31,14 +31,17 @@ class Config:
     output: str = option(help="the clusters to write, a .parquet file", metavar="FILE")
     features: str | None = option(
         None,
-        help="output of `iqa embed` or `iqa score --embeddings` of the same manifest, also O itself: "
-        "finds near duplicates, too",
+        help="find near copies by the features of a model instead of descriptors: output of `iqa embed` or "
+        "`iqa score --embeddings` of the same manifest, also O itself",
         metavar="F",
     )
-    threshold: float = option(
-        DEFAULT_THRESHOLD,
-        help="smallest cosine between the features of near duplicates; measured for tiny, and another for "
-        "each model",
+    near: bool = option(
+        True, help="also find near copies, where there are descriptors or --features"
+    )
+    threshold: float | None = option(
+        None,
+        help="smallest cosine of near copies; each model's features need another one (default: "
+        f"{DEFAULT_THRESHOLD} for descriptors)",
         metavar="X",
         above=0,
         maximum=1,
@@ -56,8 +59,13 @@ def run(config: Config) -> int:
     """Write the clusters and print a summary."""
     import pyarrow.parquet as pq
 
-    rows = read_image_rows(config.scores, config.features)
-    clusters = find_clusters(rows, config.threshold, most_exact=config.compare_all)
+    if config.features is not None and config.threshold is None:
+        raise InputError(
+            "--features need a --threshold, which depends on the model: try 0.95 and look at what it finds"
+        )
+    rows = read_image_rows(config.scores, config.features, near=config.near)
+    threshold = DEFAULT_THRESHOLD if config.threshold is None else config.threshold
+    clusters = find_clusters(rows, threshold, most_exact=config.compare_all)
     table = clusters.with_identities(rows)
     facts = {
         "scores": redact(config.scores),

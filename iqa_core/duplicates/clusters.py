@@ -1,4 +1,4 @@
-"""Clusters of duplicates: images with equal bytes, and images with almost equal features.
+"""Clusters of duplicates: images with equal bytes, and images that show almost the same.
 
 Clusters are connected components: where A resembles B and B resembles C, all three are in one cluster, even
 if A does not resemble C. So each row has its similarity to the cluster's first row, and each cluster the
@@ -37,8 +37,8 @@ SIMILARITY = "similarity"
 LOWEST_SIMILARITY = "lowest_similarity"
 KIND = "kind"
 
-#: Cosine from which images count as near duplicates; measured by ``benchmarks/duplicates.py``.
-DEFAULT_THRESHOLD = 0.97
+#: Cosine of descriptors from which images count as near duplicates; see ``benchmarks/duplicates.py``.
+DEFAULT_THRESHOLD = 0.75
 #: Up to so many different images, each is compared with each other.
 MOST_EXACT = 200_000
 
@@ -126,7 +126,8 @@ def find_clusters(
     components = Components(equal)
     features = rows.features
     if features is not None:
-        different = np.flatnonzero((equal == np.arange(count)) & np.isfinite(features).all(axis=1))
+        there = np.isfinite(features).all(axis=1) & features.any(axis=1)
+        different = np.flatnonzero((equal == np.arange(count)) & there)
         # Blank images of many sizes: equal features in great number, and pairs in their square.
         alike = different[first_equal(_digests(features, different))]
         components.join(alike, different)

@@ -66,10 +66,9 @@ def indexed_pairs(
         index.add(unit_rows(features[start : start + _ROWS]))
     index.nprobe = min(probes, cells)
     for start in range(0, rows, _ROWS):
-        counts, _, found = index.range_search(unit_rows(features[start : start + _ROWS]), threshold)
-        first = np.repeat(
-            np.arange(start, start + len(counts) - 1), np.diff(np.asarray(counts, np.int64))
-        )
+        ends: Any
+        ends, _, found = index.range_search(unit_rows(features[start : start + _ROWS]), threshold)
+        first = np.repeat(np.arange(start, start + len(ends) - 1), np.diff(ends.astype(np.int64)))
         others = first != found
         if others.any():
             # Of two rows, often only one finds the other.

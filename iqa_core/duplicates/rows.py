@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from iqa_core.columns import (
     CONTENT_HASH,
+    DESCRIPTOR,
     EMBEDDING,
     IMAGE_ID,
     MANIFEST_FILE,
@@ -39,11 +40,12 @@ class ImageRows:
 
     Attributes:
         hashes: (N, 2) uint64, the hash of each image's bytes; None if the output has none.
-        features: (N, D) float16 unit features, NaN where a row has none; None if not asked for.
+        features: (N, D) of any length: float16 features of a model, NaN where a row has none, or int8
+            descriptors, 0 where a row has none; None if near duplicates are not asked for.
     """
 
     hashes: np.ndarray[Any, np.dtype[np.uint64]] | None
-    features: np.ndarray[Any, np.dtype[np.float16]] | None
+    features: np.ndarray | None
     _parts: PartFiles
     _ranks: Mapping[str, int]
     _keys: np.ndarray[Any, np.dtype[np.int64]]
@@ -79,14 +81,16 @@ class ImageRows:
         return pa.concat_tables(found).take(pa.array(order))
 
 
-def read_image_rows(scores: str, features: str | None = None) -> ImageRows:
+def read_image_rows(scores: str, features: str | None = None, *, near: bool = True) -> ImageRows:
     """Read what duplicates are found by.
 
-    Holds 32 bytes a row, and 2 bytes for each value of a feature.
+    Holds 32 bytes a row, and 168 for a descriptor or 2 for each value of a model's features.
 
     Args:
         scores: Output folder of `iqa score` or `iqa embed`.
-        features: Output folder of `iqa embed` or of `iqa score --embeddings`, of the same manifest.
+        features: Output folder of `iqa embed` or of `iqa score --embeddings`, of the same manifest, to
+            compare features instead of descriptors.
+        near: Whether near duplicates are wanted.
 
     Raises:
         InputError: If a folder holds no rows, the two are of different manifests, or there is neither a
@@ -97,33 +101,39 @@ def read_image_rows(scores: str, features: str | None = None) -> ImageRows:
     names = parts.names()
     if not names:
         raise InputError(f"--scores {scores} holds no {PARTS}: give the output of `iqa score`")
-    has_hashes = CONTENT_HASH in parts.schema(names[0]).names
-    if not has_hashes and features is None:
+    schema = parts.schema(names[0])
+    has_hashes = CONTENT_HASH in schema.names
+    has_descriptors = near and features is None and DESCRIPTOR in schema.names
+    if not has_hashes and not has_descriptors and (features is None or not near):
         raise InputError(
-            f"--scores {scores} has no column {CONTENT_HASH}: score with --hash to find equal files, or "
-            "give --features to find images with almost equal features"
+            f"--scores {scores} has neither a column {CONTENT_HASH} nor {DESCRIPTOR}: score with --hash to "
+            "find equal files, with --descriptors to find near copies"
         )
     cache = None
-    if features is not None:
+    if features is not None and near:
         cache = FeatureCache(features)
         _check_same_manifest(folder, scores, cache, features)
     files: dict[str, int] = {}
-    codes, numbers, digests = [], [], []
-    for table in parts.tables(
-        [MANIFEST_FILE, MANIFEST_ROW, STATUS, *([CONTENT_HASH] if has_hashes else [])], names
-    ):
+    codes, numbers, digests, described = [], [], [], []
+    columns = [MANIFEST_FILE, MANIFEST_ROW, STATUS]
+    columns += [CONTENT_HASH] * has_hashes + [DESCRIPTOR] * has_descriptors
+    for table in parts.tables(columns, names):
         table = table.filter(pc.equal(table.column(STATUS), Status.OK.value))
         codes.append(_codes(table.column(MANIFEST_FILE), files))
         numbers.append(table.column(MANIFEST_ROW).to_numpy())
         if has_hashes:
             digests.append(_as_numbers(table.column(CONTENT_HASH)))
+        if has_descriptors:
+            described.append(_as_rows(table.column(DESCRIPTOR)))
     ranks = {name: rank for rank, name in enumerate(sorted(files))}
     rank_of = np.array([ranks[name] for name in files], dtype=np.int64)
     keys = (rank_of[np.concatenate(codes)] << _ROW_BITS) | np.concatenate(numbers)
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
     hashes = np.concatenate(digests)[order] if has_hashes else None
-    found = None if cache is None else _read_features(cache, ranks, keys)
+    found = np.concatenate(described)[order] if has_descriptors else None
+    if cache is not None:
+        found = _read_features(cache, ranks, keys)
     return ImageRows(hashes, found, parts, ranks, keys)
 
 
@@ -154,6 +164,15 @@ def _as_numbers(column: pa.ChunkedArray) -> np.ndarray:
     """Return hashes of 32 hexadecimal digits as (N, 2) uint64."""
     text = "".join(column.to_pylist())
     return np.frombuffer(bytes.fromhex(text), dtype=">u8").astype(np.uint64).reshape(-1, 2)
+
+
+def _as_rows(column: pa.ChunkedArray) -> np.ndarray:
+    """Return descriptors as (N, D) int8, 0 where a row has none."""
+    given = column.combine_chunks()
+    rows = np.zeros((len(given), given.type.list_size), np.int8)
+    valid = given.is_valid().to_numpy(zero_copy_only=False)
+    rows[valid] = given.drop_null().flatten().to_numpy().reshape(-1, rows.shape[1])
+    return rows
 
 
 def _read_features(cache: FeatureCache, ranks: Mapping[str, int], keys: np.ndarray) -> np.ndarray:

@@ -42,13 +42,13 @@ def crop_score_columns(features: np.ndarray, prompts: PromptFeatures) -> dict[st
         deviation (of C values, not of a sample); all null where a view has no finite score.
     """
     views = [score_features(features[:, view], prompts) for view in range(features.shape[1])]
-    means = [
+    margin, scores, score = (
         np.stack(values).mean(axis=0, dtype=np.float64).astype(np.float32)
         for values in zip(*views, strict=True)
-    ]
-    columns = _columns(*means, prompts)
+    )
+    columns = _columns(margin, scores, score, prompts)
     each = np.stack([values for _, _, values in views]).astype(np.float64)
-    missing = np.isnan(means[2])
+    missing = np.isnan(score)
     for name, values in ((SCORE_LOW, each.min(axis=0)), (SCORE_SPREAD, each.std(axis=0))):
         columns[name] = pa.array(values.astype(np.float32), pa.float32(), mask=missing)
     return columns

@@ -133,6 +133,7 @@ def measure(config: ImageOptions, prompts: PromptOptions, options: PlanOptions) 
             pairs=features.names,
             hashes=config.hash,
             crops=options.crops,
+            descriptors=config.descriptors,
         )
         tower = fingerprint_of_tower(config, ModelFacts.of(towers), precision, options.crops)
         identity = texts.identity(ModelFacts.of(towers))

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from iqa_core.columns import HEIGHT, IDENTITY, URI, VIEW_LEVELS, WIDTH
 from iqa_core.duplicates.content_hash import content_hash
+from iqa_core.duplicates.descriptor import describe_pixels
 from iqa_core.errors import ImageError, Status
 from iqa_core.images.degrade import degraded_views
 from iqa_core.tables.manifest_reading import DATA, READ_ERROR
@@ -25,7 +26,14 @@ from ..ray_errors import this_node
 from .isolation import Isolated, Watchdog, attempt
 from .pixels import PixelBlock
 from .repeats import SeenImage, SeenPixels
-from .stage_columns import CONTENT_DIGEST, DECODE_SECONDS, DECODED_ON, FETCH_SECONDS, repeated
+from .stage_columns import (
+    CONTENT_DIGEST,
+    DECODE_SECONDS,
+    DECODED_ON,
+    DESCRIPTION,
+    FETCH_SECONDS,
+    repeated,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,6 +56,7 @@ _DECODED = pa.schema(
         (HEIGHT, pa.int32()),
         (VIEW_LEVELS, pa.list_(pa.int8())),
         (CONTENT_DIGEST, pa.string()),
+        (DESCRIPTION, pa.binary()),
         (FETCH_SECONDS, pa.float32()),
         (DECODE_SECONDS, pa.float32()),
     ]
@@ -106,8 +115,11 @@ def decode_blocks(
             got = time.perf_counter()
             row, image = _decode(data, settings.decoder, guard)
             row[CONTENT_DIGEST] = digest
+            if settings.descriptors and isinstance(data, bytes) and image is not None:
+                row[DESCRIPTION] = describe_pixels(image if image.ndim == 3 else image[0])
             if seen and digest and isinstance(data, bytes) and image is not None:
-                seen.note(digest, SeenImage(row[WIDTH], row[HEIGHT], image))
+                found = SeenImage(row[WIDTH], row[HEIGHT], image, row.get(DESCRIPTION))
+                seen.note(digest, found)
             if image is not None:
                 places.append(len(rows))
                 images.extend([image] if image.ndim == 3 else image)
@@ -179,8 +191,8 @@ def _decode(
         if isinstance(data, ImageError):
             raise data
         if isinstance(data, SeenImage):
-            size = {WIDTH: data.width, HEIGHT: data.height}
-            return {"status": Status.OK.value, **size}, data.pixels
+            known = {WIDTH: data.width, HEIGHT: data.height, DESCRIPTION: data.description}
+            return {"status": Status.OK.value, **known}, data.pixels
         image = guard.call(decoder, data)
     except ImageError as error:
         return {"status": error.status.value, "error": error.message}, None

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from iqa_core.columns import HEIGHT, WIDTH
 from iqa_core.errors import Status
 
-from .stage_columns import CONTENT_DIGEST
+from .stage_columns import CONTENT_DIGEST, DESCRIPTION
 
 if TYPE_CHECKING:
     from .pixels import PixelBlock
@@ -41,12 +42,14 @@ class SeenImage:
     Attributes:
         width: As of :class:`iqa_core.images.decode.Decoded`.
         height: Likewise.
-        pixels: (H, W, 3) uint8; None where the actor knows its features.
+        pixels: (H, W, 3) uint8, or (N, H, W, 3) of several views; None where the actor knows its features.
+        description: What it shows (:mod:`iqa_core.duplicates.descriptor`); None if that is not wanted.
     """
 
     width: int
     height: int
     pixels: np.ndarray[Any, np.dtype[np.uint8]] | None
+    description: bytes | None = None
 
 
 class Seen(Protocol):
@@ -113,8 +116,7 @@ class SeenPixels:
 
 
 class _Known(NamedTuple):
-    width: int
-    height: int
+    image: SeenImage
     features: np.ndarray
 
 
@@ -175,7 +177,7 @@ class SeenFeatures:
         if digest in self._in_block:
             return self._in_block[digest]
         known = self._recent.get(digest)
-        return None if known is None else SeenImage(known.width, known.height, None)
+        return None if known is None else known.image
 
     def note(self, digest: str, image: SeenImage) -> None:
         """Remember an image that was decoded, until its block is scored."""
@@ -218,10 +220,12 @@ class SeenFeatures:
             block: The block.
             features: (N, F) by place; rows that are not finite are not remembered.
         """
-        widths, heights = (block.rows.column(name).to_pylist() for name in ("width", "height"))
+        names = (WIDTH, HEIGHT, DESCRIPTION)
+        widths, heights, shown = (block.rows.column(name).to_pylist() for name in names)
         finite = np.isfinite(features).all(axis=1)
         for digest, place in repeats.firsts.items():
             if finite[place]:
                 values = features[place].copy()
-                known = _Known(widths[place], heights[place], values)
+                image = SeenImage(widths[place], heights[place], None, shown[place])
+                known = _Known(image, values)
                 self._recent.add(digest, known, values.nbytes)

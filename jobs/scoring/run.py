@@ -167,6 +167,7 @@ class _Run:
             views=self.views,
             hashes=config.hash,
             crops=self.crops,
+            descriptors=config.descriptors,
         )
         tower = fingerprint_of_tower(config, model, precision, self.crops)
         columns = schema_with(schema, self.extra)

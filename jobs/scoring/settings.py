@@ -40,6 +40,7 @@ class DecodeSettings:
     decode_seconds: float
     hashes: bool = False
     dedupe: bool = False
+    descriptors: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class ScoreSettings:
     hashes: bool = False
     dedupe: bool = False
     crops: int = 1
+    descriptors: bool = False
 
     @property
     def copies(self) -> int:
@@ -98,6 +100,7 @@ class StageSettings:
         hashes: Whether the output has each image's hash.
         dedupe: Whether an image whose bytes a worker met recently is not decoded and encoded again.
         crops: Views of each image that ``decoder`` returns and that are scored; several exclude ``views``.
+        descriptors: Whether the output has each image's descriptor.
     """
 
     tower: ImageEncoder
@@ -114,6 +117,7 @@ class StageSettings:
     hashes: bool = False
     dedupe: bool = False
     crops: int = 1
+    descriptors: bool = False
 
     @property
     def batch_rows(self) -> int:
@@ -132,6 +136,7 @@ class StageSettings:
             decode_seconds=self.decode_seconds,
             hashes=self.hashes,
             dedupe=self.dedupe,
+            descriptors=self.descriptors,
         )
 
     @property
@@ -147,5 +152,6 @@ class StageSettings:
             views=self.views,
             hashes=self.hashes,
             dedupe=self.dedupe,
+            descriptors=self.descriptors,
             crops=self.crops,
         )

@@ -8,6 +8,7 @@ __all__ = [
     "CONTENT_DIGEST",
     "DECODED_ON",
     "DECODE_SECONDS",
+    "DESCRIPTION",
     "DEVICE",
     "FETCH_SECONDS",
     "MODEL_SECONDS",
@@ -28,6 +29,8 @@ OUT_OF_MEMORY = "_out_of_memory"
 DECODED_ON = "_decoded_on"
 #: Hash of a row's encoded image: the output has it only with `--hash`.
 CONTENT_DIGEST = "_content_hash"
+#: What a row's image shows, as bytes; only with `--descriptors`.
+DESCRIPTION = "_descriptor"
 #: Whether a row got the features of an image with equal bytes.
 REPEATED = "_repeated"
 #: What scored a row: device, node and process.

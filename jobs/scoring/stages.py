@@ -75,4 +75,5 @@ def stage_settings(
         crops=crops,
         hashes=config.hash,
         dedupe=config.dedupe,
+        descriptors=config.descriptors,
     )

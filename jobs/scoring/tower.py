@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import ray
 import torch
 
-from iqa_core.columns import CONTENT_HASH, EMBEDDING, URI, VIEWS
+from iqa_core.columns import CONTENT_HASH, DESCRIPTOR, DESCRIPTOR_WIDTH, EMBEDDING, URI, VIEWS
 from iqa_core.errors import Status
 from iqa_core.redaction import error_line, redact
 from iqa_core.scoring.columns import crop_score_columns, score_columns
@@ -29,6 +29,7 @@ from .stage_columns import (
     CONTENT_DIGEST,
     DECODE_SECONDS,
     DECODED_ON,
+    DESCRIPTION,
     DEVICE,
     FETCH_SECONDS,
     MODEL_SECONDS,
@@ -115,6 +116,8 @@ class ScoringTower:
         columns[URI] = _without_secrets(columns[URI])
         if self.settings.hashes:
             columns[CONTENT_HASH] = columns[CONTENT_DIGEST]
+        if self.settings.descriptors:
+            columns[DESCRIPTOR] = _descriptor_column(columns[DESCRIPTION])
         columns |= self._status_columns(block, failed)
         columns |= _result_columns(features, self.settings)
         seconds = (time.perf_counter() - began) / max(1, rows)
@@ -200,6 +203,15 @@ def _device_name(device: str) -> str:
     if device == "cuda" and torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return device.upper() if device == "cpu" else device
+
+
+def _descriptor_column(descriptions: pa.ChunkedArray) -> pa.Array:
+    """Return descriptors as lists of numbers, null where there are none."""
+    given = descriptions.combine_chunks()
+    missing = given.is_null()
+    filled = b"".join(each or bytes(DESCRIPTOR_WIDTH) for each in given.to_pylist())
+    flat = pa.array(np.frombuffer(filled, np.int8))
+    return pa.FixedSizeListArray.from_arrays(flat, DESCRIPTOR_WIDTH, mask=missing)
 
 
 def _without_secrets(uris: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -54,11 +54,12 @@ def test_embedded_rows_have_features_and_views_instead_of_scores():
 
 def test_hashes_and_crops_have_columns_where_they_are_asked_for():
     plain = described(Contents(pa.string(), pairs=("a",)))
-    both = described(Contents(pa.string(), pairs=("a",), hashes=True, crops=5))
+    both = described(Contents(pa.string(), pairs=("a",), hashes=True, crops=5, descriptors=True))
     assert [name for name in both if name not in plain] == [
         "score_low: float",
         "score_spread: float",
         "content_hash: string",
+        "descriptor: fixed_size_list<item: int8>[168]",
     ]
     embedded = described(Contents(pa.string(), embedding=4, hashes=True, crops=5))
     assert "content_hash: string" in embedded

@@ -11,7 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from iqa_core.clip.load import load_towers
 from iqa_core.duplicates.content_hash import content_hash
+from iqa_core.duplicates.descriptor import describe_pixels
+from iqa_core.images.decode import decode_image
 from jobs.cli import main
 
 pytestmark = pytest.mark.ray
@@ -46,7 +49,8 @@ def scored(ray_cluster, folder):
     """Outputs without and with --dedupe."""
     for name, options in (("plain", []), ("deduped", ["--dedupe"])):
         words = ["--manifest", str(folder / "m.parquet"), "--output", str(folder / name)]
-        status = main(["score", *words, "--hash", "--embeddings", "--num-actors", "1", *options])
+        more = ["--descriptors", "--num-actors", "1", *options]
+        status = main(["score", *words, "--hash", "--embeddings", *more])
         assert status == 3  # 2 of 36 rows are damaged
     return folder
 
@@ -54,19 +58,33 @@ def scored(ray_cluster, folder):
 def test_the_output_is_the_same(scored):
     plain, deduped = rows_of(scored / "plain"), rows_of(scored / "deduped")
     assert plain.schema == deduped.schema
-    exact = ["uri", "status", "error", "width", "height", "content_hash"]
+    exact = ["uri", "status", "error", "width", "height", "content_hash", "descriptor"]
     assert plain.select(exact).equals(deduped.select(exact))
     # The last bits of a score depend on how many images went through the tower together.
-    for name in ("score",):
-        values = [table.column(name).drop_null().to_numpy() for table in (plain, deduped)]
-        np.testing.assert_allclose(*values, rtol=0, atol=1e-6)
+    values = [table.column("score").drop_null().to_numpy() for table in (plain, deduped)]
+    np.testing.assert_allclose(*values, rtol=0, atol=1e-6)
     copies = deduped.to_pandas().dropna(subset="score").groupby("content_hash").score.nunique()
     assert (copies == 1).all()
 
 
 def test_hashes_are_those_of_the_files(scored):
-    for row in rows_of(scored / "plain").select(["uri", "content_hash"]).to_pylist():
-        assert row["content_hash"] == content_hash((scored / row["uri"]).read_bytes())
+    table, preprocess = rows_of(scored / "deduped"), load_towers("tiny").preprocess
+    for row in table.select(["uri", "status", "content_hash", "descriptor"]).to_pylist():
+        data = (scored / row["uri"]).read_bytes()
+        assert row["content_hash"] == content_hash(data)
+        if row["status"] == "ok":
+            pixels = decode_image(data, preprocess).pixels
+            assert row["descriptor"] == list(np.frombuffer(describe_pixels(pixels), np.int8))
+        else:
+            assert row["descriptor"] is None
+
+
+def test_near_copies_of_the_output_are_found(scored, capsys):
+    words = ["--scores", str(scored / "plain"), "--output", str(scored / "c.parquet")]
+    assert main(["duplicates", *words]) == 0
+    assert "34 rows" in capsys.readouterr().out
+    table = pq.read_table(scored / "c.parquet")
+    assert set(table.column("kind").to_pylist()) == {"exact"}
 
 
 def test_the_summary_counts_the_repeats(scored):
@@ -78,7 +96,7 @@ def test_the_summary_counts_the_repeats(scored):
 
 def test_an_output_can_be_continued_with_or_without_it(scored, capsys):
     words = ["--manifest", str(scored / "m.parquet"), "--output", str(scored / "plain")]
-    assert main(["score", *words, "--hash", "--embeddings", "--dedupe"]) == 3
+    assert main(["score", *words, "--hash", "--descriptors", "--embeddings", "--dedupe"]) == 3
     assert "nothing to do" in capsys.readouterr().out
     assert main(["score", *words, "--embeddings"]) == 1  # without --hash it has other columns
     assert "columns" in capsys.readouterr().err

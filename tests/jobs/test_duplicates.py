@@ -58,14 +58,30 @@ def test_without_features_only_bytes_are_compared(scores, tmp_path, capsys, monk
     assert pq.read_table("c.parquet").column("uri").to_pylist() == ["0.jpg", "2.jpg"]
 
 
+def test_near_copies_by_descriptors(tmp_path, capsys):
+    descriptors = np.random.default_rng(0).integers(-127, 128, (5, 168), np.int8)
+    descriptors[4] = descriptors[1]
+    scores = write_output(tmp_path, CONTENTS, descriptors=descriptors)
+    output = str(tmp_path / "c.parquet")
+    assert main(["duplicates", "--scores", scores, "--output", output]) == 0
+    assert "4 rows in 2 clusters" in capsys.readouterr().out
+    assert main(["duplicates", "--scores", scores, "--output", output, "--no-near"]) == 0
+    assert "2 rows in 1 clusters" in capsys.readouterr().out
+
+
 def test_what_is_missing_is_said_in_one_line(tmp_path, capsys):
     scores = write_output(tmp_path, CONTENTS, hashes=False)
     output = str(tmp_path / "c.parquet")
     assert main(["duplicates", "--scores", scores, "--output", output]) == 1
     message = capsys.readouterr().err
     assert message.count("\n") == 1
-    assert "score with --hash to find equal files, or give --features" in message
-    assert main(["duplicates", "--scores", scores, "--features", scores, "--output", output]) == 1
+    assert (
+        "score with --hash to find equal files, with --descriptors to find near copies" in message
+    )
+    words = ["--scores", scores, "--features", scores, "--output", output]
+    assert main(["duplicates", *words]) == 1
+    assert "--features need a --threshold" in capsys.readouterr().err
+    assert main(["duplicates", *words, "--threshold", "0.9"]) == 1
     assert "has no column embedding" in capsys.readouterr().err
     assert not (tmp_path / "c.parquet").exists()
 

@@ -15,7 +15,9 @@ from iqa_core.tables.schema import output_schema
 WIDTH = 8
 
 
-def write_output(folder, contents, features=None, *, name="o", hashes=True, files=2, failed=()):
+def write_output(
+    folder, contents, features=None, *, name="o", hashes=True, descriptors=None, files=2, failed=()
+):
     """Write an output in part files whose rows are shuffled; return its path.
 
     Args:
@@ -24,6 +26,7 @@ def write_output(folder, contents, features=None, *, name="o", hashes=True, file
         features: (N, WIDTH); None writes none.
         name: The output's.
         hashes: Whether it has hashes.
+        descriptors: (N, 168) int8, 0 where there is none; None writes none.
         files: Files of the manifest.
         failed: Rows that could not be read.
     """
@@ -39,7 +42,11 @@ def write_output(folder, contents, features=None, *, name="o", hashes=True, file
         identity += [(f"{number}.parquet", place) for place in range(count)]
     manifest = open_manifest(str(folder / "m"))
     schema = output_schema(
-        manifest, (), embedding=None if features is None else WIDTH, hashes=hashes
+        manifest,
+        (),
+        embedding=None if features is None else WIDTH,
+        hashes=hashes,
+        descriptors=descriptors is not None,
     )
     statuses = ["not_found" if place in failed else "ok" for place in range(rows)]
     columns = {
@@ -60,6 +67,9 @@ def write_output(folder, contents, features=None, *, name="o", hashes=True, file
         stored = np.array(features, np.float32)
         stored[list(failed)] = np.nan
         columns["embedding"] = feature_column(stored)
+    if descriptors is not None:
+        rows_of = [row.tolist() if row.any() else None for row in descriptors]
+        columns["descriptor"] = pa.array(rows_of, schema.field("descriptor").type)
     table = pa.table({field.name: columns[field.name] for field in schema}).cast(schema)
     order = np.random.default_rng(0).permutation(rows)
     output = Output(str(folder / name), manifest, {"kind": "test"})

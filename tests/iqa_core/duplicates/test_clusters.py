@@ -88,6 +88,16 @@ def test_failed_rows_and_rows_without_features_have_no_near_duplicates(clusters_
     assert [row["uri"] for row in rows] == ["0.jpg", "3.jpg"]
 
 
+def test_near_descriptors_are_clusters_and_images_without_contrast_are_none(clusters_of):
+    contents = [bytes([place]) for place in range(5)]
+    descriptors = np.random.default_rng(0).integers(-127, 128, (5, 168), np.int8)
+    descriptors[3] = descriptors[1] // 2
+    descriptors[[2, 4]] = 0  # two blank images of different bytes
+    _, rows = clusters_of(contents, descriptors=descriptors)
+    assert [(row["uri"], row["kind"]) for row in rows] == [("1.jpg", "near"), ("3.jpg", "near")]
+    assert rows[1]["similarity"] == pytest.approx(1, abs=1e-3)
+
+
 def test_no_duplicates_are_an_empty_table(clusters_of):
     clusters, rows = clusters_of([b"a", b"b"], np.eye(2, WIDTH))
     assert rows == []

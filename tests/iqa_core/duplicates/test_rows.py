@@ -43,10 +43,19 @@ def test_features_of_another_output_are_joined_by_identity(tmp_path):
 
 def test_an_output_with_neither_hashes_nor_features_is_refused(tmp_path):
     scores = write_output(tmp_path, CONTENTS, hashes=False)
-    with pytest.raises(InputError, match="has no column content_hash: score with hash"):
+    with pytest.raises(InputError, match="has neither a column content_hash nor descriptor"):
         read_image_rows(scores)
     with pytest.raises(InputError, match=r"holds no part-\*\.parquet"):
         read_image_rows(str(tmp_path / "nothing"))
+
+
+def test_descriptors_are_read_where_near_copies_are_wanted(tmp_path):
+    descriptors = np.random.default_rng(0).integers(-127, 128, (20, 168), np.int8)
+    descriptors[5] = 0
+    scores = write_output(tmp_path, CONTENTS, descriptors=descriptors, failed=(3,))
+    left = [place for place in range(20) if place != 3]
+    np.testing.assert_array_equal(read_image_rows(scores).features, descriptors[left])
+    assert read_image_rows(scores, near=False).features is None
 
 
 def test_features_of_another_manifest_are_refused(tmp_path):
