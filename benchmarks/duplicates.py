@@ -6,7 +6,8 @@ The collection: tiles of 160 x 160 pixels that do not overlap, of the six photog
 quality 97). Half of the rows are originals, 30 % are exact copies and 20 % are near ones: encoded again at
 quality 30 to 75, resized by 0.5 to 0.8, or with 3 to 10 % of either side cut off. A near copy is found if
 it is in the cluster of its original; a pair of rows with different bytes is right if both come from one
-tile. Each seed draws other copies; features and scores are those of `tiny`.
+tile. Each seed draws other copies. Compared are descriptors and, beside them, the features of `tiny`, whose
+scores decide which row of a cluster is the best.
 
 The search: random features with a third of copies; the exact search and the index find the pairs, in turn.
 """
@@ -17,6 +18,7 @@ import argparse
 import io
 import resource
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,17 +27,21 @@ from PIL import Image
 
 from benchmarks.results import Table, save, show, spread
 from iqa_core import Scorer
+from iqa_core.columns import DESCRIPTOR_WIDTH
 from iqa_core.duplicates.clusters import DEFAULT_THRESHOLD, find_clusters
 from iqa_core.duplicates.content_hash import content_hash
+from iqa_core.duplicates.descriptor import describe_pixels
 from iqa_core.duplicates.exact_search import exact_pairs
 from iqa_core.duplicates.indexed_search import indexed_pairs
 from iqa_core.duplicates.rows import ImageRows
+from iqa_core.images.decode import decode_image
 from tools.demo import photos
 
 SIDE = 160
-THRESHOLDS = (0.9, 0.93, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995)
+THRESHOLDS = (0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+TINY_THRESHOLDS = (0.9, 0.95, 0.98)
 NEAR = ("encoded again", "resized", "cropped")
-WIDTH = 512
+WIDTH = 168
 
 
 @dataclass(frozen=True)
@@ -144,16 +150,24 @@ def quality(data: Collection, labels: np.ndarray, scores: np.ndarray) -> dict[st
     return found
 
 
-def measure_quality(seeds: int) -> dict[float, list[dict[str, float]]]:
-    """Return the figures of each collection by threshold."""
+def measure_quality(seeds: int) -> dict[str, list[dict[str, float]]]:
+    """Return the figures of each collection by what is compared and threshold."""
     scorer = Scorer("tiny")
-    found: dict[float, list[dict[str, float]]] = {threshold: [] for threshold in THRESHOLDS}
+    found: dict[str, list[dict[str, float]]] = defaultdict(list)
     for seed in range(seeds):
         data = collection(seed)
         scored = scorer.score(data.files)
-        rows = image_rows(data.files, scored.features.astype(np.float16))
-        for threshold in THRESHOLDS:
-            found[threshold].append(quality(data, labels_of(rows, threshold), scored.score))
+        images = [decode_image(file, scorer.preprocess).pixels for file in data.files]
+        described = [describe_pixels(pixels) or bytes(DESCRIPTOR_WIDTH) for pixels in images]
+        descriptors = np.frombuffer(b"".join(described), np.int8).reshape(len(images), -1)
+        for name, features, thresholds in (
+            ("descriptors", descriptors, THRESHOLDS),
+            ("features of tiny", scored.features.astype(np.float16), TINY_THRESHOLDS),
+        ):
+            rows = image_rows(data.files, features)
+            for threshold in thresholds:
+                labels = labels_of(rows, threshold)
+                found[f"{name}, {threshold:g}"].append(quality(data, labels, scored.score))
     return found
 
 
@@ -199,12 +213,12 @@ def main() -> None:
         "keep-best without crops",
     ]
     rows = [
-        [f"{threshold:g}", *(spread([each[name] for each in seeds], "{:.3f}") for name in columns)]
-        for threshold, seeds in by_threshold.items()
+        [compared, *(spread([each[name] for each in seeds], "{:.3f}") for name in columns)]
+        for compared, seeds in by_threshold.items()
     ]
     count = len(tiles())
-    title = f"Clusters by threshold, {count} tiles, {arguments.seeds} collections of {2 * count} rows, tiny"
-    quality_table = Table(title, ["threshold", *columns], rows)
+    title = f"Clusters by threshold, {count} tiles, {arguments.seeds} collections of {2 * count} rows"
+    quality_table = Table(title, ["compared, threshold", *columns], rows)
     show([quality_table])
     searches = {rows: measure_search(rows) for rows in arguments.rows}
     rows = [
