@@ -9,6 +9,9 @@ it is in the cluster of its original; a pair of rows with different bytes is rig
 tile. Each seed draws other copies. Compared are descriptors and, beside them, the features of `tiny`, whose
 scores decide which row of a cluster is the best.
 
+False pairs: random squares of 30 to 100 % of the shorter side, from eight photographs; counted are pairs from
+two different photographs whose descriptors are near.
+
 The search: random features with a third of copies; the exact search and the index find the pairs, in turn.
 """
 
@@ -25,13 +28,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.photos import photographs
 from benchmarks.results import Table, save, show, spread
 from iqa_core import Scorer
 from iqa_core.columns import DESCRIPTOR_WIDTH
 from iqa_core.duplicates.clusters import DEFAULT_THRESHOLD, find_clusters
 from iqa_core.duplicates.content_hash import content_hash
 from iqa_core.duplicates.descriptor import describe_pixels
-from iqa_core.duplicates.exact_search import exact_pairs
+from iqa_core.duplicates.exact_search import exact_pairs, unit_rows
 from iqa_core.duplicates.indexed_search import indexed_pairs
 from iqa_core.duplicates.rows import ImageRows
 from iqa_core.images.decode import decode_image
@@ -171,6 +175,27 @@ def measure_quality(seeds: int) -> dict[str, list[dict[str, float]]]:
     return found
 
 
+def measure_false_pairs(squares: int = 400) -> dict[str, float]:
+    """Return the share of pairs of two photographs at or above each threshold, and their number."""
+    generator = np.random.default_rng(0)
+    described, sources = [], []
+    for number, photo in enumerate(photographs()):
+        for _ in range(squares):
+            side = round(min(photo.size) * generator.uniform(0.3, 1))
+            left, top = (int(generator.integers(0, edge - side + 1)) for edge in photo.size)
+            square = photo.resize((224, 224), box=(left, top, left + side, top + side))
+            found = describe_pixels(np.asarray(square))
+            if found:
+                described.append(np.frombuffer(found, np.int8))
+                sources.append(number)
+    rows = unit_rows(np.array(described))
+    source = np.array(sources)
+    others = np.triu(source[:, None] != source, 1)
+    cosines = (rows @ rows.T)[others]
+    shares = {f"{threshold:g}": float((cosines >= threshold).mean()) for threshold in THRESHOLDS}
+    return {"pairs": float(len(cosines)), **shares}
+
+
 def search_features(rows: int) -> np.ndarray:
     generator = np.random.default_rng(0)
     features = generator.standard_normal((rows, WIDTH), np.float32)
@@ -217,9 +242,19 @@ def main() -> None:
         for compared, seeds in by_threshold.items()
     ]
     count = len(tiles())
-    title = f"Clusters by threshold, {count} tiles, {arguments.seeds} collections of {2 * count} rows"
+    title = (
+        f"Clusters by threshold, {count} tiles, {arguments.seeds} collections of {2 * count} rows"
+    )
     quality_table = Table(title, ["compared, threshold", *columns], rows)
     show([quality_table])
+    false = measure_false_pairs()
+    pairs = int(false.pop("pairs"))
+    false_table = Table(
+        f"Share of {pairs:,} pairs of different photographs that count as near",
+        list(false),
+        [[f"{share:.2g}" for share in false.values()]],
+    )
+    show([false_table])
     searches = {rows: measure_search(rows) for rows in arguments.rows}
     rows = [
         [
@@ -236,9 +271,9 @@ def main() -> None:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     save(
         "duplicates",
-        [quality_table, search_table],
+        [quality_table, false_table, search_table],
         notes=[f"Resident memory at most: {memory:.1f} GB."],
-        raw={"quality": by_threshold, "search": searches},
+        raw={"quality": by_threshold, "false": false, "search": searches},
         path=arguments.json,
     )
 
