@@ -9,8 +9,8 @@ it is in the cluster of its original; a pair of rows with different bytes is rig
 tile. Each seed draws other copies. Compared are descriptors and, beside them, the features of `tiny`, whose
 scores decide which row of a cluster is the best.
 
-False pairs: random squares of 30 to 100 % of the shorter side, from eight photographs; counted are pairs from
-two different photographs whose descriptors are near.
+False pairs: random squares of 30 to 100 % of the shorter side, from eight photographs; counted are pairs
+from two different photographs whose descriptors are near.
 
 The search: random features with a third of copies; the exact search and the index find the pairs, in turn.
 """

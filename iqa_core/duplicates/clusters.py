@@ -38,7 +38,7 @@ LOWEST_SIMILARITY = "lowest_similarity"
 KIND = "kind"
 
 #: Cosine of descriptors from which images count as near duplicates; see ``benchmarks/duplicates.py``.
-DEFAULT_THRESHOLD = 0.75
+DEFAULT_THRESHOLD = 0.85
 #: Up to so many different images, each is compared with each other.
 MOST_EXACT = 200_000
 
