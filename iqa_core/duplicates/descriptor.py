@@ -23,7 +23,7 @@ __all__ = ["describe_pixels"]
 
 _SIDE = 64
 _FREQUENCIES = 13
-#: Standard deviation of the brightness, 0 to 255, below which there is nothing to describe.
+#: Standard deviation of the brightness (0 to 255) in low frequencies below which there is nothing to describe.
 _LEAST_CONTRAST = 1.5
 
 _steps = np.arange(_FREQUENCIES)[:, None]
@@ -39,12 +39,13 @@ def describe_pixels(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes | None
 
     Returns:
         The 168 values of the column ``descriptor``, int8, of which the largest is 127 or -127; None for an
-        image without contrast.
+        image without contrast in low frequencies.
     """
     grey = Image.fromarray(pixels).convert("L").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
     brightness = np.asarray(grey, dtype=np.float32)
-    if brightness.std() < _LEAST_CONTRAST:
+    waves = (_COSINES @ brightness @ _COSINES.T).ravel()[1:]
+    if 2 * np.linalg.norm(waves) < _LEAST_CONTRAST * brightness.size:  # a wave's share, by Parseval
         return None
-    values = (_WEIGHTS * (_COSINES @ brightness @ _COSINES.T)).ravel()[1:]
+    values = _WEIGHTS.ravel()[1:] * waves
     found: bytes = np.rint(values * (127 / np.abs(values).max())).astype(np.int8).tobytes()
     return found
