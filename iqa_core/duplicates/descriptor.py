@@ -23,7 +23,7 @@ __all__ = ["describe_pixels"]
 
 _SIDE = 64
 _FREQUENCIES = 13
-#: Standard deviation of the brightness (0 to 255) in low frequencies below which there is nothing to describe.
+#: Standard deviation of the brightness, 0 to 255, in these frequencies, below which nothing is described.
 _LEAST_CONTRAST = 1.5
 
 _steps = np.arange(_FREQUENCIES)[:, None]
