@@ -10,7 +10,7 @@ from iqa_core.prompts.pairs import DEFAULT_PAIRS, NAMED_PAIRS
 
 from .options import option
 
-__all__ = ["ImageOptions", "OutputOptions", "PromptOptions", "RescoreOptions"]
+__all__ = ["CropOptions", "ImageOptions", "OutputOptions", "PromptOptions", "RescoreOptions"]
 
 #: The statuses of ``iqa_core.errors.Status`` but ``ok``; a test holds the two together.
 RetryKind = Literal[
@@ -79,6 +79,19 @@ class PromptOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CropOptions:
+    """How many views of an image are scored."""
+
+    crops: int = option(
+        1,
+        help="views of each image at the model's resolution: 1, or the whole image and a grid of crops of "
+        "its details (5: 2 x 2, 10: 3 x 3, 17, 26), of which mean, lowest and spread are written",
+        metavar="N",
+        minimum=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class RescoreOptions(OutputOptions, PromptOptions):
     """Options of scoring from features: no image is read, and Ray is not used."""
 
@@ -140,6 +153,20 @@ class ImageOptions(OutputOptions):
     )
     keep: tuple[str, ...] = option(
         (), help="columns of the manifest to carry into the output", metavar="COLUMN"
+    )
+    hash: bool = option(
+        False,
+        help="also write a hash of each image's bytes, by which `iqa duplicates` finds equal files",
+    )
+    descriptors: bool = option(
+        False,
+        help="also write a description of what each image shows (168 bytes), by which `iqa duplicates` "
+        "finds near copies",
+    )
+    dedupe: bool = option(
+        False,
+        help="do not decode and encode an image again whose bytes the same worker met recently; the output "
+        "is the same",
     )
     timeout: float = option(
         30.0, help="seconds for one attempt to fetch an image", metavar="S", above=0

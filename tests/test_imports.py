@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "images": {"storage"},
     "fetch": {"storage"},
     "tables": {"storage"},
+    "duplicates": {"tables"},
     "clip": BOTTOM,
     "prompts": {"clip", "images", "scoring"},
     "scoring": {"clip", "images", "prompts"},
@@ -56,10 +57,20 @@ ONLY_IN = {
     "jobs": ("jobs/",),
     "open_clip": ("iqa_core/clip/open_clip.py",),
     "aiohttp": ("iqa_core/fetch/",),
+    "faiss": ("iqa_core/duplicates/indexed_search.py",),
 }
 
 #: Parts that do not import torch, not even within a function.
-WITHOUT_TORCH = {*BOTTOM, "storage", "tables", "fetch", "pages", "evaluation", "releases"}
+WITHOUT_TORCH = {
+    *BOTTOM,
+    "storage",
+    "tables",
+    "fetch",
+    "duplicates",
+    "pages",
+    "evaluation",
+    "releases",
+}
 
 MOST_LINES = 350
 

@@ -62,6 +62,9 @@ def output_schema(
     pairs: Sequence[str] = (),
     embedding: int | None = None,
     views: int = 0,
+    hashes: bool = False,
+    crops: int = 1,
+    descriptors: bool = False,
 ) -> pa.Schema:
     """Return the explicit schema of a run's part files.
 
@@ -71,11 +74,24 @@ def output_schema(
         pairs: Names of the prompt pairs; if empty, there are no score columns.
         embedding: Width of the image features, or None to leave them out.
         views: Degraded copies of each image whose features are stored beside its own.
+        hashes: Whether each image's hash is stored.
+        crops: Number of views that are scored of each image.
+        descriptors: Whether each image's descriptor is stored.
 
     Raises:
         InputError: If a kept column would have the name of one of the output's own.
     """
-    own = fields(Contents(manifest.image_id_type, tuple(pairs), embedding, views))
+    own = fields(
+        Contents(
+            image_id=manifest.image_id_type,
+            pairs=tuple(pairs),
+            embedding=embedding,
+            views=views,
+            hashes=hashes,
+            crops=crops,
+            descriptors=descriptors,
+        )
+    )
     names = {field.name for field in own}
     for name in keep:
         if name in names:

@@ -6,7 +6,7 @@ import math
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from iqa_core.clip.embedded import lightest_towers
 from iqa_core.clip.facts import ModelFacts, with_absolute_file
@@ -29,7 +29,7 @@ from .forecast import Fleet
 from .sample import SamplePlan
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
 
@@ -60,11 +60,13 @@ class PlanOptions:
         rows: Most rows; None takes 1,000, or more on a cluster of many actors.
         seconds: Most seconds of the steady state.
         seed: Of the sample.
+        crops: Views of each image that are scored.
     """
 
     rows: int | None
     seconds: float
     seed: int
+    crops: int = 1
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,18 @@ def measure(config: ImageOptions, prompts: PromptOptions, options: PlanOptions) 
         with Background(partial(_load, config, texts)) as loading:
             cluster.start()
             towers, features = loading.result()
-        schema = output_schema(manifest, config.keep, pairs=features.names)
-        done, again = _done(config, manifest, texts, ModelFacts.of(towers), precision, schema)
+        schema = output_schema(
+            manifest,
+            config.keep,
+            pairs=features.names,
+            hashes=config.hash,
+            crops=options.crops,
+            descriptors=config.descriptors,
+        )
+        tower = fingerprint_of_tower(config, ModelFacts.of(towers), precision, options.crops)
+        identity = texts.identity(ModelFacts.of(towers))
+        fingerprint = fingerprint_of_run("score", tower, identity, schema)
+        done, again = _done(config, manifest, fingerprint)
         left = manifest.rows - len(done) + again
         if not left:
             return None
@@ -178,18 +190,11 @@ def _load(config: ImageOptions, prompts: Prompts) -> tuple[Towers, PromptFeature
 
 
 def _done(
-    config: ImageOptions,
-    manifest: Manifest,
-    prompts: Prompts,
-    model: ModelFacts,
-    precision: Precision,
-    schema: pa.Schema,
+    config: ImageOptions, manifest: Manifest, fingerprint: Mapping[str, Any]
 ) -> tuple[RowSet, int]:
     """Return the finished rows of the output, if there is one, and how many are to be retried."""
     if not config.output:
         return RowSet(), 0
-    tower = fingerprint_of_tower(config, model, precision)
-    fingerprint = fingerprint_of_run("score", tower, prompts.identity(model), schema)
     committed = Output(config.output, manifest, fingerprint, config.lease_seconds).committed()
     return committed.rows, sum(committed.statuses[status] for status in config.retry_errors)
 
@@ -217,7 +222,9 @@ def _run(
     if manifest.folder.is_local:
         first = manifest.folder.path(manifest.files[0].name)
         check_visible(first, f"--manifest {config.manifest}")
-    spec = stage_settings(config, manifest, towers, features, precision, schema)
+    spec = stage_settings(
+        config, manifest, towers, features, precision, schema, crops=options.crops
+    )
 
     def enough(meter: Meter) -> bool:
         return meter.devices >= actors and meter.seconds_of_all_busy() >= options.seconds

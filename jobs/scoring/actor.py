@@ -73,7 +73,7 @@ class ImageActor:
             NodeError: If this actor could not start.
         """
         self.tower.check()
-        for block in decode_blocks(table, self.decode, self.block_bytes):
+        for block in decode_blocks(table, self.decode, self.block_bytes, self.tower.seen):
             yield self.tower.score(block)
 
 

@@ -62,6 +62,11 @@ def conclude(sink: Sink, outcome: Outcome, pool: ActorPool | None, max_error_rat
             f"the device's memory was full {outcome.out_of_memory:,} times, and batches were halved: a "
             "smaller --batch-size avoids that"
         )
+    if outcome.repeated is not None:
+        share = outcome.repeated / max(1, outcome.rows)
+        print(
+            f"{outcome.repeated:,} rows had bytes seen before ({share:.1%}) and were not encoded again"
+        )
     if outcome.stopped:
         print(f"stopped: {result}; the same command resumes")
         return _STOPPED
@@ -129,6 +134,7 @@ def _summary(outcome: Outcome, sink: Sink, result: Audit, pool: ActorPool | None
             "stopped": outcome.stopped,
             "outage": outcome.broken,
             "out_of_memory": outcome.out_of_memory,
+            "repeated": outcome.repeated,
         },
         "images_per_second": round(outcome.rows / max(outcome.seconds, 1e-9), 2),
         "seconds": round(outcome.seconds, 3),

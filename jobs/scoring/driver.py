@@ -109,6 +109,7 @@ def run_pipeline(
         stopped=stop.is_set(),
         broken=collector.broken,
         out_of_memory=collector.out_of_memory,
+        repeated=collector.repeated,
         devices=dict(collector.devices),
         left_out=tuple(str(error) for error in bad_nodes),
         start_up=meter.start_up(pipeline_began if began is None else began, steady),

@@ -53,10 +53,17 @@ def fingerprint_of_run(
 
 
 def fingerprint_of_tower(
-    config: ImageOptions, model: ModelFacts, precision: Precision
+    config: ImageOptions, model: ModelFacts, precision: Precision, crops: int = 1
 ) -> dict[str, Any]:
-    """Return the part of the fingerprint that determines the features of an image."""
-    return {
+    """Return the part of the fingerprint that determines the features of an image.
+
+    Args:
+        config: The options.
+        model: The model's facts.
+        precision: Of the tower.
+        crops: Views of each image; one leaves the document as it was before there were several.
+    """
+    document = {
         "model": config.model,
         "weights": model.digest,
         "quick_gelu": model.quick_gelu,
@@ -65,3 +72,4 @@ def fingerprint_of_tower(
         "decode": config.decode,
         "precision": precision,
     }
+    return document if crops == 1 else document | {"crops": crops}

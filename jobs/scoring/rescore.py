@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from iqa_core.clip.embedded import lightest_towers
 from iqa_core.clip.facts import ModelFacts, known_facts, remember_facts
-from iqa_core.columns import IDENTITY
+from iqa_core.columns import CONTENT_HASH, DESCRIPTOR, IDENTITY
 from iqa_core.tables.audit import audit, left_to_do
 from iqa_core.tables.feature_cache import FeatureCache
 from iqa_core.tables.output import Output
@@ -70,7 +70,13 @@ def rescore(
     def open_output(model: ModelFacts) -> tuple[Sink, pa.Schema]:
         cache.check_weights(model.digest)
         prompts = texts.identity(model)
-        schema = output_schema(manifest, keep, pairs=prompts.names)
+        schema = output_schema(
+            manifest,
+            keep,
+            pairs=prompts.names,
+            hashes=CONTENT_HASH in cache.schema.names,
+            descriptors=DESCRIPTOR in cache.schema.names,
+        )
         columns = schema_with(schema, extra)
         fingerprint = fingerprint_of_run("rescore", cache.tower, prompts, columns)
         sink = open_sink(config.output, manifest, fingerprint, config.lease_seconds)

@@ -57,6 +57,7 @@ def run_images(
     prompts: PromptOptions | None,
     embeddings: bool,
     views: int = 0,
+    crops: int = 1,
     extra: Sequence[ExtraColumn] = (),
     open_sink: OpenSink = Output,
 ) -> int:
@@ -68,6 +69,7 @@ def run_images(
         prompts: The options of the prompts; None only embeds.
         embeddings: Whether the output holds the image features.
         views: Degraded copies of each image whose features it holds, too.
+        crops: Views of each image that are scored.
         extra: Extra columns, computed from the finished rows.
         open_sink: Opens the place of the rows; by default part files in a folder.
 
@@ -82,7 +84,9 @@ def run_images(
     shard = Shard.of(config.shard) if config.shard else None
     manifest = open_manifest(config.manifest, config.keep).only(shard)
     _print_notes(manifest, config.manifest)
-    run = _Run(config, kind, manifest, texts, embeddings, views, tuple(extra), open_sink, began)
+    run = _Run(
+        config, kind, manifest, texts, embeddings, views, crops, tuple(extra), open_sink, began
+    )
     stored = stored_fingerprint(config.output) if open_sink is Output else {}
     # GPUs may have come or gone since the output's first run, and rows of two precisions don't mix.
     begun = stored.get("precision") if config.precision == "auto" else config.precision
@@ -142,6 +146,7 @@ class _Run:
     prompts: Prompts | None
     embeddings: bool
     views: int
+    crops: int
     extra: tuple[ExtraColumn, ...]
     open_sink: OpenSink
     began: float = field(default_factory=time.monotonic)
@@ -160,8 +165,11 @@ class _Run:
             pairs=prompts.names if prompts else (),
             embedding=model.width if self.embeddings else None,
             views=self.views,
+            hashes=config.hash,
+            crops=self.crops,
+            descriptors=config.descriptors,
         )
-        tower = fingerprint_of_tower(config, model, precision)
+        tower = fingerprint_of_tower(config, model, precision, self.crops)
         columns = schema_with(schema, self.extra)
         fingerprint = fingerprint_of_run(self.kind, tower, prompts, columns)
         sink = self.open_sink(config.output, manifest, fingerprint, config.lease_seconds)
@@ -198,7 +206,7 @@ class _Run:
             first = manifest.folder.path(manifest.files[0].name)
             check_visible(first, f"--manifest {config.manifest}")
         spec = stage_settings(
-            config, manifest, towers, prompts, precision, output.schema, self.views
+            config, manifest, towers, prompts, precision, output.schema, self.views, self.crops
         )
         with sink.start(options_as_json(config)):
             sink.drop(config.retry_errors)

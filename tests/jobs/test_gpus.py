@@ -70,6 +70,17 @@ def test_the_summary_says_what_scored(runs, run):
     assert f"scored on {len(devices)} x cuda" in runs[run]["out"]
 
 
+def test_copies_keep_their_columns_on_the_way_to_a_gpu(runs, folder):
+    """By chance, one actor gets both copies; it then encodes one."""
+    assert runs["a CPU for two"]["last_run"]["repeated"] in (0, 1)
+    assert runs["two actors"]["last_run"]["repeated"] is None
+    table = pq.read_table(folder / "a-CPU-for-two").sort_by("manifest_row")
+    hashes, described = (table.column(name).to_pylist() for name in ("content_hash", "descriptor"))
+    assert hashes[58] == hashes[59] is not None
+    assert described[58] == described[59] is not None
+    assert len(set(hashes)) == 60  # of 59 images, and none of the row without one
+
+
 def test_a_gpu_that_can_not_be_used_is_no_cpu(runs, folder):
     """No CUDA here: the actor says so, instead of scoring in half precision on its CPU."""
     run = runs["without a device"]
