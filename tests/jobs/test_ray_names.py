@@ -18,8 +18,8 @@ PRIVATE = [
     ("ray._private.ray_constants", "ENABLE_RAY_CLUSTERS_ENV_VAR", "local_ray.py: likewise"),
     (
         "ray._private.state",
-        "state.get_max_resources_from_cluster_config",
-        "cluster.py: GPUs that the autoscaler could bring",
+        "state.get_cluster_config",
+        "node_types.py: nodes that the autoscaler could bring",
     ),
     *(
         ("ray._private.node", f"Node.{name}", "local_ray.py: a local Ray without unused services")
