@@ -12,9 +12,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path, PosixPath
 from typing import TYPE_CHECKING
 
@@ -76,8 +77,8 @@ class World:
         self.now = 1_000_000.0
         self.objects: dict[str, object] = {}
         self._drivers: list[Driver] = []  # the last one runs; those before it are suspended or idle
-        self._of_thread: dict[int, Driver] = {}
-        self._waits: dict[int, _Wait] = {}
+        self._of_thread: dict[threading.Thread, Driver] = {}
+        self._waits: dict[threading.Thread, _Wait] = {}
         self._unsynced: set[str] = set()
         self._lock = threading.RLock()
 
@@ -92,7 +93,7 @@ class World:
 
     def driver(self) -> Driver:
         """Return the driver whose code runs in this thread."""
-        return self._of_thread.get(threading.get_ident()) or self._drivers[-1]
+        return self._of_thread.get(threading.current_thread()) or self._drivers[-1]
 
     @contextmanager
     def operation(self, name: str) -> Iterator[int]:
@@ -129,7 +130,7 @@ class World:
 
     def settle(self) -> None:
         """Return once all heartbeats that are due are written."""
-        if threading.get_ident() in self._of_thread:
+        if threading.current_thread() in self._of_thread:
             return
         deadline = time.monotonic() + _STUCK
         while any(self._is_busy(thread) for thread in threading.enumerate()):
@@ -137,7 +138,7 @@ class World:
             time.sleep(0.0002)
 
     def _is_busy(self, thread: threading.Thread) -> bool:
-        return "_keep_beating" in thread.name and thread.ident not in self._waits
+        return "_keep_beating" in thread.name and thread not in self._waits
 
     def sleep(self, seconds: float) -> None:
         """Let time pass; heartbeats of those that are not suspended are written meanwhile."""
@@ -150,14 +151,15 @@ class World:
             ]
             if not due:
                 break
-            self.now, thread = max(self.now, min(due)[0]), min(due)[1]
+            moment, thread = min(due, key=itemgetter(0))
+            self.now = max(self.now, moment)
             self._waits.pop(thread).is_over.set()
             self.settle()
         self.now = end
 
     def wait(self, driver: Driver, event: threading.Event, seconds: float) -> bool:
         """Wait in the thread of a driver's heartbeats."""
-        thread = threading.get_ident()
+        thread = threading.current_thread()
         self._of_thread[thread] = driver
         if seconds > 0:
             wait = self._waits[thread] = _Wait(driver, self.now + seconds)
@@ -165,7 +167,6 @@ class World:
                 pass
             if event.is_set():
                 self._waits.pop(thread, None)
-                self._of_thread.pop(thread, None)
         return event.is_set()
 
 
@@ -199,8 +200,11 @@ def install(world: World, root: Path, monkeypatch) -> None:
         def open(self, mode="r", *args, **kwargs):
             if mode != "wb" or root not in self.parents:
                 return super().open(mode, *args, **kwargs)
-            with world.operation("create"):
-                return _File(world, super().open("wb"), str(self))
+            with ExitStack() as stack:
+                with world.operation("create"):
+                    file = stack.enter_context(super().open("wb"))
+                stack.pop_all()
+            return _File(world, file, str(self))
 
         def replace(self, target):
             with world.operation("replace"):

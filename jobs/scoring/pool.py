@@ -71,9 +71,19 @@ class ActorPool:
     def __str__(self) -> str:
         """Return a description: ``at most 4 GPU actors``."""
         device = "GPU" if self.gpus else "CPU"
-        if self.most is None:
-            return f"as many {device} actors as the cluster comes to hold"
-        return f"at most {self.most} {device} actor{'' if self.most == 1 else 's'}"
+        number = self.at_start if self.most is None else self.most
+        actors = f"{number} {device} actor{'' if number == 1 else 's'}"
+        return f"{actors}, and more on nodes that join" if self.most is None else f"at most {actors}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what a run's summary says of it."""
+        return {
+            "most": self.most,
+            "at_start": self.at_start,
+            "cpus": self.cpus,
+            "gpus": self.gpus,
+            "left_out": list(self.left_out),
+        }
 
 
 def gpus_per_actor(

@@ -164,4 +164,5 @@ class TestWaiting:
     def test_in_words(self):
         assert str(ActorPool(1, 1.0, 0.0)) == "at most 1 CPU actor"
         assert str(ActorPool(4, 1.0, 0.5)) == "at most 4 GPU actors"
-        assert str(ActorPool(None, 1.0, 1.0)) == "as many GPU actors as the cluster comes to hold"
+        growing = ActorPool(None, 1.0, 1.0, first=2)
+        assert str(growing) == "2 GPU actors, and more on nodes that join"
