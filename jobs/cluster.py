@@ -98,15 +98,6 @@ class Cluster:
         """Whether there are several nodes, or the autoscaler may start some beside the head."""
         return len(self.nodes) > 1 or (self.autoscaler is not None and self.autoscaler.most > 0)
 
-    @property
-    def states_memory(self) -> bool:
-        """Whether tasks and actors state the memory that they need.
-
-        Not where this process starts Ray, which counts only the memory that is free at that moment, and not
-        where the autoscaler would find no node type for them.
-        """
-        return not self.is_local and (self.autoscaler is None or self.autoscaler.states_memory)
-
     def start(self) -> None:
         """Start a local Ray, bound to loopback, if there is none yet.
 

@@ -95,14 +95,6 @@ class Autoscaler:
         """Return the types whose nodes have GPUs."""
         return [each for each in self.types if each.resources.get("GPU") and each.most]
 
-    @property
-    def states_memory(self) -> bool:
-        """Whether each type says how much memory its nodes have.
-
-        An autoscaler starts no node for a task that states its memory if the type states none.
-        """
-        return all("memory" in each.resources for each in self.types if each.most)
-
 
 def find_autoscaler() -> Autoscaler | None:
     """Return the autoscaler of the cluster that this process is connected to.

@@ -100,16 +100,15 @@ def _scored_images(
     rows: int,
 ) -> ray.data.Dataset:
     """Return the chain for CPUs."""
-    reading = _memory(pool, READ_BYTES)
+    # Reading states no memory: pending actors would take all that is free.
     encoded = slices.map_batches(
         _reader(plan, rows),
         batch_format="pyarrow",
         batch_size=None,
         compute=_few_tasks(len(plan.slices)),
         num_cpus=_SLIVER,
-        **reading,
     )
-    return _repartitioned(encoded, rows, len(plan.slices), reading).map_batches(
+    return _repartitioned(encoded, rows, len(plan.slices)).map_batches(
         ImageActor,
         fn_constructor_args=(tower, spec.decode, spec.score, pool),
         batch_format="pyarrow",
@@ -193,23 +192,20 @@ def _slices(plan: ScoringPlan) -> ray.data.Dataset:
     step = -(-len(table) // _TABLES)
     tables = [table.slice(i, step) for i in range(0, len(table), step)]
     slices: ray.data.Dataset = ray.data.from_arrow(tables)
-    return slices if step == 1 else _repartitioned(slices, 1, len(tables), {})
+    return slices if step == 1 else _repartitioned(slices, 1, len(tables))
 
 
-def _repartitioned(
-    dataset: ray.data.Dataset, rows: int, inputs: int, options: Mapping[str, Any]
-) -> ray.data.Dataset:
+def _repartitioned(dataset: ray.data.Dataset, rows: int, inputs: int) -> ray.data.Dataset:
     """Return a data set in blocks of so many rows, by tasks that fit beside actors that hold all CPUs.
 
     Args:
         dataset: The data set.
         rows: Most rows of a block.
         inputs: Blocks that the tasks get.
-        options: Options of Ray for the tasks.
     """
     repartitioned = dataset.repartition(target_num_rows_per_block=rows)
     # The default of one CPU is never free.
-    _schedule(repartitioned, {"num_cpus": _SLIVER, **options}, _few_tasks(inputs))
+    _schedule(repartitioned, {"num_cpus": _SLIVER}, _few_tasks(inputs))
     return repartitioned
 
 

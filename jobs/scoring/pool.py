@@ -73,7 +73,9 @@ class ActorPool:
         device = "GPU" if self.gpus else "CPU"
         number = self.at_start if self.most is None else self.most
         actors = f"{number} {device} actor{'' if number == 1 else 's'}"
-        return f"{actors}, and more on nodes that join" if self.most is None else f"at most {actors}"
+        return (
+            f"{actors}, and more on nodes that join" if self.most is None else f"at most {actors}"
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return what a run's summary says of it."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from iqa_core.errors import InputError
 
-from .placement import placement_of
+from .placement import DECODE_BYTES, READ_BYTES, actor_bytes, placement_of
 from .pool import gpus_per_actor, plan_actors
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..config import ImageOptions
     from .pool import ActorPool
 
-__all__ = ["about_gpus", "plan_pool", "precision_of"]
+__all__ = ["about_gpus", "plan_pool", "precision_of", "with_memory"]
 
 _FOR_GPUS = ("fp16", "bf16")
 
@@ -61,6 +61,26 @@ def plan_pool(config: ImageOptions, cluster: Cluster, begun: str | None = None) 
             "--cpus-per-actor and --score-on out, or connect to a cluster with --address"
         )
     return pool
+
+
+def with_memory(pool: ActorPool, cluster: Cluster, tower: object) -> ActorPool:
+    """Return a pool whose workers state their memory, so that Ray places no more than a node can hold.
+
+    Not on a Ray of this process, which counts only the memory that is free when it starts. Nor where a
+    node, or a type of nodes, has no room for one worker of each stage or does not say so: it would do
+    nothing then, and an autoscaler would not start it.
+
+    Args:
+        pool: The pool.
+        cluster: The cluster.
+        tower: The image tower.
+    """
+    memory = actor_bytes(tower, pool.gpus)
+    nodes = [*cluster.nodes, *(cluster.autoscaler.nodes("CPU") if cluster.autoscaler else ())]
+    workers = [node for node in nodes if node.get("CPU")]
+    each = memory + READ_BYTES + DECODE_BYTES
+    roomy = all(node.get("memory", 0.0) >= each for node in workers)
+    return pool if cluster.is_local or not roomy else replace(pool, memory=memory)
 
 
 def precision_of(config: ImageOptions, pool: ActorPool, begun: Precision | None) -> Precision:

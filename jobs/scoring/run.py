@@ -27,11 +27,10 @@ from ..cluster import Cluster
 from ..local_paths import refuse_local_paths
 from .conclude import conclude, conclude_without_work, options_as_json
 from .fingerprint import fingerprint_of_run, fingerprint_of_tower
-from .placement import actor_bytes
 from .plan import ScoringPlan
 from .policy import RunPolicy
 from .prompts import Prompts, read_prompts
-from .resources import about_gpus, plan_pool, precision_of
+from .resources import about_gpus, plan_pool, precision_of, with_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -199,8 +198,7 @@ class _Run:
         spec = stage_settings(
             config, manifest, towers, prompts, precision, output.schema, self.views
         )
-        if cluster.states_memory:
-            pool = replace(pool, memory=actor_bytes(towers.image, pool.gpus))
+        pool = with_memory(pool, cluster, towers.image)
         with sink.start(options_as_json(config)):
             sink.drop(config.retry_errors)
             done = sink.committed().rows

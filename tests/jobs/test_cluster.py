@@ -211,4 +211,3 @@ class TestPossibleGpus:
         assert found.resources["CPU"] >= 2
         assert found.is_local
         assert not found.has_several_nodes
-        assert not found.states_memory

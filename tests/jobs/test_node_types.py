@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from jobs import node_types
-from jobs.node_types import Autoscaler, NodeType, autoscaler_of, find_autoscaler
+from jobs.node_types import NodeType, autoscaler_of, find_autoscaler
 
 ROOT = Path(__file__).parents[2]
 KINDS = {
@@ -45,13 +45,6 @@ def test_a_heads_gpus_count():
 def test_no_configuration(config):
     with pytest.raises(ValueError, match="no cluster configuration"):
         autoscaler_of(config)
-
-
-def test_memory_is_stated_only_if_each_type_states_it():
-    with_memory = NodeType("a", {"CPU": 4.0, "memory": 1e9}, 1)
-    without = NodeType("b", {"CPU": 4.0}, 1)
-    assert Autoscaler((with_memory,), 1).states_memory
-    assert not Autoscaler((with_memory, without), 1).states_memory
 
 
 class TestRunning:
