@@ -76,9 +76,9 @@ def everything(folder):
     return runs
 
 
-def long(folder):
+def slow(folder):
     """A run that is long enough for a node to be killed and another one to join."""
-    words = ("--manifest", folder / "long.parquet", "--output", folder / "long", *IMAGES)
+    words = ("--manifest", folder / "slow.parquet", "--output", folder / "slow", *IMAGES)
     return command("score", *words, "--commit-seconds", 1, "--shared-filesystem")
 
 
