@@ -45,8 +45,9 @@ class Driver:
         end_before: Number of the operation before which it ends; None never.
         end_after: Number of the operation after which it ends.
         end_within: Number of the write of which only half is written.
-        pause_before: Number of the operation before which it is suspended.
-        on_pause: What others do meanwhile.
+        pause_before: Number of the operation before which others do something.
+        on_pause: What they do.
+        is_suspended_then: Whether it is suspended meanwhile, without heartbeats.
         operations: The operations so far.
         acknowledged: Numbers of the rows whose write has returned.
     """
@@ -57,6 +58,7 @@ class Driver:
     end_within: int | None = None
     pause_before: int | None = None
     on_pause: Callable[[], object] = lambda: None
+    is_suspended_then: bool = False
     operations: list[str] = field(default_factory=list)
     acknowledged: set[int] = field(default_factory=set)
     has_ended: bool = False
@@ -112,7 +114,7 @@ class World:
         if number == driver.end_before:
             self.end(driver)
         if number == driver.pause_before:
-            driver.is_suspended = True
+            driver.is_suspended = driver.is_suspended_then
             driver.on_pause()
             driver.is_suspended = False
         yield number

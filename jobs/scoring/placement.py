@@ -1,8 +1,8 @@
 """Where tasks and actors may run: labels of nodes, custom resources, and memory.
 
-Without options, Ray's own rule holds: a task without GPUs goes to a node without GPUs while one has free
-CPUs, and only then to the free CPUs of a node with GPUs. A node whose label ``iqa-stage`` is ``decode`` or
-``score`` is preferred for that stage.
+Without options, images are decoded on nodes without GPUs while those have free CPUs, and then on the free
+CPUs of nodes with GPUs. A node whose label ``iqa-stage`` is ``decode`` or ``score`` is preferred for that
+stage.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ __all__ = [
 STAGE_LABEL = "iqa-stage"
 
 _NODE_ID = "ray.io/node-id"
+_ACCELERATOR = "ray.io/accelerator-type"
 _MIB = 1 << 20
 #: Memory of a read task: one block of at most 128 MiB as Parquet pages, as a table and as a message.
 READ_BYTES = 512 * _MIB
@@ -61,15 +62,13 @@ class Placement:
         """Return the options of Ray that place a worker so; none if it may run anywhere."""
         required = dict(self.labels)
         if self.left_out:
-            required[_NODE_ID] = f"!in({','.join(self.left_out)})"
+            required[_NODE_ID] = _none_of(self.left_out)
         options: dict[str, Any] = {}
         if required:
             options["label_selector"] = required
         if self.preferred:
             options["label_selector"] = {**required, **self.preferred}
-            # An empty selector is none to Ray; no node has this id.
-            anywhere = required or {_NODE_ID: "!in(none)"}
-            options["fallback_strategy"] = [{"label_selector": anywhere}]
+            options["fallback_strategy"] = [{"label_selector": required}]
         if self.resources:
             options["resources"] = dict(self.resources)
         return options
@@ -109,13 +108,37 @@ def placement_of(stage: str, words: Iterable[str], argument: str, cluster: Clust
                 limit="KEY=VALUE, a label of nodes, or NAME:AMOUNT, a custom resource",
                 fix="`ray list nodes --detail` shows what the nodes have",
             )
-    marked = [*cluster.labels]
-    if cluster.autoscaler:
-        marked += [dict(each.labels) for each in cluster.autoscaler.types]
-    preferred = {}
-    if not labels and not resources and any(each.get(STAGE_LABEL) == stage for each in marked):
-        preferred = {STAGE_LABEL: stage}
+    preferred = {} if labels or resources else _preferred(stage, cluster)
     return Placement(labels, preferred, resources)
+
+
+def _preferred(stage: str, cluster: Cluster) -> dict[str, str]:
+    """Return labels of the nodes that are taken first for a stage."""
+    types = cluster.autoscaler.types if cluster.autoscaler else ()
+    labels = [*cluster.labels, *(each.labels for each in types)]
+    if any(each.get(STAGE_LABEL) == stage for each in labels):
+        return {STAGE_LABEL: stage}
+    nodes = list(zip(cluster.labels, cluster.nodes, strict=True))
+    without_gpus = [node for node in cluster.nodes if node.get("CPU") and not node.get("GPU")]
+    without_gpus += [each.resources for each in types if not each.resources.get("GPU")]
+    if stage != "decode" or cluster.is_local or not without_gpus:
+        return {}
+    # A node has its accelerator's label only if Ray knows the accelerator.
+    preferred = {_ACCELERATOR: _none_of(_known_accelerators())}
+    if gpus := [each[_NODE_ID] for each, node in nodes if node.get("GPU") and _NODE_ID in each]:
+        preferred[_NODE_ID] = _none_of(gpus)
+    return preferred
+
+
+def _none_of(values: Iterable[str]) -> str:
+    return f"!in({','.join(values)})"
+
+
+def _known_accelerators() -> list[str]:
+    from ray.util import accelerators
+
+    names = {value for name, value in vars(accelerators).items() if name.isupper()}
+    return sorted(name for name in names if isinstance(name, str))
 
 
 def _is_amount(text: str) -> bool:

@@ -115,12 +115,14 @@ def four():
         yield cluster
 
 
-class TestFourNodes:
-    @pytest.fixture(scope="class")
-    def runs(self, four, folder):
-        Job(four, "python", PROGRAM, "everything", folder).succeed()
-        return json.loads((folder / "everything.json").read_text())
+@pytest.fixture(scope="module")
+def runs(four, folder):
+    """Run -> status, what it printed, its summary, and where its tasks and actors ran."""
+    Job(four, "python", PROGRAM, "everything", folder).succeed()
+    return json.loads((folder / "everything.json").read_text())
 
+
+class TestFourNodes:
     def placed(self, four, run, name):
         """Return the zones of the nodes on which something with a name ran, with their numbers."""
         zones = {node.address: node.spec.labels.get("zone", "head") for node in four.nodes}

@@ -12,15 +12,15 @@ from iqa_core.errors import InputError
 from jobs.node_types import Autoscaler, NodeType
 from jobs.scoring.placement import Placement, actor_bytes, placement_of
 
-NOTHING = SimpleNamespace(labels=[{}], autoscaler=None)
+NOTHING = SimpleNamespace(labels=[{}], nodes=[{"CPU": 8.0}], autoscaler=None, is_local=False)
 
 
 def placed(*words, stage="decode", cluster=NOTHING):
     return placement_of(stage, words, f"{stage}_on", cluster)
 
 
-def test_anywhere_without_options():
-    assert placed().ray_options() == {}
+def test_scoring_is_anywhere_without_options():
+    assert placed(stage="score").ray_options() == {}
 
 
 def test_labels_and_custom_resources():
@@ -41,9 +41,13 @@ def test_what_is_neither(word):
 @pytest.mark.parametrize(
     "cluster",
     [
-        SimpleNamespace(labels=[{}, {"iqa-stage": "decode"}], autoscaler=None),
+        SimpleNamespace(
+            labels=[{}, {"iqa-stage": "decode"}], nodes=[{}, {}], autoscaler=None, is_local=False
+        ),
         SimpleNamespace(
             labels=[{}],
+            nodes=[{}],
+            is_local=False,
             autoscaler=Autoscaler((NodeType("cpu", {"CPU": 8.0}, 2, {"iqa-stage": "decode"}),), 2),
         ),
     ],
@@ -55,6 +59,27 @@ def test_nodes_that_the_cluster_labels_for_a_stage_come_first(cluster):
     assert placed(stage="score", cluster=cluster).ray_options() == {}
     asked = placed("market=spot", cluster=cluster).ray_options()
     assert asked == {"label_selector": {"market": "spot"}}
+
+
+def test_nodes_without_gpus_decode_first():
+    names = [{"ray.io/node-id": name} for name in ("aa", "bb", "cc")]
+    nodes = [{"CPU": 8.0}, {"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}]
+    cluster = SimpleNamespace(labels=names, nodes=nodes, autoscaler=None, is_local=False)
+    options = placed(cluster=cluster).ray_options()
+    selector = options["label_selector"]
+    assert selector["ray.io/node-id"] == "!in(bb,cc)"
+    assert {"A10G", "H100"} <= set(selector["ray.io/accelerator-type"][4:-1].split(","))
+    assert options["fallback_strategy"] == [{"label_selector": {}}]
+    validate_task_options(options, in_options=True)
+    assert placed(stage="score", cluster=cluster).ray_options() == {}
+
+
+def test_only_nodes_with_gpus_decode_too():
+    nodes = [{"CPU": 0.0}, {"CPU": 8.0, "GPU": 1.0}]
+    cluster = SimpleNamespace(
+        labels=[{}, {"ray.io/node-id": "aa"}], nodes=nodes, autoscaler=None, is_local=False
+    )
+    assert placed(cluster=cluster).ray_options() == {}
 
 
 def test_nodes_that_are_left_out_are_so_in_the_second_choice_too():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 
@@ -22,7 +22,10 @@ class Nodes:
     nodes: list[dict[str, float]]
     autoscaler: Autoscaler | None = None
     is_local: bool = False
-    labels: list[dict[str, str]] = field(default_factory=lambda: [{}])
+
+    @property
+    def labels(self):
+        return [{} for _ in self.nodes]
 
     @property
     def resources(self):
