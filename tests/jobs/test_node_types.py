@@ -71,7 +71,7 @@ class TestFinding:
 
     def find(self, monkeypatch, home, config):
         monkeypatch.setenv("HOME", str(home))
-        (home / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(config))
+        (home / "ray_bootstrap_config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         return find_autoscaler()
 
     def test_what_ray_up_leaves_on_the_head(self, monkeypatch, tmp_path):
