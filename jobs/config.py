@@ -222,8 +222,3 @@ class ImageOptions(OutputOptions):
         help="Ray cluster (default: the one that this job runs in, else a local one)",
         metavar="ADDRESS",
     )
-
-    @property
-    def wait_seconds(self) -> float | None:
-        """``--wait-minutes`` in seconds."""
-        return None if self.wait_minutes is None else 60 * self.wait_minutes

@@ -211,7 +211,7 @@ class _Run:
             )
             if note := about_gpus(pool, cluster):
                 print(note, flush=True)
-            policy = RunPolicy(config.commit_seconds, config.max_error_rate, config.wait_seconds)
+            policy = RunPolicy(config.commit_seconds, config.max_error_rate, config.wait_minutes)
             outcome = run_pipeline(plan, spec, pool, sink, policy, began=self.began)
             return conclude(sink, outcome, pool, config.max_error_rate)
 

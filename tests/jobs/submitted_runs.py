@@ -12,7 +12,9 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import gpu_runs
 from gpu_runs import command, pretend
+from ray import cloudpickle
 from ray.util.state import list_actors, list_nodes, list_tasks
 
 STEPS = ("--steps", 4, "--checkpoint-steps", 2, "--list-size", 4, "--pairs", "clip-iqa")
@@ -90,5 +92,8 @@ def grown(folder):
 
 if __name__ == "__main__":
     what, folder = sys.argv[1], Path(sys.argv[2])
+    cloudpickle.register_pickle_by_value(
+        gpu_runs
+    )  # nodes have what is submitted, and not this folder
     pretend()
     (folder / f"{what}.json").write_text(json.dumps(globals()[what](folder)))
