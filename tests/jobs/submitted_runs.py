@@ -86,7 +86,7 @@ def slow(folder):
 
 def grown(folder):
     """A run on GPUs that the autoscaler has yet to start."""
-    words = ("--manifest", folder / "m.parquet", "--output", folder / "grown", *IMAGES)
+    words = ("--manifest", folder / "slow.parquet", "--output", folder / "grown", *IMAGES)
     return command("score", *words, "--shared-filesystem")
 
 

@@ -236,7 +236,7 @@ def test_an_autoscaler_starts_gpus_for_a_run_and_ends_them(folder):
         assert "0 GPUs now, up to 2 possible" in run["out"]
         summary = json.loads((folder / "grown/_run/summary.json").read_text())
         assert len({device.partition(", process")[0] for device in summary["devices"]}) == 2
-        assert summary["statuses"] == {"ok": 60, "not_found": 1}
+        assert summary["statuses"] == {"ok": SLOW}
         deadline = time.monotonic() + 120
         while (alive := gpus_of(cluster)) and time.monotonic() < deadline:
             time.sleep(1)
