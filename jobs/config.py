@@ -141,15 +141,40 @@ class ImageOptions(OutputOptions):
         metavar="N",
         minimum=1,
     )
-    gpus_per_actor: float | None = option(
+    gpus: str = option(
+        "auto",
+        help="GPUs to score on: auto takes those that the cluster has or its autoscaler can start, N "
+        "also waits for the first of them, 0 scores on CPUs",
+        metavar="auto|N",
+    )
+    wait_minutes: float | None = option(
         None,
-        help="GPUs per actor; 1 waits for GPUs, 0 scores on CPUs (default: 1 if the cluster has GPUs or "
-        "can start some)",
-        metavar="X",
-        minimum=0,
+        help="end a run that waits for a node that could hold a scoring actor for longer than this "
+        "(default: wait until there is one)",
+        metavar="M",
+        above=0,
+    )
+    gpus_per_actor: float | None = option(
+        None, help="GPUs per actor (default: 1 on GPUs)", metavar="X", minimum=0
     )
     cpus_per_actor: float | None = option(
         None, help="CPUs and threads per actor (default: 1)", metavar="X", above=0
+    )
+    decode_on: tuple[str, ...] = option(
+        (),
+        help="nodes that decode images for GPUs: KEY=VALUE, a label that they have, or NAME:AMOUNT, a "
+        "custom resource of which each task takes that much (default: nodes labelled iqa-stage=decode, "
+        "then nodes without GPUs, then any)",
+        metavar="WHERE",
+    )
+    score_on: tuple[str, ...] = option(
+        (),
+        help="nodes of the scoring actors, likewise (default: nodes labelled iqa-stage=score, then any)",
+        metavar="WHERE",
+    )
+    shared_filesystem: bool = option(
+        False,
+        help="say that all nodes of the cluster see the same files: allows local paths on several nodes",
     )
     keep: tuple[str, ...] = option(
         (), help="columns of the manifest to carry into the output", metavar="COLUMN"

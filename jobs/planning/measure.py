@@ -19,11 +19,12 @@ from iqa_core.tables.schema import output_schema
 
 from ..background import Background
 from ..cluster import Cluster
+from ..local_paths import refuse_local_paths
 from ..scoring.fingerprint import fingerprint_of_run, fingerprint_of_tower
 from ..scoring.meter import Steady
 from ..scoring.policy import RunPolicy
-from ..scoring.pool import plan_actors
 from ..scoring.prompts import read_prompts
+from ..scoring.resources import plan_pool, precision_of
 from .discard import Discard
 from .forecast import Fleet
 from .sample import SamplePlan
@@ -115,15 +116,11 @@ def measure(config: ImageOptions, prompts: PromptOptions, options: PlanOptions) 
     manifest = open_manifest(config.manifest, config.keep).only(shard)
     stored = stored_fingerprint(config.output) if config.output else {}
     with Cluster(config.address) as cluster:
-        pool = plan_actors(
-            config.num_actors,
-            config.cpus_per_actor,
-            config.gpus_per_actor,
-            cluster.nodes,
-            cluster.possible_gpus,
-        )
         begun = stored.get("precision") if config.precision == "auto" else config.precision
-        precision: Precision = begun or ("fp16" if pool.gpus else "fp32")
+        paths = [("--manifest", config.manifest), ("--output", config.output)]
+        refuse_local_paths(paths, cluster, shared=config.shared_filesystem)
+        pool = plan_pool(config, cluster, begun)
+        precision = precision_of(config, pool, begun)
         with Background(partial(_load, config, texts)) as loading:
             cluster.start()
             towers, features = loading.result()
@@ -229,7 +226,7 @@ def _run(
     def enough(meter: Meter) -> bool:
         return meter.devices >= actors and meter.seconds_of_all_busy() >= options.seconds
 
-    policy = RunPolicy(commit_seconds=config.commit_seconds, max_error_rate=1.0)
+    policy = RunPolicy(config.commit_seconds, 1.0, config.wait_minutes)
     outcome = run_pipeline(plan, spec, pool, Discard(), policy, began=began, enough=enough)
     whole: ScoringPlan = replace(plan, rows=left)
     return outcome, block_rows(whole, spec, pool)

@@ -141,7 +141,7 @@ def _summary(outcome: Outcome, sink: Sink, result: Audit, pool: ActorPool | None
         "stage_seconds": {name: round(s, 3) for name, s in outcome.stage_seconds.items()},
         "bottleneck": outcome.bottleneck,
         **_steady_state(outcome),
-        "actors": asdict(pool) if pool else None,
+        "actors": pool.as_json() if pool else None,
         "devices": outcome.devices,
         "nodes_left_out": list(outcome.left_out),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {count_gpus()} GPUs",

@@ -24,12 +24,13 @@ from iqa_core.tables.sink import SinkWithColumns
 
 from ..background import Background
 from ..cluster import Cluster
+from ..local_paths import refuse_local_paths
 from .conclude import conclude, conclude_without_work, options_as_json
 from .fingerprint import fingerprint_of_run, fingerprint_of_tower
 from .plan import ScoringPlan
 from .policy import RunPolicy
-from .pool import plan_actors
 from .prompts import Prompts, read_prompts
+from .resources import about_gpus, plan_pool, precision_of, with_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,14 +96,11 @@ def run_images(
     if output and output.is_done:
         return conclude_without_work(output.sink, manifest, config)
     with Cluster(config.address) as cluster:
-        pool = plan_actors(
-            config.num_actors,
-            config.cpus_per_actor,
-            config.gpus_per_actor,
-            cluster.nodes,
-            cluster.possible_gpus,
-        )
-        precision: Precision = begun or ("fp16" if pool.gpus else "fp32")
+        paths = [("--manifest", config.manifest), *_allowed(config)]
+        paths += [("--output", config.output)] if open_sink is Output else []
+        refuse_local_paths(paths, cluster, shared=config.shared_filesystem)
+        pool = plan_pool(config, cluster, begun)
+        precision = precision_of(config, pool, begun)
         towers = None
         if facts is None:
             towers = _load(config.model, config)
@@ -208,6 +206,7 @@ class _Run:
         spec = stage_settings(
             config, manifest, towers, prompts, precision, output.schema, self.views, self.crops
         )
+        pool = with_memory(pool, cluster, towers.image)
         with sink.start(options_as_json(config)):
             sink.drop(config.retry_errors)
             done = sink.committed().rows
@@ -218,9 +217,9 @@ class _Run:
                 f"{of_shard}{plan.rows:,} rows to do{before}; {towers.name} in {precision}, {pool}",
                 flush=True,
             )
-            if about_gpus := _about_gpus(pool, cluster):
-                print(about_gpus, flush=True)
-            policy = RunPolicy(config.commit_seconds, config.max_error_rate)
+            if note := about_gpus(pool, cluster):
+                print(note, flush=True)
+            policy = RunPolicy(config.commit_seconds, config.max_error_rate, config.wait_minutes)
             outcome = run_pipeline(plan, spec, pool, sink, policy, began=self.began)
             return conclude(sink, outcome, pool, config.max_error_rate)
 
@@ -232,23 +231,12 @@ def _load(model: str, config: ImageOptions) -> Towers:
     return towers
 
 
+def _allowed(config: ImageOptions) -> list[tuple[str, str]]:
+    return [("--allow-prefix", prefix) for prefix in config.allow_prefix]
+
+
 def _print_notes(manifest: Manifest, uri: str) -> None:
     for note in manifest.notes[:_NOTES]:
         print(f"--manifest {redact(uri)}: {note}", file=sys.stderr)
     if len(manifest.notes) > _NOTES:
         print(f"and {len(manifest.notes) - _NOTES:,} more such folders or links", file=sys.stderr)
-
-
-def _about_gpus(pool: ActorPool, cluster: Cluster) -> str | None:
-    """Return a note if the run waits for GPUs, leaves some unused, or has none in a cluster."""
-    present = cluster.resources.get("GPU", 0.0)
-    if pool.gpus and not present:
-        some = (
-            "" if cluster.possible_gpus is None else f", up to {cluster.possible_gpus:g} possible"
-        )
-        return f"0 GPUs now{some}: scoring begins once there is one"
-    if present and not pool.gpus:
-        return f"the cluster's {present:g} GPUs are not used (--gpus-per-actor 0)"
-    if not present and len(cluster.nodes) > 1:
-        return "no GPU in the cluster: scoring on CPUs; --gpus-per-actor 1 would wait for one"
-    return None
