@@ -31,6 +31,7 @@ COMMANDS = {
     "embed": "encode the images of a manifest once, to train on or to rescore",
     "train": "learn better prompts from the features of `iqa embed`",
     "evaluate": "compare scores with human opinion: correlations, intervals, differences",
+    "status": "show how a run goes, from anywhere that can read its output",
     "report": "show a run's scores as one HTML page",
     "verify": "prove that an output holds every row of its manifest once",
 }

@@ -1,8 +1,8 @@
 """`python -m tools.lock`: deploy/requirements.lock, the versions of driver, nodes and images.
 
-From what is installed here: what the project and its extras for clusters depend on, directly or not, with the
-exact version of each. So an environment in which the tests passed is what a cluster gets. A line each, sorted,
-which dependency scanners and SBOM generators read.
+All that the project and its extras for clusters depend on, directly or not, in the versions that are
+installed here: a cluster gets the environment in which the tests passed. Dependency scanners and SBOM
+generators read such a file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOCK = ROOT / "deploy" / "requirements.lock"
 #: What a cluster may need: object stores, HEIC images, and boto3, by which the head starts workers on AWS.
 EXTRAS = ("aws", "gcs", "heic", "s3")
 
-HEAD = """# Made by `python -m tools.lock` in the environment that the tests ran in: Python {python}, {platform}.
+HEAD = """# Made by `python -m tools.lock` in the environment of the tests: Python {python}, {platform}.
 # Ray refuses nodes with unequal versions, so driver, nodes and images install exactly these.
 # Images without CUDA leave out the lines that begin with nvidia, cuda or triton: deploy/Dockerfile.
 """

@@ -24,6 +24,7 @@ from .feed import BlockFeed, ExecutionError, blocks_of
 from .outcome import Outcome, slowest_stage, stage_workers
 from .pool import waiting_for
 from .stop_requests import stop_requests
+from .watch import Watch, describe_devices
 
 if TYPE_CHECKING:
     import threading
@@ -56,6 +57,7 @@ def run_pipeline(
     *,
     began: float | None = None,
     enough: Callable[[Meter], bool] | None = None,
+    watch: Watch | None = None,
 ) -> Outcome:
     """Score the rows of a plan and commit them.
 
@@ -67,6 +69,7 @@ def run_pipeline(
         policy: When to commit, and when to give up.
         began: When the command began, by ``time.monotonic``; by default now.
         enough: Returns whether the run may end before its last row, as one that only measures.
+        watch: Follows the run; None tells nobody.
 
     Returns:
         The outcome.
@@ -80,13 +83,15 @@ def run_pipeline(
         sink, spec.schema, policy.commit_seconds, breaker, visible_here(plan.manifest)
     )
     progress = Progress(plan.rows)
+    watch = watch or Watch()
+    watch.follow(plan.rows, collector, progress)
     tower = pinned(spec)
     bad_nodes: list[NodeError] = []
     with collector, stop_requests() as stop:
         while plan.slices:
             chain = scored_rows(plan, spec, pool, tower)
             try:
-                _collect(chain, collector, progress, stop, partial(_waiting, pool), enough)
+                _collect(chain, collector, progress, watch, stop, partial(_waiting, pool), enough)
                 break
             except ExecutionError as error:
                 collector.commit()
@@ -122,6 +127,7 @@ def _collect(
     chain: ray.data.Dataset,
     collector: Collector,
     progress: Progress,
+    watch: Watch,
     stop: threading.Event,
     waiting: Callable[[], str | None],
     enough: Callable[[Meter], bool] | None,
@@ -137,7 +143,7 @@ def _collect(
                 collector.meter.wait()
             else:
                 collector.add(table)
-                progress.add(collector.statuses)
+                progress.add(collector.statuses, describe_devices(collector.devices))
                 heard = time.monotonic()
                 if enough and enough(collector.meter):
                     break
@@ -146,6 +152,7 @@ def _collect(
                 heard = time.monotonic()
                 progress.wait_for(waiting())
             progress.tick()
+            watch.tick(feed.queued)
         # Before the feed is closed, which may take longer than a stopped process has.
         collector.commit()
 

@@ -192,6 +192,7 @@ class _Run:
         from .driver import run_pipeline
         from .stages import stage_settings
         from .visibility import check_visible
+        from .watchers import watch_run
 
         config, manifest, sink = self.config, self.manifest, output.sink
         if manifest.folder.is_local:
@@ -213,8 +214,14 @@ class _Run:
             if about_gpus := _about_gpus(pool, cluster):
                 print(about_gpus, flush=True)
             policy = RunPolicy(config.commit_seconds, config.max_error_rate)
-            outcome = run_pipeline(plan, spec, pool, sink, policy, began=self.began)
-            return conclude(sink, outcome, pool, config.max_error_rate)
+            facts = {"model": towers.name, "precision": precision, "rows_done_before": len(done)}
+            with watch_run(config, self.kind, manifest, facts, self.open_sink is Output) as watch:
+                outcome = run_pipeline(
+                    plan, spec, pool, sink, policy, began=self.began, watch=watch
+                )
+                status = conclude(sink, outcome, pool, config.max_error_rate)
+                watch.end(outcome, status)
+            return status
 
 
 def _load(model: str, config: ImageOptions) -> Towers:

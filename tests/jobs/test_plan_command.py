@@ -101,6 +101,7 @@ def test_the_command_of_the_run():
         "skip-damaged",
         "timeout 10",
         "cpus-per-actor 0.4",
+        "cpu-price 1",
     }
 
 
