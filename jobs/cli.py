@@ -42,6 +42,15 @@ _EPILOG = """exit status:
   3 done, but more rows failed than --max-error-rate allows, or stopped in an outage
   130, 143 interrupted or stopped: the same command resumes"""
 
+_MEANING = {
+    1: "failed",
+    3: "complete, but too many rows could not be scored, or stopped in an outage",
+    130: "interrupted; the same command resumes",
+    143: "stopped; the same command resumes",
+}
+#: Set by Ray for the driver of a submitted job.
+_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
 
 class _Parser(argparse.ArgumentParser):
     """Prints errors as one line, without the usage that argparse puts before it."""
@@ -79,6 +88,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 failed, 3 done with too many failed rows. Wrong usage exits with
         2 at once.
     """
+    status = _main(argv)
+    if status and _JOB in os.environ:
+        # `ray job submit` itself exits with 1 whatever this was.
+        print(f"exit status {status}: {_MEANING.get(status, 'stopped')}", file=sys.stderr)
+    return status
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     if reason := _without_temporary_folder():
         print(f"iqa: {reason}", file=sys.stderr)

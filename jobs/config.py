@@ -194,8 +194,8 @@ class ImageOptions(OutputOptions):
     )
     cpu_price: float | None = option(
         None,
-        help="price of one CPU for an hour, in any currency; a run's metrics and `iqa status` say what it has "
-        "cost so far",
+        help="price of one CPU for an hour, in any currency; its metrics and `iqa status` say the cost "
+        "so far",
         metavar="X",
         minimum=0,
     )

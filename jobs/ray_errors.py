@@ -131,8 +131,21 @@ def as_input_error(error: BaseException) -> InputError:
     innermost = list(chain(error))[-1]
     return InputError(
         f"a task failed ({_reason(innermost)}); what was finished is safe, but the same command may fail "
-        "again: see the workers' output in Ray's session logs"
+        f"again: see {_log_of(error)}"
     )
+
+
+def _log_of(error: BaseException) -> str:
+    """Return where the output of the worker is that raised an error."""
+    for cause in chain(error):
+        process, address = getattr(cause, "pid", None), getattr(cause, "ip", None)
+        if process and address:
+            name = f"worker-*-{process}.err"
+            return (
+                f"{name} in Ray's session logs on node {address} (`ray logs cluster '{name}' --node-ip "
+                f"{address}` prints it)"
+            )
+    return "the workers' output in Ray's session logs"
 
 
 def _reason(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """Show how a run goes, from any machine that can read its output: state, rows, rate, time left, errors.
 
-Reads what `iqa score` and `iqa embed` write beside the output every ten seconds; it needs no Ray and writes
-nothing there. A run without a heartbeat is lost: the same command resumes. Exit status 1 if a run is lost or
+Reads what `iqa score` and `iqa embed` write beside the output every ten seconds; needs no Ray and writes
+nothing. A run without a heartbeat is lost: the same command resumes. Exit status 1 if a run is lost or
 has failed.
 """
 
@@ -72,7 +72,7 @@ def describe(run: RunState, name: str) -> str:
     if run.seconds_left is not None:
         parts.append(f"{duration(run.seconds_left)} left")
     if actors := run.facts.get("actors"):
-        parts.append(f"{actors:,} actors on {run.facts.get('nodes', 0):,} nodes")
+        parts.append(f"{_count(actors, 'actor')} on {_count(run.facts.get('nodes', 0), 'node')}")
     if run.failed_rows:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in run.failed_rows.items())
         parts.append(f"{sum(run.failed_rows.values()):,} not scored: {kinds}")
@@ -90,3 +90,7 @@ def describe(run: RunState, name: str) -> str:
     elif run.state in ("stopped", "outage", "failed"):
         parts.append(f"{duration(run.age)} ago; {_RESUMES}")
     return "; ".join(parts)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from iqa_core.errors import InputError
+from iqa_core.storage.lease import is_dead_here
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -183,7 +184,7 @@ def _leases(folder: Folder, now: datetime) -> dict[tuple[Any, Any], tuple[float,
     for name in folder.list(_LEASES):
         lease = _read(folder, name)
         age = _age(folder, name, now)
-        if lease is not None:
+        if lease is not None and not is_dead_here(lease):
             key = lease.get("host"), lease.get("process")
             found[key] = (age, float(lease.get("seconds", 30.0)))
     return found
