@@ -1,4 +1,4 @@
-"""Tests of jobs/scoring/watch.py and progress_file.py: what is told, when, and that failures do not matter."""
+"""Tests of jobs/scoring/watch.py and progress_file.py: what is told, when, and that failures do no harm."""
 
 from __future__ import annotations
 
