@@ -35,7 +35,7 @@ def folder(request, tmp_path):
         yield Folder.of(str(tmp_path / "o"))
         return
     yield Folder.of("memory://run-state/o")
-    fsspec.filesystem("memory").rm("/run-state", recursive=True)
+    fsspec.filesystem("memory").store.clear()
 
 
 def put(folder, name, document, age):
