@@ -47,6 +47,8 @@ def test_nothing_is_paid_for_until_a_job_asks_for_it(path):
     assert kinds["decode"]["min_workers"] == kinds["gpu"]["min_workers"] == 0
     assert "GPU" not in kinds["decode"]["resources"]
     assert kinds["gpu"]["resources"]["GPU"] == 1
+    assert kinds["decode"]["labels"] == {"iqa-stage": "decode"}
+    assert kinds["gpu"]["labels"] == {"iqa-stage": "score"}
 
 
 def test_unknown_key_is_refused(config):

@@ -1,7 +1,7 @@
 """Every block of commands in the documentation is run by a test, or says why it is not.
 
 A comment before the block says so: ``<!-- run: TEST -->``, ``<!-- not run: REASON -->``, or at the top of a
-page ``<!-- all blocks run: TEST -->``. Blocks that name this test are run here, in their order, with ``tiny``
+page ``<!-- all blocks run: TEST -->``. Blocks that name this test are run here, in their order, with tiny
 in place of models that would be downloaded.
 """
 
