@@ -194,8 +194,7 @@ class ImageOptions(OutputOptions):
     )
     cpu_price: float | None = option(
         None,
-        help="price of one CPU for an hour, in any currency; its metrics and `iqa status` say the cost "
-        "so far",
+        help="price of one CPU for an hour, in any currency; gives the cost so far (`iqa status`, metrics)",
         metavar="X",
         minimum=0,
     )
