@@ -148,9 +148,9 @@ SNAPSHOT = Snapshot(
 )
 
 
-@pytest.fixture
-def folder(tmp_path):
-    return Folder.of(str(tmp_path))
+@pytest.fixture(params=["local", "remote"])
+def folder(request, tmp_path):
+    return Folder.of(str(tmp_path) if request.param == "local" else f"memory://{tmp_path.name}")
 
 
 def progress_file(folder, clock):
