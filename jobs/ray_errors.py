@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import ray
@@ -24,6 +25,9 @@ __all__ = [
 ]
 
 _LONGEST = 300
+
+#: How Ray names the worker in the text of an error; the error itself has lost its attributes by then.
+_WORKER = re.compile(r"\(pid=(\d+), ip=([^\s,)]+)")
 
 #: Losses of machines, memory and connections: a retry of the same work may succeed.
 _RETRYABLE = (
@@ -138,8 +142,8 @@ def as_input_error(error: BaseException) -> InputError:
 def _log_of(error: BaseException) -> str:
     """Return where the output of the worker is that raised an error."""
     for cause in chain(error):
-        process, address = getattr(cause, "pid", None), getattr(cause, "ip", None)
-        if process and address:
+        if _is_rays(cause) and (found := _WORKER.search(str(cause))):
+            process, address = found.groups()
             name = f"worker-*-{process}.err"
             return (
                 f"{name} in Ray's session logs on node {address} (`ray logs cluster '{name}' --node-ip "
