@@ -6,7 +6,7 @@ that it has: no worker is asked for anything.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
@@ -105,7 +105,7 @@ class RunMetrics:
             self._metrics[name].inc(more, {label: value} if label else None)
 
 
-def _metric(name: str, labels: Mapping[str, str]):  # noqa: ANN202 - any of Ray's three
+def _metric(name: str, labels: Mapping[str, str]) -> Any:  # noqa: ANN401 - any of Ray's three
     kind, own, text = METRICS[name]
     keys = (*RUN_LABELS, *own)
     if kind == "counter":
