@@ -44,7 +44,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
 
 #: Labels of every metric: the subcommand, and the shard, which is empty for a whole manifest.
 RUN_LABELS = ("command", "shard")
-_ROWS = [1, 8, 32, 128, 256, 512, 1024, 2048, 4096, 8192]
+_ROWS = [1.0, 8.0, 32.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0]
 
 
 class RunMetrics:
@@ -108,6 +108,7 @@ class RunMetrics:
 def _metric(name: str, labels: Mapping[str, str]) -> Any:  # noqa: ANN401 - any of Ray's three
     kind, own, text = METRICS[name]
     keys = (*RUN_LABELS, *own)
+    metric: Any
     if kind == "counter":
         # Ray appends the suffix itself.
         metric = Counter(name.removesuffix("_total"), text, keys)
