@@ -35,6 +35,11 @@ def test_ray_takes_it(path):
     assert (
         "RAY_JOB_STOP_WAIT_TIME_S=60 ray start --head" in text
     )  # a stopped run writes what is finished
+    # A token that an earlier local Ray left on the head would keep workers out.
+    commands = [*prepared["head_start_ray_commands"], *prepared["worker_start_ray_commands"]]
+    starts = [command for command in commands if "ray start" in command]
+    assert len(starts) == 2
+    assert all("RAY_AUTH_MODE=" in command for command in starts)
     assert "deploy/requirements.lock" in " ".join(prepared["setup_commands"])
     assert text.count("# CHANGE") >= 3
 

@@ -72,7 +72,7 @@ def test_a_ray_cluster_in_a_slurm_allocation(fakes):
             "scontrol": "printf 'n1\\nn2\\nn3\\n'",
             "hostname": "echo 10.0.0.1 fe80::1",
             "ray": '[ "$1" = health-check ] || sleep 30 & wait',
-            "iqa": "exit 3",
+            "iqa": 'echo "token ${#RAY_AUTH_TOKEN} $RAY_AUTH_MODE" >> "$(dirname "$0")/../notes"; exit 3',
         },
         SLURM_JOB_ID="10007",
         SLURM_JOB_NODELIST="n[1-3]",
@@ -90,6 +90,7 @@ def test_a_ray_cluster_in_a_slurm_allocation(fakes):
     words = driver.split()[1:]
     assert words[:3] == ["train", "--address", "10.0.0.1:20007"]
     assert parses(words)
+    assert "token 64 token" in notes  # only this job can use its cluster
     on_nodes = {
         note.partition("--nodelist=")[2].split()[0] for note in notes if "--nodelist" in note
     }
