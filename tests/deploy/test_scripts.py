@@ -63,16 +63,19 @@ def test_a_task_of_a_slurm_array_does_its_shard(fakes):
 
 
 def test_a_ray_cluster_in_a_slurm_allocation(fakes):
-    srun = 'while [[ $1 == --* ]]; do shift; done\n"$@"'
+    notes_of = '"$(dirname "$0")/../notes"'
     done, notes = fakes(
         DEPLOY / "slurm/cluster.sbatch",
         ["train", "--features", "/shared/f", "--output", "/shared/p.safetensors"],
         {
-            "srun": srun,
+            "srun": 'while [[ $1 == --* ]]; do shift; done\nexec "$@"',
             "scontrol": "printf 'n1\\nn2\\nn3\\n'",
             "hostname": "echo 10.0.0.1 fe80::1",
-            "ray": '[ "$1" = health-check ] || sleep 30 & wait',
-            "iqa": 'echo "token ${#RAY_AUTH_TOKEN} $RAY_AUTH_MODE" >> "$(dirname "$0")/../notes"; exit 3',
+            # The head answers once it has started; nodes stay until they are ended.
+            "ray": f'[ "$1" = health-check ] && exec grep -q -- --head {notes_of}\nexec sleep 20',
+            "iqa": f"""echo "token ${{#RAY_AUTH_TOKEN}} $RAY_AUTH_MODE" >> {notes_of}
+                until [ "$(grep -c "ray start --block" {notes_of})" = 2 ]; do sleep 0.05; done
+                exit 3""",
         },
         SLURM_JOB_ID="10007",
         SLURM_JOB_NODELIST="n[1-3]",
@@ -80,21 +83,19 @@ def test_a_ray_cluster_in_a_slurm_allocation(fakes):
     )
     assert done.returncode == 3, done.stderr  # the driver's
     rays = [shlex.split(note)[1:] for note in notes if note.startswith("ray ")]
-    head = rays[0]
-    assert head[:3] == ["start", "--head", "--block"]
-    assert "--node-ip-address=10.0.0.1" in head
-    assert "--port=20007" in head
     for words in rays:
         assert ray_parses(words)
+    (head,) = [words for words in rays if "--head" in words]
+    assert {"--block", "--node-ip-address=10.0.0.1", "--port=20007"} <= set(head)
+    workers = [words for words in rays if words[0] == "start" and "--head" not in words]
+    assert [words[2] for words in workers] == ["--address=10.0.0.1:20007"] * 2
     (driver,) = [note for note in notes if note.startswith("iqa ")]
     words = driver.split()[1:]
     assert words[:3] == ["train", "--address", "10.0.0.1:20007"]
     assert parses(words)
     assert "token 64 token" in notes  # only this job can use its cluster
-    on_nodes = {
-        note.partition("--nodelist=")[2].split()[0] for note in notes if "--nodelist" in note
-    }
-    assert on_nodes >= {"n1"}
+    placed = [note.partition("--nodelist=")[2].split()[0] for note in notes if "--nodelist" in note]
+    assert sorted(placed) == ["n1", "n1", "n2", "n3"]  # the first also says its address
 
 
 def ray_parses(words):
