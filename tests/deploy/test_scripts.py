@@ -72,9 +72,9 @@ def test_a_ray_cluster_in_a_slurm_allocation(fakes):
             "scontrol": "printf 'n1\\nn2\\nn3\\n'",
             "hostname": "echo 10.0.0.1 fe80::1",
             # The head answers once it has started; nodes stay until they are ended.
-            "ray": f'[ "$1" = health-check ] && exec grep -q -- --head {notes_of}\nexec sleep 20',
+            "ray": f'[ "$1" = health-check ] && exec grep -q '^ray start --head' {notes_of}\nexec sleep 20',
             "iqa": f"""echo "token ${{#RAY_AUTH_TOKEN}} $RAY_AUTH_MODE" >> {notes_of}
-                until [ "$(grep -c "ray start --block" {notes_of})" = 2 ]; do sleep 0.05; done
+                until [ "$(grep -c "^ray start --block" {notes_of})" = 2 ]; do sleep 0.05; done
                 exit 3""",
         },
         SLURM_JOB_ID="10007",
