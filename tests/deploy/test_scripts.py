@@ -72,7 +72,8 @@ def test_a_ray_cluster_in_a_slurm_allocation(fakes):
             "scontrol": "printf 'n1\\nn2\\nn3\\n'",
             "hostname": "echo 10.0.0.1 fe80::1",
             # The head answers once it has started; nodes stay until they are ended.
-            "ray": f'[ "$1" = health-check ] && exec grep -q '^ray start --head' {notes_of}\nexec sleep 20',
+            "ray": f"""[ "$1" = health-check ] && exec grep -q "^ray start --head" {notes_of}
+                exec sleep 20""",
             "iqa": f"""echo "token ${{#RAY_AUTH_TOKEN}} $RAY_AUTH_MODE" >> {notes_of}
                 until [ "$(grep -c "^ray start --block" {notes_of})" = 2 ]; do sleep 0.05; done
                 exit 3""",
@@ -113,14 +114,15 @@ def test_a_spot_notice_drains_the_node(fakes, tmp_path):
     done, notes = fakes(
         DEPLOY / "aws-spot-notice.sh",
         [],
-        {"curl": curl, "ray": ""},
+        {"curl": curl, "ray": "", "python": "echo 0123abcd"},
         POLL_SECONDS="0.05",
         ASKED=str(tmp_path / "asked"),
     )
     assert done.returncode == 0, done.stderr
     assert sum("instance-action" in note for note in notes) == 2  # without a notice it waits
     words = notes[-1].split()[1:]
-    assert words[:3] == ["drain-node", "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
+    assert words[:3] == ["drain-node", "--node-id", "0123abcd"]
+    assert words[3:5] == ["--reason", "DRAIN_NODE_REASON_PREEMPTION"]
     command = cli.commands["drain-node"]
-    options = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "x"]
+    options = ["--node-id", "0123abcd", "--reason", words[4], "--reason-message", "x"]
     command.make_context("drain-node", [*options, "--deadline-remaining-seconds", "110"])
