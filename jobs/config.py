@@ -244,6 +244,15 @@ class ImageOptions(OutputOptions):
         "time, fill one output",
         metavar="K/N",
     )
+    cpu_price: float | None = option(
+        None,
+        help="price of one CPU for an hour, in any currency; gives the cost so far (`iqa status`, metrics)",
+        metavar="X",
+        minimum=0,
+    )
+    gpu_price: float | None = option(
+        None, help="price of one GPU for an hour", metavar="X", minimum=0
+    )
     address: str | None = option(
         None,
         help="Ray cluster (default: the one that this job runs in, else a local one)",

@@ -16,6 +16,7 @@ from iqa_core.redaction import redact
 
 from .config import CropOptions, ImageOptions, PromptOptions
 from .options import option
+from .prices import Prices
 from .progress import duration
 
 if TYPE_CHECKING:
@@ -46,12 +47,6 @@ class Config(CropOptions, PromptOptions, ImageOptions):
         20.0, help="seconds of the steady state to measure at most", metavar="S", above=0
     )
     seed: int = option(0, help="of the random sample", metavar="N", minimum=0)
-    cpu_price: float | None = option(
-        None, help="price of one CPU for an hour, in any currency", metavar="X", minimum=0
-    )
-    gpu_price: float | None = option(
-        None, help="price of one GPU for an hour", metavar="X", minimum=0
-    )
     json: bool = option(False, help="print the forecast as JSON")
 
 
@@ -59,7 +54,7 @@ def run(config: Config) -> int:
     """Measure and forecast; return the exit status."""
     from iqa_core.images.crops import check_crops
 
-    from .planning.forecast import Prices, forecast
+    from .planning.forecast import forecast
     from .planning.measure import PlanOptions, measure
 
     check_crops(config.crops, config.resolution)
@@ -73,9 +68,7 @@ def run(config: Config) -> int:
     if measured is None:
         print(f"nothing to do: all rows are in {redact(config.output)}")
         return 0
-    prices = None
-    if config.cpu_price is not None or config.gpu_price is not None:
-        prices = Prices(config.cpu_price or 0.0, config.gpu_price or 0.0)
+    prices = Prices.of(config.cpu_price, config.gpu_price)
     found = forecast(measured.steady, measured.fleet, measured.left, measured.start_up, prices)
     advised: dict[str, Any] = {}
     if found.cpus_per_actor is not None:

@@ -163,6 +163,11 @@ class Collector:
         self._writer.shutdown(wait=True)
 
     @property
+    def uncommitted_rows(self) -> int:
+        """Finished rows that no part file has been begun for."""
+        return sum(map(len, self._pending))
+
+    @property
     def seconds_left(self) -> float:
         """Seconds until the next commit is due, with a small minimum."""
         return max(0.01, self._due - self._clock())

@@ -23,6 +23,7 @@ from .feed import BlockFeed, ExecutionError, blocks_of
 from .outcome import Outcome, slowest_stage, stage_workers
 from .stop_requests import stop_requests
 from .wait import Wait
+from .watch import Watch, describe_devices
 
 if TYPE_CHECKING:
     import threading
@@ -53,6 +54,7 @@ def run_pipeline(
     *,
     began: float | None = None,
     enough: Callable[[Meter], bool] | None = None,
+    watch: Watch | None = None,
 ) -> Outcome:
     """Score the rows of a plan and commit them.
 
@@ -64,6 +66,7 @@ def run_pipeline(
         policy: When to commit, and when to give up.
         began: When the command began, by ``time.monotonic``; by default now.
         enough: Returns whether the run may end before its last row, as one that only measures.
+        watch: Follows the run; None tells nobody.
 
     Returns:
         The outcome.
@@ -77,6 +80,8 @@ def run_pipeline(
         sink, spec.schema, policy.commit_seconds, breaker, visible_here(plan.manifest)
     )
     progress = Progress(plan.rows)
+    watch = watch or Watch()
+    watch.follow(plan.rows, collector, progress)
     tower = pinned(spec)
     bad_nodes: list[NodeError] = []
     with collector, stop_requests() as stop:
@@ -84,7 +89,7 @@ def run_pipeline(
             chain = scored_rows(plan, spec, pool, tower)
             try:
                 wait = Wait(pool, policy.wait_seconds, progress)
-                _collect(chain, collector, progress, stop, wait, enough)
+                _collect(chain, collector, progress, watch, stop, wait, enough)
                 break
             except ExecutionError as error:
                 collector.commit()
@@ -121,6 +126,7 @@ def _collect(
     chain: ray.data.Dataset,
     collector: Collector,
     progress: Progress,
+    watch: Watch,
     stop: threading.Event,
     wait: Wait,
     enough: Callable[[Meter], bool] | None,
@@ -135,13 +141,14 @@ def _collect(
                 collector.meter.wait()
             else:
                 collector.add(table)
-                progress.add(collector.statuses)
+                progress.add(collector.statuses, describe_devices(collector.devices))
                 wait.end()
                 if enough and enough(collector.meter):
                     break
             collector.commit_if_due()
             wait.check()
             progress.tick()
+            watch.tick(feed.queued)
         # Before the feed is closed, which may take longer than a stopped process has.
         collector.commit()
 

@@ -198,6 +198,7 @@ class _Run:
         from .driver import run_pipeline
         from .stages import stage_settings
         from .visibility import check_visible
+        from .watchers import watch_run
 
         config, manifest, sink = self.config, self.manifest, output.sink
         if manifest.folder.is_local:
@@ -220,8 +221,14 @@ class _Run:
             if note := about_gpus(pool, cluster):
                 print(note, flush=True)
             policy = RunPolicy(config.commit_seconds, config.max_error_rate, config.wait_minutes)
-            outcome = run_pipeline(plan, spec, pool, sink, policy, began=self.began)
-            return conclude(sink, outcome, pool, config.max_error_rate)
+            facts = {"model": towers.name, "precision": precision, "rows_done_before": len(done)}
+            with watch_run(config, self.kind, manifest, facts, self.open_sink is Output) as watch:
+                outcome = run_pipeline(
+                    plan, spec, pool, sink, policy, began=self.began, watch=watch
+                )
+                status = conclude(sink, outcome, pool, config.max_error_rate)
+                watch.end(outcome, status)
+            return status
 
 
 def _load(model: str, config: ImageOptions) -> Towers:
