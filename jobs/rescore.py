@@ -1,4 +1,4 @@
-"""Score the features of `iqa embed` with other prompts, without images and without Ray.
+"""Score features that exist, of `iqa embed` or of another program, without images and without Ray.
 
 Writes part-*.parquet with one row for each row of the features. The same command again resumes.
 """
