@@ -32,6 +32,7 @@ COMMANDS = {
     "train": "learn better prompts from the features of `iqa embed`",
     "evaluate": "compare scores with human opinion: correlations, intervals, differences",
     "report": "show a run's scores as one HTML page",
+    "export": "write a finished output as Parquet, CSV, a data set or a table of other tools",
     "verify": "prove that an output holds every row of its manifest once",
 }
 
