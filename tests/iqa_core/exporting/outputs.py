@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -49,10 +51,9 @@ def write_output(folder, count=60, parts=3, *, finished=True, embedding=True):
     manifest = open_manifest(str(folder / "manifest.parquet"))
     output = Output(str(folder / "scores"), manifest, {"model": "tiny", "prompts": "p" * 64})
     edges = np.linspace(0, count, parts + 1).astype(int)
+    slices = list(itertools.pairwise(edges))
     with output.start({}):
-        for first, stop in list(zip(edges[:-1], edges[1:], strict=True))[
-            : None if finished else -1
-        ]:
+        for first, stop in slices if finished else slices[:-1]:
             output.write(rows_of(manifest, first, stop, embedding=embedding))
     return folder / "scores"
 

@@ -206,8 +206,10 @@ def test_a_missing_library_is_one_line(scores, tmp_path, monkeypatch):
     monkeypatch.setattr("iqa_core.exporting.formats.find_spec", lambda name: None)
     with pytest.raises(InputError) as no:
         exported(scores, "lance", tmp_path / "x")
-    wanted = "--to lance needs the package lance, which is not installed: pip install
-    'distributed-iqa[lance]'"
+    wanted = (
+        "--to lance needs the package lance, which is not installed: "
+        "pip install 'distributed-iqa[lance]'"
+    )
     assert no.value.on_command_line() == wanted
 
 
