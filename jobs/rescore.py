@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .calibration import calibrated_columns
 from .config import RescoreOptions
 
 if TYPE_CHECKING:
@@ -38,4 +39,5 @@ def run(
 
     from .scoring.rescore import rescore
 
-    return rescore(config, extra=extra, open_sink=open_sink or Output)
+    columns = [*calibrated_columns(config), *extra]
+    return rescore(config, extra=columns, open_sink=open_sink or Output)

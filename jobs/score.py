@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .config import ImageOptions, PromptOptions
+from .calibration import calibrated_columns
+from .config import CalibrationOptions, ImageOptions, PromptOptions
 from .options import option
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ __all__ = ["Config", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(PromptOptions, ImageOptions):
+class Config(PromptOptions, CalibrationOptions, ImageOptions):
     """Options of ``iqa score``."""
 
     embeddings: bool = option(False, help="also write the image features")
@@ -48,6 +49,6 @@ def run(
         kind="score",
         prompts=config,
         embeddings=config.embeddings,
-        extra=extra,
+        extra=[*calibrated_columns(config), *extra],
         open_sink=open_sink or Output,
     )

@@ -17,7 +17,7 @@ from iqa_core.tables.audit import audit, left_to_do
 from iqa_core.tables.feature_cache import FeatureCache
 from iqa_core.tables.output import Output
 from iqa_core.tables.read_ahead import available_cpus, in_order
-from iqa_core.tables.schema import ExtraColumn, output_schema, schema_with
+from iqa_core.tables.schema import ExtraColumn, check_extra, output_schema, schema_with
 from iqa_core.tables.sink import SinkWithColumns, write_tables
 
 from ..progress import Progress
@@ -83,6 +83,7 @@ def rescore(
         schema = output_schema(manifest, keep, pairs=prompts.names)
         columns = schema_with(schema, extra)
         fingerprint = fingerprint_of_run("rescore", tower, prompts, columns)
+        check_extra(extra, fingerprint)
         sink = open_sink(config.output, manifest, fingerprint, config.lease_seconds)
         return (SinkWithColumns(sink, extra) if extra else sink), schema
 

@@ -222,7 +222,8 @@ class ForeignFeatures:
         return FeatureBlock(table, self._checked(features, name)).without(done)
 
     def _checked(self, features: np.ndarray, name: str, fewest: int = _FEWEST) -> np.ndarray:
-        shown = f"--features {redact(self.uri)}, {name}"
+        shown = f"--features {redact(self.uri)}"
+        shown = shown if self.uri.endswith(name) else f"{shown}, {name}"
         return unit_features(features, normalise=self.normalise, shown=shown, fewest=fewest)
 
     def _block_rows(self) -> int:

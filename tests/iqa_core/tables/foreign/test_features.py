@@ -83,7 +83,8 @@ def test_a_model_of_another_width(tmp_path):
         ),
     ]:
         source = ForeignFeatures.open(str(tmp_path / f"{name}.npy"), "big")
-        source.check_model("", 8 if name == "a" else 16)
+        if name == "a":
+            source.check_model("", 8)
         with pytest.raises(InputError) as no:
             source.check_model("", 512 if name == "a" else 8)
         assert re.search(message, no.value.on_command_line())
