@@ -158,13 +158,12 @@ class ArrayFile:
             row = self.shape[1] * self.dtype.itemsize
             first, last = self.offset + start * row, self.offset + stop * row
             if self.folder.is_local:
-                with self.folder.fs.open(path, "rb") as file:
-                    file.seek(first)
-                    data = file.read(last - first)
-            else:
-                data = self.folder.retried(
-                    lambda: self.folder.fs.cat_file(path, start=first, end=last)
-                )
+                values = np.fromfile(path, self.dtype, (stop - start) * self.shape[1], "", first)
+                if len(values) < (stop - start) * self.shape[1]:
+                    raise OSError("it ends too early")
+                values = values.reshape(-1, self.shape[1])
+                return values.astype(self.dtype.newbyteorder("="), copy=False)
+            data = self.folder.retried(lambda: self.folder.fs.cat_file(path, start=first, end=last))
             if len(data) < last - first:
                 raise OSError(f"it ends {last - first - len(data):,} bytes too early")
         except (OSError, ValueError) as error:

@@ -219,6 +219,8 @@ class ForeignFeatures:
         self, table: pa.Table, read: Callable[[], tuple[str, np.ndarray]], done: RowSet | None
     ) -> FeatureBlock:
         name, features = read()
+        if not features.flags.writeable:  # torch takes no other
+            features = features.copy()
         return FeatureBlock(table, self._checked(features, name)).without(done)
 
     def _checked(self, features: np.ndarray, name: str, fewest: int = _FEWEST) -> np.ndarray:

@@ -99,7 +99,8 @@ def test_rows_of_another_length(tmp_path):
     ):
         unit_features(rows * 7, normalise=False, shown="F")
     scaled = unit_features(rows * 7, normalise=True, shown="F")
-    np.testing.assert_allclose(np.delete(scaled, [3, 4], axis=0), np.delete(rows, [3, 4], axis=0))
+    good = np.delete(np.arange(100), [3, 4])
+    np.testing.assert_allclose(scaled[good], rows[good], rtol=1e-5)
     assert np.isnan(scaled[3:5]).all()
     halves = unit_features((rows * 300).astype(np.float16), normalise=True, shown="F")
     np.testing.assert_allclose(np.linalg.norm(halves[:3], axis=1), 1, atol=1e-6)
