@@ -10,7 +10,7 @@ from iqa_core.prompts.pairs import DEFAULT_PAIRS, NAMED_PAIRS
 
 from .options import option
 
-__all__ = ["CalibrationOptions", "ImageOptions", "OutputOptions", "PromptOptions", "RescoreOptions"]
+__all__ = ["ColumnOptions", "ImageOptions", "OutputOptions", "PromptOptions", "RescoreOptions"]
 
 #: The statuses of ``iqa_core.errors.Status`` but ``ok``; a test holds the two together.
 RetryKind = Literal[
@@ -79,7 +79,7 @@ class PromptOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrationOptions:
+class ColumnOptions:
     """Options of every command that writes scores."""
 
     calibration: str | None = option(
@@ -87,10 +87,14 @@ class CalibrationOptions:
         help="file of `iqa calibrate`: also write the columns mos, mos_low and mos_high",
         metavar="C.json",
     )
+    reasons: bool = option(
+        False,
+        help="also write the columns worst_pair (that with the lowest score) and spread (over the pairs)",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class RescoreOptions(OutputOptions, PromptOptions, CalibrationOptions):
+class RescoreOptions(OutputOptions, PromptOptions, ColumnOptions):
     """Options of scoring from features: no image is read, and Ray is not used."""
 
     features: str = option(

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .calibration import calibrated_columns
 from .config import RescoreOptions
+from .extra_columns import extra_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,5 +39,5 @@ def run(
 
     from .scoring.rescore import rescore
 
-    columns = [*calibrated_columns(config), *extra]
+    columns = [*extra_columns(config), *extra]
     return rescore(config, extra=columns, open_sink=open_sink or Output)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .calibration import calibrated_columns
-from .config import CalibrationOptions, ImageOptions, PromptOptions
+from .config import ColumnOptions, ImageOptions, PromptOptions
+from .extra_columns import extra_columns
 from .options import option
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ __all__ = ["Config", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(PromptOptions, CalibrationOptions, ImageOptions):
+class Config(PromptOptions, ColumnOptions, ImageOptions):
     """Options of ``iqa score``."""
 
     embeddings: bool = option(False, help="also write the image features")
@@ -49,6 +49,6 @@ def run(
         kind="score",
         prompts=config,
         embeddings=config.embeddings,
-        extra=[*calibrated_columns(config), *extra],
+        extra=[*extra_columns(config), *extra],
         open_sink=open_sink or Output,
     )

@@ -79,7 +79,7 @@ def test_it_has_the_options_that_it_obeys():
         *("features", "output", "keep", "pairs", "prompts", "logit_scale"),
         *("max_error_rate", "lease_seconds"),
         *("features_column", "metadata", "uri_column", "model", "normalise", "check_images"),
-        "calibration",
+        *("calibration", "reasons"),
     }
 
 
