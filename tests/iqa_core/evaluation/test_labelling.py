@@ -28,10 +28,13 @@ def test_half_of_them_are_those_on_which_pairs_disagree():
     score, pairs = rows(5000)
     spread = disagreement(pairs)
     chosen = rank_for_labelling(score, pairs, 40)
-    first = chosen[:10]  # of each interval the one with the largest disagreement
-    assert spread[first].min() > np.quantile(spread, 0.9)
-    others = chosen[10:20]  # a random one
-    assert np.median(spread[others]) < np.quantile(spread, 0.9)
+    inner = np.linspace(*np.quantile(score, [0.01, 0.99]), 11)[1:-1]
+    interval = np.searchsorted(inner, score, side="right")
+    largest = [spread[interval == number].max() for number in range(10)]
+    np.testing.assert_array_equal(spread[chosen[:10]], largest)
+    assert interval[chosen[10:20]].tolist() == list(range(10))
+    shares = [np.mean(spread[interval == interval[row]] <= spread[row]) for row in chosen[10:20]]
+    assert 0.2 < np.mean(shares) < 0.8  # random ones
     np.testing.assert_array_equal(chosen, rank_for_labelling(score, pairs, 40))
     assert set(chosen) != set(rank_for_labelling(score, pairs, 40, seed=1))
 
