@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["to_delta", "to_iceberg", "to_lance"]
 
+#: Of an append to Iceberg, which is in memory as a whole.
+_APPEND_BYTES = 2**28
+
 
 def to_lance(
     source: FinishedOutput, target: str, append: bool, on_rows: Callable[[int], object]
@@ -86,7 +89,7 @@ def to_iceberg(
                 identifier, schema=schema, properties=source.properties()
             )
         with transaction:  # each append writes its files; the end commits them all at once
-            for table in cast_tables(source.tables(on_rows=on_rows), schema):
+            for table in _large(cast_tables(source.tables(on_rows=on_rows), schema)):
                 transaction.append(table)
     return []
 
@@ -94,6 +97,18 @@ def to_iceberg(
 def _reader(schema: pa.Schema, tables: Iterator[pa.Table]) -> pa.RecordBatchReader:
     batches = (batch for table in tables for batch in table.cast(schema).to_batches())
     return pa.RecordBatchReader.from_batches(schema, batches)
+
+
+def _large(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Yield the same rows in tables of about ``_APPEND_BYTES``: each append leaves a snapshot."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(part.nbytes for part in waiting) >= _APPEND_BYTES:
+            yield pa.concat_tables(waiting)
+            waiting.clear()
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def _exists(target: str) -> InputError:
