@@ -33,4 +33,4 @@ def test_images_are_found_beside_the_scored_manifest(tmp_path, capsys):
     scores = write_output(tmp_path, 12, 1)
     write_images(tmp_path, 12)
     assert export(scores, tmp_path / "shards", "--to", "webdataset") == 0
-    assert "10 images in 1 shards; left out: 2 not scored" in capsys.readouterr().out
+    assert "11 images in 1 shards; left out: 1 not scored" in capsys.readouterr().out
