@@ -10,7 +10,14 @@ from iqa_core.prompts.pairs import DEFAULT_PAIRS, NAMED_PAIRS
 
 from .options import option
 
-__all__ = ["CropOptions", "ImageOptions", "OutputOptions", "PromptOptions", "RescoreOptions"]
+__all__ = [
+    "ColumnOptions",
+    "CropOptions",
+    "ImageOptions",
+    "OutputOptions",
+    "PromptOptions",
+    "RescoreOptions",
+]
 
 #: The statuses of ``iqa_core.errors.Status`` but ``ok``; a test holds the two together.
 RetryKind = Literal[
@@ -92,10 +99,59 @@ class CropOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RescoreOptions(OutputOptions, PromptOptions):
+class ColumnOptions:
+    """Options of every command that writes scores."""
+
+    calibration: str | None = option(
+        None,
+        help="file of `iqa calibrate`: also write the columns mos, mos_low and mos_high",
+        metavar="C.json",
+    )
+    reasons: bool = option(
+        False,
+        help="also write the columns worst_pair (that with the lowest score) and spread (over the pairs)",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RescoreOptions(OutputOptions, PromptOptions, ColumnOptions):
     """Options of scoring from features: no image is read, and Ray is not used."""
 
-    features: str = option(help="output of `iqa embed` or `iqa score --embeddings`", metavar="F")
+    features: str = option(
+        help="output of `iqa embed` or `iqa score --embeddings`; or features of another program: .npy, "
+        ".npz or Parquet, a file, a folder or a glob",
+        metavar="F",
+    )
+    features_column: str | None = option(
+        None,
+        help="column of float lists (Parquet), or array (.npz), that holds the features (default: the "
+        "only one)",
+        metavar="NAME",
+    )
+    metadata: str | None = option(
+        None,
+        help="Parquet files with a row for each foreign feature, in the same order: identity and kept "
+        "columns (default: the features' own file)",
+        metavar="M",
+    )
+    uri_column: str | None = option(
+        None, help="column of the metadata that names the images (default: uri)", metavar="COLUMN"
+    )
+    model: str | None = option(
+        None,
+        help="the model whose image tower made foreign features, as of `iqa score`; our own name theirs",
+        metavar="MODEL",
+    )
+    normalise: bool = option(
+        False,
+        help="divide foreign features by their length; without it another length than 1 is refused",
+    )
+    check_images: str | None = option(
+        None,
+        help="encode the first N images that the metadata name, or those of a manifest, and refuse foreign "
+        "features that are not --model's",
+        metavar="N|MANIFEST",
+    )
     keep: tuple[str, ...] = option(
         (),
         help="columns to carry into the output (default: all that the features carry)",

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .config import CropOptions, ImageOptions, PromptOptions
+from .config import ColumnOptions, CropOptions, ImageOptions, PromptOptions
+from .extra_columns import extra_columns
 from .options import option
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ __all__ = ["Config", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(CropOptions, PromptOptions, ImageOptions):
+class Config(CropOptions, PromptOptions, ColumnOptions, ImageOptions):
     """Options of ``iqa score``."""
 
     embeddings: bool = option(False, help="also write the image features")
@@ -52,6 +53,6 @@ def run(
         prompts=config,
         embeddings=config.embeddings,
         crops=config.crops,
-        extra=extra,
+        extra=[*extra_columns(config), *extra],
         open_sink=open_sink or Output,
     )

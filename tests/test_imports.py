@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "training": {"prompts", "scoring", "losses", "tables"},
     "evaluation": {"tables"},
     "releases": {"tables"},
+    "exporting": {"tables", "fetch", "images"},
     "pages": {"evaluation", "tables", "images", "fetch"},
     "__init__": {"scoring"},
 }
@@ -58,6 +59,9 @@ ONLY_IN = {
     "open_clip": ("iqa_core/clip/open_clip.py",),
     "aiohttp": ("iqa_core/fetch/",),
     "faiss": ("iqa_core/duplicates/indexed_search.py",),
+    **dict.fromkeys(
+        ("datasets", "webdataset", "lance", "deltalake", "pyiceberg"), ("iqa_core/exporting/",)
+    ),
 }
 
 #: Parts that do not import torch, not even within a function.
@@ -70,6 +74,7 @@ WITHOUT_TORCH = {
     "pages",
     "evaluation",
     "releases",
+    "exporting",
 }
 
 MOST_LINES = 350

@@ -47,9 +47,14 @@ def fingerprint_of_run(
         "format": _FORMAT,
         **tower,
         **scoring,
-        "columns": [f"{field.name}: {field.type}" for field in schema],
+        "columns": [_column(field) for field in schema],
         "versions": {name: version(name) for name in _PACKAGES},
     }
+
+
+def _column(field: pa.Field) -> str:
+    digest = (field.metadata or {}).get(b"digest")
+    return f"{field.name}: {field.type}" + (f" ({digest.decode()})" if digest else "")
 
 
 def fingerprint_of_tower(

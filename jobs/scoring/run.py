@@ -19,7 +19,7 @@ from iqa_core.tables.audit import left_to_do
 from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.manifest_shard import Shard
 from iqa_core.tables.output import Output, stored_fingerprint
-from iqa_core.tables.schema import ExtraColumn, output_schema, schema_with
+from iqa_core.tables.schema import ExtraColumn, check_extra, output_schema, schema_with
 from iqa_core.tables.sink import SinkWithColumns
 
 from ..background import Background
@@ -170,6 +170,7 @@ class _Run:
         tower = fingerprint_of_tower(config, model, precision, self.crops)
         columns = schema_with(schema, self.extra)
         fingerprint = fingerprint_of_run(self.kind, tower, prompts, columns)
+        check_extra(self.extra, fingerprint)
         sink = self.open_sink(config.output, manifest, fingerprint, config.lease_seconds)
         if self.extra:
             sink = SinkWithColumns(sink, self.extra)
