@@ -31,6 +31,7 @@ COMMANDS = {
     "embed": "encode the images of a manifest once, to train on or to rescore",
     "train": "learn better prompts from the features of `iqa embed`",
     "evaluate": "compare scores with human opinion: correlations, intervals, differences",
+    "select": "select rows of finished scores by conditions and quotas: a manifest again",
     "report": "show a run's scores as one HTML page",
     "verify": "prove that an output holds every row of its manifest once",
 }

@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "training": {"prompts", "scoring", "losses", "tables"},
     "evaluation": {"tables"},
     "releases": {"tables"},
+    "selecting": {"tables"},
     "pages": {"evaluation", "tables", "images", "fetch"},
     "__init__": {"scoring"},
 }
@@ -56,10 +57,11 @@ ONLY_IN = {
     "jobs": ("jobs/",),
     "open_clip": ("iqa_core/clip/open_clip.py",),
     "aiohttp": ("iqa_core/fetch/",),
+    "duckdb": ("iqa_core/selecting/",),
 }
 
 #: Parts that do not import torch, not even within a function.
-WITHOUT_TORCH = {*BOTTOM, "storage", "tables", "fetch", "pages", "evaluation", "releases"}
+WITHOUT_TORCH = {*BOTTOM, "storage", "tables", "fetch", "pages", "evaluation", "releases", "selecting"}
 
 MOST_LINES = 350
 
