@@ -2,7 +2,7 @@
 
 Rows go through views of one DuckDB: joined (``scored_rows``), judged by each condition, passing,
 candidates (without the worse of each cluster), graded by the quota. At most identities and keys are held
-for a whole output, and those in DuckDB's tables, which go to disk where memory is short. Ties are decided by
+for a whole output, in DuckDB's tables, which go to disk where memory is short. Ties are decided by
 identity, so equal inputs give equal selections, in whatever order the part files are read.
 """
 
