@@ -112,19 +112,15 @@ def _reason(message: str, known: Sequence[str]) -> str:
     if found is None:
         first = message.partition("\n\n")[0].partition("\n\tCandidate")[0]
         kind, _, rest = first.partition("Error: ")
-        return " ".join((rest or kind).split()) + f"; the columns are {_listed(known)}"
+        reason = " ".join((rest or kind).split())
+        return f"{reason} (SQL of DuckDB; names of odd characters in double quotes)"
     name = next(group for group in found.groups() if group is not None)
-    last = {column.rpartition(".")[2].lower(): column for column in reversed(known)}
-    full = {column.lower(): column for column in known}
-    close = [
-        names[match]
-        for names in (full, last)
-        for match in difflib.get_close_matches(name.lower(), names, n=2, cutoff=0.6)
-    ]
-    hint = f": did you mean {' or '.join(dict.fromkeys(close))}?" if close else ";"
-    return f"there is no column {name!r}{hint} The columns are {_listed(known)}".replace(
-        "; The", "; the"
-    )
+    names = {column.lower(): column for column in known}
+    if "struct" in message:  # the name is that of a field
+        names = {key.rpartition(".")[2]: column for key, column in names.items() if "." in key}
+    close = difflib.get_close_matches(name.lower(), names, n=2, cutoff=0.6)
+    hint = f": did you mean {' or '.join(names[match] for match in close)}" if close else ""
+    return f"there is no column {name!r}{hint}? The columns are {_listed(known)}"
 
 
 def _listed(known: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
 """The slider below the distribution of scores: a threshold, the share that it keeps, the command.
 
-The script (``threshold.js``) reads the quantiles of the scores as JSON from an attribute, and makes text of it.
+The script (``threshold.js``) reads the quantiles of the scores from an attribute (JSON).
 """
 
 from __future__ import annotations

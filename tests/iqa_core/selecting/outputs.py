@@ -85,7 +85,9 @@ def as_table(frame):
     return own
 
 
-def write_output(folder, frame, parts=5, manifest=None, planned=None, fingerprint="f" * 16):
+def write_output(
+    folder, frame, parts=5, manifest=None, planned=None, fingerprint="f" * 16, plan_of=None
+):
     """Write an output of some part files; its plan has the rows of the frame, or others."""
     (folder / "_run").mkdir(parents=True)
     table = as_table(frame)
@@ -95,9 +97,10 @@ def write_output(folder, frame, parts=5, manifest=None, planned=None, fingerprin
         rows = table.slice(first, stop - first)
         content = PartContent.of(name, rows, fingerprint)
         pq.write_table(rows.replace_schema_metadata(content.metadata()), folder / name)
-    counts = frame.groupby("manifest_file").size()
+    plan_of = frame if plan_of is None else plan_of
+    counts = plan_of.groupby("manifest_file").size()
     files = [{"name": n, "size": 1, "rows": int(c), "digest": "d"} for n, c in counts.items()]
-    rows = len(frame) if planned is None else planned
+    rows = len(plan_of) if planned is None else planned
     plan = {"manifest": str(manifest or folder.parent / "list"), "rows": rows, "files": files}
     (folder / "_run/plan.json").write_text(json.dumps(plan))
     return str(folder)
