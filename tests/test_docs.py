@@ -23,7 +23,7 @@ from tools import options_page
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 #: What is true now; the changelog also names what was.
-CURRENT = [README, ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+CURRENT = [README, ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 PAGES = [*CURRENT, ROOT / "CHANGELOG.md"]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")

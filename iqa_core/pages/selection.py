@@ -63,11 +63,12 @@ def selection_page(
         start += len(group)
         if figures:
             groups.append((heading, "", figures))
-    body = [(reason, share(count, rows), detail) for reason, count, detail in left]
-    body.append((render("strong.html", value="Selected"), share(kept, rows), ""))
-    counts = table(
-        f"What became of {rows:,} rows", ("Left out by", "Rows", "Detail"), body, "facts"
-    )
+    body = [
+        (render("reason.html", reason=reason, detail=detail), share(count, rows))
+        for reason, count, detail in left
+    ]
+    body.append((render("strong.html", value="Selected"), share(kept, rows)))
+    counts = table(f"What became of {rows:,} rows", ("Left out by", "Rows"), body)
     if groups:
         note = "Nearest to the limit by rank; a condition on other columns may lie elsewhere."
         images = render("cards.html", note=note, groups=groups)
