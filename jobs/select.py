@@ -160,11 +160,6 @@ def run(config: Config) -> int:
             return 0
         if not counts.kept:
             raise InputError("no row is selected: loosen the conditions")
-        if counts.without_uri and not images.has_bytes:
-            raise InputError(
-                f"{counts.without_uri:,} of the selected rows have no uri, as their images are in the "
-                "manifest, which can't be read: give it as --manifest"
-            )
         facts = {"selection": document | {"options": _described(config)}}
         tables = images.located(engine.batches(selection.rows_sql()), target.folder)
         rows = target.write(tables, facts)

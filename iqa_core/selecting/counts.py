@@ -31,14 +31,12 @@ class Counts:
         rows: Rows of the first output.
         left: What went, in the order of the steps.
         kept: Rows that are selected.
-        without_uri: Those of them that have no URI.
         threshold: Rank of the last row that a quota without groups keeps; None else.
     """
 
     rows: int
     left: list[Left] = field(default_factory=list)
     kept: int = 0
-    without_uri: int = 0
     threshold: float | None = None
 
     def lines(self) -> list[str]:

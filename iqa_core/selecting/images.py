@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyroaring import BitMap
 
-from iqa_core.columns import IMAGE, MANIFEST_FILE, MANIFEST_ROW, URI
-from iqa_core.errors import InputError
+from iqa_core.columns import IMAGE, MANIFEST_FILE, MANIFEST_ROW, STATUS, URI
+from iqa_core.errors import InputError, Status
 from iqa_core.redaction import redact
 from iqa_core.selecting.sources import manifest_folder
 from iqa_core.storage.folder import Folder, has_scheme
@@ -48,11 +48,6 @@ class ImageSource:
     folder: Folder | None = None
     files: tuple[str, ...] = ()
 
-    @property
-    def has_bytes(self) -> bool:
-        """Whether rows are read from the manifest, with the images that it holds."""
-        return self.folder is not None
-
     def located(self, batches: Iterable[pa.RecordBatch], output: Folder) -> Iterator[pa.Table]:
         """Replace URIs by ones that hold for a manifest in another folder, and add inline images.
 
@@ -61,10 +56,13 @@ class ImageSource:
             output: The folder of the new manifest; local images below it are named relative to it.
 
         Raises:
-            InputError: If a URI is relative to a folder that is not known, or the manifest has changed.
+            InputError: If a URI is relative to a folder that is not known, a row has none, or the manifest
+                has changed.
         """
         for batch in batches:
             table = pa.Table.from_batches([batch])
+            if self.folder is None:
+                _check_uris(table)
             for piece in self._with_images(table) if self.folder else [table]:
                 uris = self._absolute(piece.column(URI), output)
                 yield piece.set_column(piece.column_names.index(URI), URI, uris)
@@ -154,6 +152,16 @@ def open_images(plan: Mapping[str, Any], given: str | None = None) -> ImageSourc
     if given or IMAGE in columns:
         return ImageSource(base, folder, tuple(names))
     return ImageSource(base)
+
+
+def _check_uris(rows: pa.Table) -> None:
+    """Check that rows that were scored have a URI; others may never have had one."""
+    scored = pc.equal(rows.column(STATUS), Status.OK.value)
+    if pc.any(pc.and_(scored, pc.is_null(rows.column(URI)))).as_py():
+        raise InputError(
+            "some of the selected rows have no uri, as their images are in the manifest that was "
+            "scored, which can't be read: give it as --manifest"
+        )
 
 
 def _path(path: str) -> Any:  # noqa: ANN401

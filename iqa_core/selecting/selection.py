@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from iqa_core.columns import MANIFEST_FILE, MANIFEST_ROW, STATUS, URI
+from iqa_core.columns import MANIFEST_FILE, MANIFEST_ROW, STATUS
 from iqa_core.errors import InputError
 from iqa_core.selecting.counts import Counts, Left
 from iqa_core.selecting.engine import identifier, text
@@ -220,12 +220,13 @@ class Selection:
         if self._request.keep_best_of is not None:
             left.append(Left(f"--keep-best-of {self._request.keep_best_of}", self._worse))
         rows = sum(row[1] for row in by_status)
-        kept, without_uri = self._engine.run(
-            f"SELECT count(*), count(*) FILTER (WHERE {URI} IS NULL) FROM graded WHERE _iqa_kept"
-        )[0]
+        kept = rows - sum(one.rows for one in left)
         threshold = None
         if self._request.quota is not None:
-            unranked = int(self._engine.value("SELECT count(*) FROM graded WHERE _iqa_key IS NULL"))
+            kept, unranked = self._engine.run(
+                "SELECT count(*) FILTER (WHERE _iqa_kept), count(*) FILTER (WHERE _iqa_key IS NULL) "
+                "FROM graded"
+            )[0]
             if unranked:
                 left.append(Left(self._why_unranked(), unranked))
             threshold = self._threshold()
@@ -236,10 +237,7 @@ class Selection:
             )
             rest = rows - sum(one.rows for one in left) - kept
             left.append(Left(self._request.described, rest, detail))
-        counts = Counts(rows, left, kept, without_uri, threshold)
-        if rows != kept + sum(one.rows for one in left):
-            raise RuntimeError(f"the counts of a selection do not add up: {counts}")
-        return counts
+        return Counts(rows, left, kept, threshold)
 
     def _why_unranked(self) -> str:
         if self._request.quota != "sample":

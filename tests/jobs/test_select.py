@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -20,6 +21,7 @@ from iqa_core.tables.slices import plan_slices
 from jobs.cli import main
 from tests.iqa_core.selecting.outputs import made_up, write_output
 
+ROOT = Path(__file__).parents[2]
 COUNT = 40
 
 
@@ -136,6 +138,16 @@ def test_on_a_store(home):
         assert uris == [f"{home}/lists/photos/{i}.png" for i in (37, 38, 39)]
     finally:
         fs.rm("memory://select", recursive=True)
+
+
+def test_scores_of_version_0_1(tmp_path, capsys):
+    old = ROOT / "tests/data/v0.1"
+    words = ["select", "--scores", str(old / "scores"), "--top", "50%"]
+    output = str(tmp_path / "s.parquet")
+    assert main([*words, "--output", output]) == 1
+    assert "can't be read: give it as --manifest" in capsys.readouterr().err
+    assert main([*words, "--output", output, "--manifest", str(old / "manifest")]) == 0
+    assert all(data.startswith((b"\xff\xd8", b"\x89PNG")) for data in images_of(output))
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,14 @@ from iqa_core.selecting.images import ImageSource, open_images
 from iqa_core.storage.folder import Folder
 
 
-def located(source, uris, output, rows=None):
+def located(source, uris, output, rows=None, status=None):
     count = len(uris)
     numbers = list(range(count)) if rows is None else rows
     columns = {
         "manifest_file": ["m.parquet"] * count,
         "manifest_row": pa.array(numbers, pa.int64()),
         "uri": pa.array(uris, pa.string()),
+        "status": ["timeout" if uri is None and status is None else "ok" for uri in uris],
     }
     tables = list(source.located([pa.record_batch(columns)], Folder.of(str(output))))
     return pa.concat_tables(tables)
@@ -82,7 +83,7 @@ class TestTheManifestItself:
 
     def test_inline_images_are_taken_along(self, folder, tmp_path):
         source = open_images(self.plan(folder))
-        assert source.has_bytes
+        assert source.folder is not None
         rows = [0, 3, 699, 700, 2001, 2499]
         table = located(source, [f"{i}.jpg" for i in rows], tmp_path, rows)
         assert table["image"].to_pylist() == [b"%d" % i for i in rows]
@@ -105,6 +106,11 @@ class TestTheManifestItself:
         with pytest.raises(InputError, match="has 2,500 rows, but row 9,999 was scored"):
             located(source, ["a"], tmp_path, [9999])
         (folder / "m.parquet").unlink()
-        assert not open_images(plan).has_bytes
+        assert open_images(plan).folder is None
         with pytest.raises(InputError, match="does not exist"):
             open_images(plan, str(folder / "m.parquet"))
+
+
+def test_a_row_without_uri_whose_manifest_is_unknown(tmp_path):
+    with pytest.raises(InputError, match="have no uri, as their images are in the manifest"):
+        located(ImageSource("/x"), [None], tmp_path, status="ok")
