@@ -137,7 +137,7 @@ class Engine:
             InputError: As of :meth:`run`.
         """
         with _errors_in_one_line():
-            yield from self.connection.execute(sql).to_arrow_reader(_BATCH_ROWS)
+            yield from self.connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
 
     def columns(self, sql: str) -> Sequence[tuple[str, str]]:
         """Return names and SQL types of a statement's columns; nothing is computed.
