@@ -61,7 +61,16 @@ ONLY_IN = {
 }
 
 #: Parts that do not import torch, not even within a function.
-WITHOUT_TORCH = {*BOTTOM, "storage", "tables", "fetch", "pages", "evaluation", "releases", "selecting"}
+WITHOUT_TORCH = {
+    *BOTTOM,
+    "storage",
+    "tables",
+    "fetch",
+    "pages",
+    "evaluation",
+    "releases",
+    "selecting",
+}
 
 MOST_LINES = 350
 

@@ -43,10 +43,10 @@ def find_limits(engine: Engine, name: str, rows: str, targets: str) -> None:
         f"SELECT grp, n, unnest(ks) AS k, generate_subscripts(ks, 1) AS target "
         f"FROM (SELECT grp, n, {targets} AS ks FROM {name}_groups)) WHERE k > 0"
     )
-    # Monotone in the key whatever is rounded, and equal in every pass.
+    # Monotone in the key whatever is rounded, and equal in every pass; halves, as the range may overflow.
     bin_ = (
-        "CASE WHEN g.high > g.low THEN CAST(least(floor((r.key - g.low) / (g.high - g.low) * "
-        f"{bins}), {bins - 1}) AS INTEGER) ELSE 0 END"
+        "CASE WHEN g.high * 0.5 > g.low * 0.5 THEN CAST(least(floor((r.key * 0.5 - g.low * 0.5) / "
+        f"(g.high * 0.5 - g.low * 0.5) * {bins}), {bins - 1}) AS INTEGER) ELSE 0 END"
     )
     joined = f"{rows} r JOIN {name}_groups g ON r.grp IS NOT DISTINCT FROM g.grp"
     engine.run(
