@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from iqa_core.selecting.engine import Engine
 
-__all__ = ["ROWS", "column_names", "condition", "expression", "number"]
+__all__ = ["ROWS", "column_names", "condition", "expression", "finite", "number"]
 
 #: The view that expressions are over.
 ROWS = "scored_rows"
@@ -26,7 +26,9 @@ _UNKNOWN = re.compile(
     r'(?:Referenced (?:column|table) |Table |key )"([^"]+)"(?: not found| in struct)|'
     r'Could not find key "([^"]+)"|does not have a column named "([^"]+)"'
 )
-_NUMBERS = ("INT", "FLOAT", "DOUBLE", "DECIMAL", "REAL", "BOOLEAN", "HUGEINT")
+_NUMBER = re.compile(
+    r"U?(TINY|SMALL|BIG|HUGE)?INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL\(\d+,\d+\)|BOOLEAN"
+)
 _SHOWN = 40  # column names in a message
 
 
@@ -69,21 +71,21 @@ def condition(engine: Engine, given: str, option: str, known: Sequence[str]) -> 
 
 
 def number(engine: Engine, given: str, option: str, known: Sequence[str]) -> str:
-    """Check an expression of numbers and return it as SQL of type DOUBLE, null where it is not finite.
+    """Check an expression of numbers and return it as SQL of type DOUBLE.
 
     Args and errors as of :func:`condition`.
     """
     sql, kind = _checked(engine, given, option, known)
-    if (
-        not any(name in kind for name in _NUMBERS)
-        or kind.endswith("[]")
-        or "(" in kind.removeprefix("DECIMAL(")
-    ):
+    if not _NUMBER.fullmatch(kind):
         raise InputError(
             f"--{option} {given!r} is a {kind.lower()}, not a number: name a column of numbers, such "
             "as score"
         )
-    value = f"CAST({sql} AS DOUBLE)"
+    return f"CAST({sql} AS DOUBLE)"
+
+
+def finite(value: str) -> str:
+    """Return SQL of a DOUBLE that is null where a value is not finite."""
     return f"CASE WHEN isfinite({value}) THEN {value} END"
 
 

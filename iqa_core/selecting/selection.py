@@ -15,7 +15,7 @@ from iqa_core.columns import MANIFEST_FILE, MANIFEST_ROW, STATUS
 from iqa_core.errors import InputError
 from iqa_core.selecting.counts import Counts, Left
 from iqa_core.selecting.engine import identifier, text
-from iqa_core.selecting.expressions import ROWS, column_names, condition, expression, number
+from iqa_core.selecting.expressions import ROWS, column_names, condition, expression, finite, number
 from iqa_core.selecting.quota import allocate, random_key
 from iqa_core.selecting.request import CLUSTER, DUPLICATES
 from iqa_core.selecting.smallest import find_limits, is_within
@@ -98,10 +98,10 @@ class Selection:
     def _expressions(self) -> None:
         request, engine, known = self._request, self._engine, self._known
         self._where = [condition(engine, given, "where", known) for given in request.where]
-        self._rank = number(engine, request.rank, "rank", known)
+        self._rank = finite(number(engine, request.rank, "rank", known))
         self._by = [expression(engine, given, "by", known) for given in request.by]
         weight, stratify, best_of = request.weight, request.stratify, request.keep_best_of
-        self._weight = weight and number(engine, weight, "weight", known)
+        self._weight = weight and finite(number(engine, weight, "weight", known))
         self._stratify = stratify and number(engine, stratify, "stratify", known)
         if best_of == DUPLICATES:
             best_of = CLUSTER
@@ -155,8 +155,10 @@ class Selection:
             key = f"CASE WHEN {group} IS NOT NULL THEN {key} END"
         rows = self._keys("keyed", group, key)
         if self._stratify:
+            # Without a weight every row has a key, and none need be computed.
+            drawn = "key" if self._weight else "grp"
             sizes = self._engine.run(
-                f"SELECT grp, count(key) FROM {rows} WHERE key IS NOT NULL GROUP BY 1"
+                f"SELECT grp, count(*) FROM {rows} WHERE {drawn} IS NOT NULL GROUP BY 1"
             )
             total = sum(size for _, size in sizes)
             wanted = int(self._engine.value(f"SELECT {amount.sql(f'{total}::BIGINT')}"))
@@ -173,20 +175,24 @@ class Selection:
 
     def _strata(self, values: str) -> str:
         """Return SQL of the decile, from 0, of each row; equal values are in one decile."""
-        rows = self._keys("stratified", "0", values)
+        rows = self._keys("stratified", "0", finite(values))
         each = ", ".join(f"(n * {i} + {_DECILES - 1}) // {_DECILES}" for i in range(1, _DECILES))
         find_limits(self._engine, "deciles", rows, f"[{each}]")
         ends = self._engine.run("SELECT key FROM deciles ORDER BY target")
         steps = " + ".join(
             f"CAST({values} > CAST('{end!r}' AS DOUBLE) AS INTEGER)" for (end,) in ends
         )
-        return f"({steps or '0'})"
+        return f"CASE WHEN isfinite({values}) THEN {steps or '0'} END"
 
     def _keys(self, name: str, group: str, key: str) -> str:
         """Make a relation of the candidates' keys; a table if the rows are expensive to get again."""
         sql = f"SELECT {_ID}, {group} AS grp, {key} AS key FROM candidates"
         windows = any(re.search(r"\bover\b", given, re.IGNORECASE) for given in self._request.where)
-        kind = "TABLE" if self._is_joined or windows or self._best_of else "VIEW"
+        is_sample = (
+            name == "keyed" and self._request.quota == "sample"
+        )  # MD5 takes a microsecond a row
+        is_expensive = is_sample or windows or self._is_joined or self._best_of
+        kind = "TABLE" if is_expensive else "VIEW"
         self._engine.run(f"CREATE TEMP {kind} {name} AS {sql}")
         return name
 
