@@ -168,7 +168,7 @@ class Selection:
         find_limits(self._engine, "limits", rows, targets)
         self._view(
             "graded",
-            f"SELECT r.* EXCLUDE (grp, key), r.key AS _iqa_key, coalesce({is_within('r', 'l')}, false) AS "
+            f"SELECT r.* EXCLUDE (grp, key), coalesce({is_within('r', 'l')}, false) AS "
             f"_iqa_kept FROM (SELECT *, {group} AS grp, {key} AS key FROM candidates) r "
             "LEFT JOIN limits l ON r.grp IS NOT DISTINCT FROM l.grp",
         )
@@ -230,8 +230,8 @@ class Selection:
         threshold = None
         if self._request.quota is not None:
             kept, unranked = self._engine.run(
-                "SELECT count(*) FILTER (WHERE _iqa_kept), count(*) FILTER (WHERE _iqa_key IS NULL) "
-                "FROM graded"
+                f"SELECT count(*) FILTER (WHERE {is_within('r', 'l')}), count(*) FILTER (WHERE "
+                "r.key IS NULL) FROM keyed r LEFT JOIN limits l ON r.grp IS NOT DISTINCT FROM l.grp"
             )[0]
             if unranked:
                 left.append(Left(self._why_unranked(), unranked))
