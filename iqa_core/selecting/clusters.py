@@ -67,7 +67,7 @@ def open_clusters(uri: str, taken: Collection[str]) -> Clusters:
                 f"--clusters {uri} has no column {column!r}, only {', '.join(dataset.schema.names)}: give "
                 "a file with manifest_file, manifest_row and cluster"
             )
-    lower = {column.lower() for column in taken}
+    lower = {column.lower() for column in (*taken, *IDENTITY)}
     if "cluster" in lower:
         raise InputError(
             f"--clusters {uri} has the column cluster, as --scores has: leave out --clusters to "

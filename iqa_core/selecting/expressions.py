@@ -118,8 +118,9 @@ def _reason(message: str, known: Sequence[str]) -> str:
         return f"{reason} (SQL of DuckDB; names of odd characters in double quotes)"
     name = next(group for group in found.groups() if group is not None)
     names = {column.lower(): column for column in known}
-    if "struct" in message:  # the name is that of a field
-        names = {key.rpartition(".")[2]: column for key, column in names.items() if "." in key}
+    if "struct" in message:  # the name is that of a field, of scores rather than of margins
+        inner = [column for column in reversed(known) if "." in column]
+        names = {column.lower().rpartition(".")[2]: column for column in inner}
     close = difflib.get_close_matches(name.lower(), names, n=2, cutoff=0.6)
     hint = f": did you mean {' or '.join(names[match] for match in close)}" if close else ""
     return f"there is no column {name!r}{hint}? The columns are {_listed(known)}"

@@ -33,8 +33,11 @@ def lowest(frame, key, count):
 
 
 def of_groups(frame, key, by, count_of):
-    groups = frame.assign(key=key).dropna(subset="key").groupby(by, dropna=False)
-    return pd.concat([lowest(g, g.key, count_of(len(g))) for _, g in groups])
+    """The rows with the lowest keys of each group, as many as follow from its size; missing values are one."""
+    ordered = frame.assign(key=key).dropna(subset="key").sort_values(["key", *ID])
+    groups = ordered.groupby(by, dropna=False)
+    sizes = groups.key.transform("size")
+    return ordered[groups.cumcount() < sizes.map(count_of)]
 
 
 def of_deciles(frame, count):
