@@ -33,7 +33,7 @@ def lowest(frame, key, count):
 
 
 def of_groups(frame, key, by, count_of):
-    """The rows with the lowest keys of each group, as many as follow from its size; missing values are one."""
+    """The rows with the lowest keys of each group, as many as its size says; nulls are a group."""
     ordered = frame.assign(key=key).dropna(subset="key").sort_values(["key", *ID])
     groups = ordered.groupby(by, dropna=False)
     sizes = groups.key.transform("size")
