@@ -58,7 +58,7 @@ def commands():
         for line in lines:
             command = re.search(r"(?:^|\s)(?:iqa|python -m jobs) (.*)", line.partition(" #")[0])
             if command and line.strip().startswith(("iqa ", "python -m jobs ", "ray job submit ")):
-                words = command[1].partition(" > ")[0].replace("[", "").replace("]", "")
+                words = re.sub(r" > [\w./-]+$", "", command[1]).replace("[", "").replace("]", "")
                 found.append((name(page), shlex.split(words)))
     return found
 
