@@ -162,9 +162,7 @@ def run(config: Config) -> int:
             raise InputError("no row is selected: loosen the conditions")
         facts = {"selection": document | {"options": _described(config)}}
         tables = images.located(engine.batches(selection.rows_sql()), target.folder)
-        rows = target.write(tables, facts)
-    if rows != counts.kept:
-        raise RuntimeError(f"{rows:,} rows were written, but {counts.kept:,} selected")
+        rows = target.write(tables, facts, counts.kept)
     if not config.json:
         print(f"{target.shown}: {rows:,} rows")
     return 0

@@ -168,9 +168,9 @@ class Selection:
         find_limits(self._engine, "limits", rows, targets)
         self._view(
             "graded",
-            f"SELECT r.* EXCLUDE (grp, key), coalesce({is_within('r', 'l')}, false) AS "
-            f"_iqa_kept FROM (SELECT *, {group} AS grp, {key} AS key FROM candidates) r "
-            "LEFT JOIN limits l ON r.grp IS NOT DISTINCT FROM l.grp",
+            f"SELECT r.* EXCLUDE (_iqa_grp, _iqa_key), coalesce({is_within('r', 'l', '_iqa_key')}, false) AS "
+            f"_iqa_kept FROM (SELECT *, {group} AS _iqa_grp, {key} AS _iqa_key FROM candidates) r "
+            "LEFT JOIN limits l ON r._iqa_grp IS NOT DISTINCT FROM l.grp",
         )
 
     def _strata(self, values: str) -> str:
@@ -188,9 +188,8 @@ class Selection:
         """Make a relation of the candidates' keys; a table if the rows are expensive to get again."""
         sql = f"SELECT {_ID}, {group} AS grp, {key} AS key FROM candidates"
         windows = any(re.search(r"\bover\b", given, re.IGNORECASE) for given in self._request.where)
-        is_sample = (
-            name == "keyed" and self._request.quota == "sample"
-        )  # MD5 takes a microsecond a row
+        # MD5 takes a microsecond a row.
+        is_sample = name == "keyed" and self._request.quota == "sample"
         is_expensive = is_sample or windows or self._is_joined or self._best_of
         kind = "TABLE" if is_expensive else "VIEW"
         self._engine.run(f"CREATE TEMP {kind} {name} AS {sql}")

@@ -95,10 +95,11 @@ def find_limits(engine: Engine, name: str, rows: str, targets: str) -> None:
         engine.run(f"DROP TABLE {name}_{step}")
 
 
-def is_within(row: str, limit: str) -> str:
-    """Return SQL of whether a row is within a limit, given the aliases of both."""
+def is_within(row: str, limit: str, key: str = "key") -> str:
+    """Return SQL of whether a row is within a limit, given the aliases of both and the row's key."""
+    key = f"{row}.{key}"
     return (
-        f"({row}.key < {limit}.key OR ({row}.key = {limit}.key AND ({limit}.last_file IS NULL OR "
+        f"({key} < {limit}.key OR ({key} = {limit}.key AND ({limit}.last_file IS NULL OR "
         f"{row}.manifest_file < {limit}.last_file OR ({row}.manifest_file = {limit}.last_file AND "
         f"{row}.manifest_row <= {limit}.last_row))))"
     )

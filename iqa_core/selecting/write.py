@@ -113,23 +113,32 @@ class ManifestTarget:
             "that name"
         )
 
-    def write(self, tables: Iterable[pa.Table], facts: Mapping[str, Any]) -> int:
+    def write(
+        self, tables: Iterable[pa.Table], facts: Mapping[str, Any], expected: int | None = None
+    ) -> int:
         """Write rows.
 
         Args:
             tables: Rows, in any number of tables of one schema.
             facts: For the files' metadata (:data:`iqa_core.tables.listing.METADATA_KEY`).
+            expected: The number of rows that there must be; None accepts any.
 
         Returns:
             The number of rows.
 
         Raises:
-            InputError: If it can't be written; nothing is left under its name then.
+            InputError: If it can't be written, or has another number of rows; nothing is left under its
+                name then.
         """
         metadata = {METADATA_KEY: json.dumps(facts).encode()}
         groups = _groups(tables, self.rows_per_file or 0)
         with self._staging() as staged:
             rows = _write_files(groups, metadata, staged, self.rows_per_file)
+            if expected not in (None, rows):
+                raise InputError(
+                    f"{rows:,} rows came, but {expected:,} were counted: leave expressions out that give "
+                    "another value each time, such as random(), and select while no run writes to --scores"
+                )
             try:
                 self.check_absent()  # another selection may have been faster
                 self._publish(staged)

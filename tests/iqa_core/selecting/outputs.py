@@ -53,6 +53,7 @@ def made_up(rows, seed=0):
             "width": rng.integers(100, 4000, rows),
             "class": rng.choice(["cat", "dog", "bird", None], rows, p=[0.5, 0.3, 0.1, 0.1]),
             "mos": np.where(rng.random(rows) < 0.1, np.nan, rng.normal(50, 15, rows)),
+            "key": np.arange(rows),  # as the selection calls its own
             "copies": np.where(rng.random(rows) < 0.6, None, rng.integers(0, rows // 6, rows)),
         }
     )

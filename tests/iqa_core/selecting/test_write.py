@@ -42,6 +42,13 @@ def test_a_folder_of_files(tmp_path):
     assert whole["n"].to_pylist() == list(range(2500))
 
 
+def test_another_number_of_rows_than_was_counted(tmp_path):
+    target = ManifestTarget.of(str(tmp_path / "m.parquet"))
+    with pytest.raises(InputError, match=r"3 rows came, but 4 were counted: .* random\(\)"):
+        target.write(tables(3), {}, 4)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("rows_per_file", [None, 100])
 def test_nothing_is_there_until_all_of_it_is(tmp_path, rows_per_file):
     target = ManifestTarget.of(str(tmp_path / "m.parquet"), rows_per_file)
