@@ -166,10 +166,11 @@ class Selection:
             cases = " ".join(f"WHEN {place} THEN [{rows_}]" for place, rows_ in shares.items())
             targets = f"CASE grp {cases} ELSE [0] END" if shares else "[0]"
         find_limits(self._engine, "limits", rows, targets)
+        kept = is_within("r", "l", "_iqa_key")
         self._view(
             "graded",
-            f"SELECT r.* EXCLUDE (_iqa_grp, _iqa_key), coalesce({is_within('r', 'l', '_iqa_key')}, false) AS "
-            f"_iqa_kept FROM (SELECT *, {group} AS _iqa_grp, {key} AS _iqa_key FROM candidates) r "
+            f"SELECT r.* EXCLUDE (_iqa_grp, _iqa_key), coalesce({kept}, false) AS _iqa_kept "
+            f"FROM (SELECT *, {group} AS _iqa_grp, {key} AS _iqa_key FROM candidates) r "
             "LEFT JOIN limits l ON r._iqa_grp IS NOT DISTINCT FROM l.grp",
         )
 
