@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "evaluation": {"tables"},
     "releases": {"tables"},
     "exporting": {"tables", "fetch", "images"},
+    "selecting": {"tables"},
     "pages": {"evaluation", "tables", "images", "fetch"},
     "__init__": {"scoring"},
 }
@@ -62,6 +63,7 @@ ONLY_IN = {
     **dict.fromkeys(
         ("datasets", "webdataset", "lance", "deltalake", "pyiceberg"), ("iqa_core/exporting/",)
     ),
+    "duckdb": ("iqa_core/selecting/",),
 }
 
 #: Parts that do not import torch, not even within a function.
@@ -75,6 +77,7 @@ WITHOUT_TORCH = {
     "evaluation",
     "releases",
     "exporting",
+    "selecting",
 }
 
 MOST_LINES = 350
