@@ -155,7 +155,9 @@ def calibrate(
     folds = np.random.default_rng(seed).permutation(len(y)) % _FOLDS
     kinds: tuple[Kind, ...] = ("logistic", "isotonic") if kind is None else (kind,)
     errors = {name: _held_out_errors(_FITS[name], x, y, folds, increasing) for name in kinds}
-    rmse = {name: float(np.sqrt(np.mean(found**2))) for name, found in errors.items()}
+    rmse: dict[str, float] = {
+        name: float(np.sqrt(np.mean(found**2))) for name, found in errors.items()
+    }
     best = min(kinds, key=lambda name: (math.isnan(rmse[name]), rmse[name]))
     curve = _FITS[best](x, y, increasing)
     if curve is None or math.isnan(rmse[best]):
