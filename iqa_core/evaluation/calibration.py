@@ -172,7 +172,7 @@ def calibrate(
         kind=best,
         half_width=float(np.sort(np.abs(errors[best]))[rank - 1]),
         coverage=coverage,
-        rmse=rmse,
+        rmse={str(name): error for name, error in rmse.items()},
         srcc=agreement,
         labels=len(y),
         label_range=(float(y.min()), float(y.max())),
