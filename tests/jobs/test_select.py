@@ -116,7 +116,7 @@ def test_a_dry_run_shows_both_sides_and_writes_no_manifest(home, capsys):
     assert not (home / "s.parquet").exists()
     page = (home / "s.html").read_text()
     assert page.count("data:image/webp") == 3 * 4
-    at = [page.index(f"{i}.png, score") for i in (32, 35, 31, 28, 4, 1)]
+    at = [page.index(f'alt="{i}.png, score') for i in (32, 35, 31, 28, 4, 1)]
     assert at == sorted(at)  # kept ones from the limit up, lost ones from the limit down
     assert "iqa select --scores scores --output s.parquet --where" in page
 
