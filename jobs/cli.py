@@ -31,8 +31,12 @@ COMMANDS = {
     "embed": "encode the images of a manifest once, to train on or to rescore",
     "train": "learn better prompts from the features of `iqa embed`",
     "evaluate": "compare scores with human opinion: correlations, intervals, differences",
+    "calibrate": "map scores to opinion scores, from a few hundred labels",
+    "duplicates": "find files with equal bytes, and images that show almost the same",
     "select": "select rows of finished scores by conditions and quotas: a manifest again",
+    "status": "show how a run goes, from anywhere that can read its output",
     "report": "show a run's scores as one HTML page",
+    "export": "write a finished output as Parquet, CSV, a data set or a table of other tools",
     "verify": "prove that an output holds every row of its manifest once",
 }
 
@@ -41,6 +45,15 @@ _EPILOG = """exit status:
   0 done   1 failed, one line says why   2 wrong usage
   3 done, but more rows failed than --max-error-rate allows, or stopped in an outage
   130, 143 interrupted or stopped: the same command resumes"""
+
+_MEANING = {
+    1: "failed",
+    3: "complete, but too many rows could not be scored, or stopped in an outage",
+    130: "interrupted; the same command resumes",
+    143: "stopped; the same command resumes",
+}
+#: Set by Ray for the driver of a submitted job.
+_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -79,6 +92,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 failed, 3 done with too many failed rows. Wrong usage exits with
         2 at once.
     """
+    status = _main(argv)
+    if status and _JOB in os.environ:
+        # `ray job submit` itself exits with 1 whatever this was.
+        print(f"exit status {status}: {_MEANING.get(status, 'stopped')}", file=sys.stderr)
+    return status
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     if reason := _without_temporary_folder():
         print(f"iqa: {reason}", file=sys.stderr)

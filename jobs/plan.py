@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from iqa_core.redaction import redact
 
-from .config import ImageOptions, PromptOptions
+from .config import CropOptions, ImageOptions, PromptOptions
 from .options import option
+from .prices import Prices
 from .progress import duration
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ __all__ = ["Config", "command_line", "describe", "run", "too_many_errors"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(PromptOptions, ImageOptions):
+class Config(CropOptions, PromptOptions, ImageOptions):
     """Options of ``iqa plan``."""
 
     output: str = option(
@@ -46,28 +47,28 @@ class Config(PromptOptions, ImageOptions):
         20.0, help="seconds of the steady state to measure at most", metavar="S", above=0
     )
     seed: int = option(0, help="of the random sample", metavar="N", minimum=0)
-    cpu_price: float | None = option(
-        None, help="price of one CPU for an hour, in any currency", metavar="X", minimum=0
-    )
-    gpu_price: float | None = option(
-        None, help="price of one GPU for an hour", metavar="X", minimum=0
-    )
     json: bool = option(False, help="print the forecast as JSON")
 
 
 def run(config: Config) -> int:
     """Measure and forecast; return the exit status."""
-    from .planning.forecast import Prices, forecast
+    from iqa_core.images.crops import check_crops
+
+    from .planning.forecast import forecast
     from .planning.measure import PlanOptions, measure
 
-    options = PlanOptions(rows=config.sample, seconds=config.measure_seconds, seed=config.seed)
+    check_crops(config.crops, config.resolution)
+    options = PlanOptions(
+        rows=config.sample,
+        seconds=config.measure_seconds,
+        seed=config.seed,
+        crops=config.crops,
+    )
     measured = measure(config, config, options)
     if measured is None:
         print(f"nothing to do: all rows are in {redact(config.output)}")
         return 0
-    prices = None
-    if config.cpu_price is not None or config.gpu_price is not None:
-        prices = Prices(config.cpu_price or 0.0, config.gpu_price or 0.0)
+    prices = Prices.of(config.cpu_price, config.gpu_price)
     found = forecast(measured.steady, measured.fleet, measured.left, measured.start_up, prices)
     advised: dict[str, Any] = {}
     if found.cpus_per_actor is not None:
@@ -93,7 +94,9 @@ def command_line(config: Config, advised: Mapping[str, Any]) -> str:
         config: The options of the plan.
         advised: Further options by field.
     """
-    planned = {field.name for kind in (PromptOptions, ImageOptions) for field in fields(kind)}
+    planned = {
+        field.name for kind in (CropOptions, PromptOptions, ImageOptions) for field in fields(kind)
+    }
     words = ["iqa", "score"]
     for field in sorted(fields(config), key=lambda field: field.default is not MISSING):
         value = advised.get(field.name, getattr(config, field.name))

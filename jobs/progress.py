@@ -6,12 +6,12 @@ import math
 import sys
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Progress", "duration"]
+__all__ = ["Progress", "Waiting", "duration"]
 
 _TERMINAL_SECONDS = 0.5
 _LOG_SECONDS = 15.0
@@ -32,6 +32,18 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
 
 
+class Waiting(NamedTuple):
+    """What a run waits for.
+
+    Attributes:
+        what: The thing, such as ``4 GPUs``.
+        why: What is there instead.
+    """
+
+    what: str
+    why: str
+
+
 class Progress:
     """Prints progress on standard error: one line that is updated, or a line every 15 s in a log.
 
@@ -40,6 +52,9 @@ class Progress:
     Args:
         total: Rows to do.
         clock: Seconds from an arbitrary start, as of ``time.monotonic``.
+
+    Attributes:
+        waiting: What the run waits for; None if for nothing.
     """
 
     def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -51,11 +66,19 @@ class Progress:
         self._history: deque[tuple[float, int]] = deque()  # (moment, rows), the first ones included
         self._done_when_printed = -1
         self._waiting: tuple[float, float] | None = None  # when it began, and when it was printed
+        self._workers = ""
+        self.waiting: str | None = None
 
-    def add(self, statuses: Mapping[str, int]) -> None:
-        """Set the number of rows by status so far."""
+    def add(self, statuses: Mapping[str, int], workers: str = "") -> None:
+        """Set the number of rows by status so far.
+
+        Args:
+            statuses: Rows by status.
+            workers: What has scored them, as a message: ``8 actors on 3 nodes``.
+        """
         self._statuses = dict(statuses)
-        self._waiting = None
+        self._workers = workers
+        self._waiting = self.waiting = None
         now = self._clock()
         if not self._history or now - self._history[-1][0] >= _STEP_SECONDS:
             self._history.append((now, self._done))
@@ -73,18 +96,26 @@ class Progress:
         if self._clock() - self._printed >= wait:
             self._print()
 
-    def wait_for(self, what: str | None) -> None:
-        """Print every half minute what the run waits for, and since when; None stops that."""
+    def wait_for(self, waiting: Waiting | None) -> float:
+        """Print every half minute what the run waits for, and since when; None stops that.
+
+        Returns:
+            Seconds since it began to wait.
+        """
         now = self._clock()
-        if what is None:
+        self.waiting = waiting and f"waiting for {waiting.what}: {waiting.why}"
+        if waiting is None:
             self._waiting = None
-            return
+            return 0.0
         since, printed = self._waiting or (now, -math.inf)
         if now - printed >= _WAIT_SECONDS:
             printed = now
-            waited = f", for {duration(now - since)} so far" if now - since >= 1 else ""
-            self.say(f"{what}{waited}; Ctrl-C or `ray job stop` ends the wait")
+            waited = f" since {duration(now - since)}" if now - since >= 1 else ""
+            self.say(
+                f"waiting for {waiting.what}{waited}: {waiting.why}; Ctrl-C or `ray job stop` ends the wait"
+            )
         self._waiting = (since, printed)
+        return now - since
 
     def say(self, line: str) -> None:
         """Print a separate line."""
@@ -111,21 +142,28 @@ class Progress:
         done = self._done
         share = 100 * done / self._total if self._total else 100.0
         parts = [f"{done:,} of {self._total:,} rows ({share:.0f} %)"]
-        rate = self._rate(now)
+        rate, left = self.rate(now), self.seconds_left(now)
         if rate:
             parts.append(f"{rate:,.1f} rows/s")
-            if done < self._total:
-                parts.append(f"{duration((self._total - done) / rate)} left")
+            if left:
+                parts.append(f"{duration(left)} left")
         elif not done:
             parts.append(f"starting, {duration(now - self._began)}")
+        if self._workers:
+            parts.append(self._workers)
         failed = {status: count for status, count in self._statuses.items() if status != "ok"}
         if failed:
             kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(failed.items()))
             parts.append(f"{sum(failed.values()):,} not scored: {kinds}")
         return "; ".join(parts)
 
-    def _rate(self, now: float) -> float:
-        """Rows per second in the last minute, or since the first rows; start-up does not count."""
+    def seconds_left(self, now: float) -> float | None:
+        """Return the seconds that the rest takes at the present rate; None if that is not known."""
+        rate = self.rate(now)
+        return (self._total - self._done) / rate if rate else None
+
+    def rate(self, now: float) -> float:
+        """Return the rows per second of the last minute, or since the first rows, without the start-up."""
         if not self._history:
             return 0.0
         since, done = self._history[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import ray
@@ -24,6 +25,9 @@ __all__ = [
 ]
 
 _LONGEST = 300
+
+#: How Ray names the worker in the text of an error; the error itself has lost its attributes by then.
+_WORKER = re.compile(r"\(pid=(\d+), ip=([^\s,)]+)")
 
 #: Losses of machines, memory and connections: a retry of the same work may succeed.
 _RETRYABLE = (
@@ -131,8 +135,21 @@ def as_input_error(error: BaseException) -> InputError:
     innermost = list(chain(error))[-1]
     return InputError(
         f"a task failed ({_reason(innermost)}); what was finished is safe, but the same command may fail "
-        "again: see the workers' output in Ray's session logs"
+        f"again: see {_log_of(error)}"
     )
+
+
+def _log_of(error: BaseException) -> str:
+    """Return where the output of the worker is that raised an error."""
+    for cause in chain(error):
+        if _is_rays(cause) and (found := _WORKER.search(str(cause))):
+            process, address = found.groups()
+            name = f"worker-*-{process}.err"
+            return (
+                f"{name} in Ray's session logs on node {address} (`ray logs cluster '{name}' --node-ip "
+                f"{address}` prints it)"
+            )
+    return "the workers' output in Ray's session logs"
 
 
 def _reason(error: BaseException) -> str:

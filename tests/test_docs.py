@@ -30,6 +30,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 SPAN = re.compile(r"`([^`\n]+)`")
 #: Flags of programs other than `iqa`.
 OTHER_FLAGS = {"--chaos", "--validation", "--bfloat16", "--compile", "--steps", "--init"}
+OTHER_FLAGS |= {"--working-dir", "--object-store-memory", "--shm-size"}  # of Ray and Docker
 
 
 def read(page):

@@ -28,9 +28,11 @@ from iqa_core.errors import InputError
 from iqa_core.storage.claim import Claim
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from iqa_core.storage.folder import Folder
 
-__all__ = ["Clock", "LeaseLostError", "OutputLease"]
+__all__ = ["Clock", "LeaseLostError", "OutputLease", "is_dead_here"]
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,16 @@ def _runs(process: int) -> bool:
     except OSError:  # another user's
         return True
     return True
+
+
+def is_dead_here(lease: Mapping[str, Any]) -> bool:
+    """Return whether the process of a lease ran on this machine, and is gone.
+
+    Args:
+        lease: The document of a lease.
+    """
+    process = lease.get("process")
+    return lease.get("place") == _this_place() and isinstance(process, int) and not _runs(process)
 
 
 class Clock:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..prices import Prices
     from ..scoring.meter import Steady
 
-__all__ = ["Fleet", "Forecast", "Prices", "forecast"]
+__all__ = ["Fleet", "Forecast", "forecast"]
 
 #: A driver may be busy for this share of a core; above it, blocks begin to wait for it.
 _DRIVER_SHARE = 0.7
@@ -42,19 +43,6 @@ class Fleet:
     def decoders(self) -> float:
         """CPUs that decode beside actors with GPUs."""
         return max(1.0, self.cpus - self.actors * self.actor_cpus)
-
-
-@dataclass(frozen=True)
-class Prices:
-    """Prices in any currency.
-
-    Attributes:
-        cpu: Of a CPU, an hour.
-        gpu: Of a GPU, an hour.
-    """
-
-    cpu: float = 0.0
-    gpu: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -128,7 +116,7 @@ def forecast(
     driver_ms = 1e6 * block / fleet.block_rows
     limit = 1e6 / driver_ms if driver_ms > 0 else math.inf
     seconds = start_up + rows / rate
-    hour = prices.cpu * fleet.cpus + prices.gpu * fleet.gpus if prices else None
+    hour = prices.hour({"CPU": fleet.cpus, "GPU": fleet.gpus}) if prices else None
     return Forecast(
         rows=rows,
         images_per_second=rate,

@@ -68,6 +68,11 @@ class BlockFeed:
             return True
         return False
 
+    @property
+    def queued(self) -> int:
+        """Number of blocks that wait to be taken."""
+        return self._blocks.qsize()
+
     def next(self, timeout: float) -> Any:  # noqa: ANN401
         """Return the next table, ``END``, or None if none came within ``timeout`` seconds.
 

@@ -174,6 +174,11 @@ class Meter:
             history.add(now, (self._device_rows[device],))
 
     @property
+    def blocks(self) -> int:
+        """Finished blocks."""
+        return self._blocks
+
+    @property
     def driver_seconds(self) -> float:
         """CPU seconds of the driver's process so far."""
         return self._cpu() - self._cpu_before

@@ -193,3 +193,31 @@ def test_a_limit_of_an_option_is_spelled_both_ways(capsys):
     assert capsys.readouterr().err == (
         "iqa score: --retries -1 must be at least 0: leave --retries out for 3\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("status", "line"),
+    [
+        (1, "exit status 1: failed"),
+        (
+            3,
+            "exit status 3: complete, but too many rows could not be scored, or stopped in an outage",
+        ),
+        (143, "exit status 143: stopped; the same command resumes"),
+    ],
+)
+def test_a_submitted_job_says_its_exit_status_last(capsys, monkeypatch, status, line):
+    monkeypatch.setattr(jobs.score, "run", lambda config: status)
+    words = ["score", "--manifest", "m", "--output", "o"]
+    assert main(words) == status
+    assert capsys.readouterr().err == ""  # a shell shows it
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")  # as Ray does
+    assert main(words) == status
+    assert capsys.readouterr().err == f"{line}\n"
+
+
+def test_a_submitted_job_that_succeeds_says_nothing(capsys, monkeypatch):
+    monkeypatch.setattr(jobs.score, "run", lambda config: 0)
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert main(["score", "--manifest", "m", "--output", "o"]) == 0
+    assert capsys.readouterr().err == ""

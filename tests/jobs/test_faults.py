@@ -34,9 +34,9 @@ def manifest(tmp_path_factory, photos):
     return folder / "manifest.parquet"
 
 
-def start(manifest, output, environment=None):
+def start(manifest, output, environment=None, command="score"):
     """Start scoring in a process of its own, with a local Ray of its own."""
-    words = [sys.executable, "-m", "jobs", "score", "--manifest", manifest, "--output", output]
+    words = [sys.executable, "-m", "jobs", command, "--manifest", manifest, "--output", output]
     return subprocess.Popen(
         [*words, "--commit-seconds", "1"],
         cwd=ROOT,
@@ -75,8 +75,12 @@ def test_a_killed_run_goes_on_where_it_was(ray_cluster, manifest, tmp_path, caps
     assert f"--output {output} is being written by process {process.pid} on" in error
     assert error.count("\n") == 1
     wait_for_parts(process, output, 2)
+    assert main(["status", "--scores", str(output)]) == 0
+    assert f"{output}: running; " in capsys.readouterr().out
     process.kill()  # SIGKILL: the driver has no chance to tidy up
     process.communicate()
+    assert main(["status", "--scores", str(output)]) == 1
+    assert f"{output}: lost; " in capsys.readouterr().out
     before = identities(output)
     assert 0 < len(before) < ROWS
     assert main(["verify", "--scores", str(output), "--manifest", str(manifest)]) == 1
@@ -102,9 +106,10 @@ def listening(process):
     ]
 
 
-def test_sigterm_writes_what_is_finished(manifest, tmp_path, capsys):
+@pytest.mark.parametrize("command", ["score", "embed"])
+def test_sigterm_writes_what_is_finished(manifest, tmp_path, capsys, command):
     output = tmp_path / "scores"
-    process = start(manifest, output)
+    process = start(manifest, output, command=command)
     wait_for_parts(process, output, 1)
     places = listening(process)
     process.send_signal(signal.SIGTERM)
@@ -117,6 +122,10 @@ def test_sigterm_writes_what_is_finished(manifest, tmp_path, capsys):
     assert 0 < len(rows) < ROWS
     assert main(["verify", "--scores", str(output), "--manifest", str(manifest)]) == 1
     assert "Traceback" not in said
+    capsys.readouterr()
+    assert main(["status", "--scores", str(output)]) == 0
+    line = capsys.readouterr().out
+    assert f"{output}: stopped; {len(rows):,} of {ROWS:,} rows" in line
     # A local Ray is for this machine only.
     assert places
     assert {place.ip for place in places} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
@@ -135,14 +144,18 @@ def test_sigterm_while_it_starts(manifest, tmp_path):
     before = ray_processes()
     runs = {seconds: start(manifest, tmp_path / f"scores{seconds}") for seconds in (3, 6, 9, 12)}
     began = time.monotonic()
-    for seconds, process in runs.items():
-        time.sleep(max(0.0, began + seconds - time.monotonic()))
-        process.send_signal(signal.SIGTERM)
-    for process in runs.values():
-        said, _ = process.communicate(timeout=60)
-        # Ray's core aborts if it is hit in the moment in which it connects.
-        assert process.returncode in (143, -signal.SIGTERM, -signal.SIGABRT)
-        assert "Traceback" not in said
+    try:
+        for seconds, process in runs.items():
+            time.sleep(max(0.0, began + seconds - time.monotonic()))
+            process.send_signal(signal.SIGTERM)
+        for process in runs.values():
+            said, _ = process.communicate(timeout=60)
+            assert process.returncode in (143, -signal.SIGTERM)
+            assert "Traceback" not in said
+    finally:
+        for process in runs.values():
+            process.kill()
+            process.communicate()
     assert not list(tmp_path.glob("scores*/_run/lease-*"))
     deadline = time.monotonic() + 20
     while ray_processes() - before and time.monotonic() < deadline:

@@ -12,8 +12,9 @@ from PIL import Image
 
 from jobs.cli import main
 from jobs.plan import Config, command_line, describe, too_many_errors
-from jobs.planning.forecast import Fleet, Prices, forecast
+from jobs.planning.forecast import Fleet, forecast
 from jobs.planning.measure import Measured
+from jobs.prices import Prices
 from jobs.scoring.meter import Steady
 
 STEADY = Steady(
@@ -101,6 +102,7 @@ def test_the_command_of_the_run():
         "skip-damaged",
         "timeout 10",
         "cpus-per-actor 0.4",
+        "cpu-price 1",
     }
 
 

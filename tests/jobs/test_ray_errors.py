@@ -95,6 +95,9 @@ def test_nothing_is_promised_where_the_same_would_happen_again(raised):
     assert "the same command may fail again" in line
     assert "resumes" not in line
     assert "\n" not in line
+    log = re.search(r"see (worker-\*-\d+\.err) in Ray's session logs on node (\S+) ", line)
+    assert log, line
+    assert f"`ray logs cluster '{log[1]}' --node-ip {log[2]}`" in line
 
 
 @pytest.mark.ray

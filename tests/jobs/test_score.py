@@ -155,9 +155,10 @@ def test_too_many_failed_rows_end_with_status_3(first_run, collection, capsys):
 
 def test_the_run_folder_says_what_was_done(first_run, collection):
     read = {path.stem: json.loads(path.read_text()) for path in (first_run / "_run").iterdir()}
-    assert set(read) == {"plan", "config", "fingerprint", "summary"}
+    assert set(read) == {"plan", "config", "fingerprint", "summary", "progress"}
     assert [file["rows"] for file in read["plan"]["files"]] == [33, 62]
     assert read["config"]["keep"] == ["mos"]
+    assert (read["progress"]["state"], read["progress"]["rows_done"]) == ("finished", 95)
     assert read["fingerprint"]["model"] == "tiny"
     summary = read["summary"]
     assert summary["complete"]

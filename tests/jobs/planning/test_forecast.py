@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.planning.forecast import Fleet, Prices, forecast
+from jobs.planning.forecast import Fleet, forecast
+from jobs.prices import Prices
 from jobs.scoring.meter import Steady
 
 #: Two CPUs at 100 images a second: 1 ms of waiting, 4 ms to decode, 15 ms in the tower.
