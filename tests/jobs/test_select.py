@@ -140,6 +140,24 @@ def test_on_a_store(home):
         fs.rm("memory://select", recursive=True)
 
 
+def test_the_best_of_duplicates_that_were_found(home):
+    rows = pd.concat([pq.read_table(p).to_pandas() for p in sorted(home.glob("scores/part*"))])
+    rows = rows.sort_values("manifest_row").drop(columns=["scores", "margins"])
+    hashed = rows.assign(
+        content_hash=[f"{i // 4:032x}" for i in range(COUNT)], noise=np.float32(0.5)
+    )
+    write_output(home / "hashed", hashed, manifest=home / "lists/m.parquet")
+    assert main(["duplicates", "--scores", "hashed", "--output", "clusters.parquet"]) == 0
+    words = ["select", "--scores", "hashed", "--clusters", "clusters.parquet"]
+    assert main([*words, "--keep-best-of", "duplicates", "--output", "u.parquet"]) == 0
+    kept = pq.read_table("u.parquet")
+    assert kept["manifest_row"].to_pylist() == list(range(3, COUNT, 4))
+    assert set(kept["kind"].to_pylist()) == {"exact"}
+    words = ["select", "--scores", "hashed", "--keep-best-of", "content_hash"]
+    assert main([*words, "--output", "h.parquet"]) == 0
+    assert pq.read_table("h.parquet")["manifest_row"].equals(kept["manifest_row"])
+
+
 def test_scores_of_version_0_1(tmp_path, capsys):
     old = ROOT / "tests/data/v0.1"
     words = ["select", "--scores", str(old / "scores"), "--top", "50%"]
