@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from iqa_core.columns import EMBEDDING, IDENTITY, IMAGE, SCORE, STATUS, VIEW_LEVELS, VIEWS
+from iqa_core.columns import IDENTITY, IMAGE, SCORE, STATUS, Kind, names_of
 from iqa_core.errors import InputError
 from iqa_core.redaction import redact
 from iqa_core.selecting.engine import is_readable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ScoreSource", "manifest_folder", "open_scores"]
 
-_FEATURES = {EMBEDDING, VIEWS, VIEW_LEVELS}
+_FEATURES = set(names_of(Kind.FEATURE, Kind.VIEW))
 _NAMED = re.compile(r"([A-Za-z_]\w*)=(.+)", re.DOTALL)
 
 

@@ -116,7 +116,7 @@ def test_a_dry_run_shows_both_sides_and_writes_no_manifest(home, capsys):
     assert not (home / "s.parquet").exists()
     page = (home / "s.html").read_text()
     assert page.count("data:image/webp") == 3 * 4
-    at = [page.index(f"{i}.png, score") for i in (32, 35, 31, 28, 4, 1)]
+    at = [page.index(f'alt="{i}.png, score') for i in (32, 35, 31, 28, 4, 1)]
     assert at == sorted(at)  # kept ones from the limit up, lost ones from the limit down
     assert "iqa select --scores scores --output s.parquet --where" in page
 
@@ -138,6 +138,24 @@ def test_on_a_store(home):
         assert uris == [f"{home}/lists/photos/{i}.png" for i in (37, 38, 39)]
     finally:
         fs.rm("memory://select", recursive=True)
+
+
+def test_the_best_of_duplicates_that_were_found(home):
+    rows = pd.concat([pq.read_table(p).to_pandas() for p in sorted(home.glob("scores/part*"))])
+    rows = rows.sort_values("manifest_row").drop(columns=["scores", "margins"])
+    hashed = rows.assign(
+        content_hash=[f"{i // 4:032x}" for i in range(COUNT)], noise=np.float32(0.5)
+    )
+    write_output(home / "hashed", hashed, manifest=home / "lists/m.parquet")
+    assert main(["duplicates", "--scores", "hashed", "--output", "clusters.parquet"]) == 0
+    words = ["select", "--scores", "hashed", "--clusters", "clusters.parquet"]
+    assert main([*words, "--keep-best-of", "duplicates", "--output", "u.parquet"]) == 0
+    kept = pq.read_table("u.parquet")
+    assert kept["manifest_row"].to_pylist() == list(range(3, COUNT, 4))
+    assert set(kept["kind"].to_pylist()) == {"exact"}
+    words = ["select", "--scores", "hashed", "--keep-best-of", "content_hash"]
+    assert main([*words, "--output", "h.parquet"]) == 0
+    assert pq.read_table("h.parquet")["manifest_row"].equals(kept["manifest_row"])
 
 
 def test_scores_of_version_0_1(tmp_path, capsys):

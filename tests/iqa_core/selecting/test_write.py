@@ -49,7 +49,7 @@ def test_another_number_of_rows_than_was_counted(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("rows_per_file", [None, 100])
+@pytest.mark.parametrize("rows_per_file", [None, 50_000])
 def test_nothing_is_there_until_all_of_it_is(tmp_path, rows_per_file):
     target = ManifestTarget.of(str(tmp_path / "m.parquet"), rows_per_file)
 
