@@ -244,7 +244,7 @@ def test_a_canary_tells_the_model_s_features_from_others(
     def check(name, images):
         words = ["--features", tmp_path / name, "--metadata", tmp_path / "meta.parquet"]
         words += ["--model", "tiny", "--check-images", images]
-        status = rescore(words, tmp_path / f"o-{name}-{len(str(images))}")
+        status = rescore(words, tmp_path / f"output-{len(list(tmp_path.glob('output-*')))}")
         said = capsys.readouterr()
         return status, said.out, said.err
 

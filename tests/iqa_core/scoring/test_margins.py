@@ -76,6 +76,17 @@ def test_the_sigmoid_of_single_margins():
     assert scores.dtype == np.float32
 
 
+def test_a_pair_score_does_not_depend_on_its_place():
+    """Not in its last bit: the same features have the same scores in blocks of any size."""
+    margin = np.random.default_rng(0).normal(scale=5, size=100_000).astype(np.float32)
+    whole = pair_scores(margin)
+    for length in (1, 7, 25, 250, 4097):
+        parts = [
+            pair_scores(margin[start : start + length]) for start in range(0, 20 * length, length)
+        ]
+        np.testing.assert_array_equal(np.concatenate(parts), whole[: 20 * length])
+
+
 def test_an_images_score_is_the_mean_over_pairs():
     scores = np.array([[0.1, 0.2, 0.6], [0, 0, 0.3], [1, np.nan, 1]], dtype=np.float32)
     result = image_scores(scores)

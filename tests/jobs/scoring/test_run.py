@@ -42,7 +42,7 @@ def finish(config, kind, facts, **options):
     """Write the rows of a run, all of them failed, as if it had been run."""
     manifest = open_manifest(config.manifest)
     prompts = read_prompts(config) if kind == "score" else None
-    run = _Run(config, kind, manifest, prompts, kind == "embed", 0, (), Output)
+    run = _Run(config, kind, manifest, prompts, kind == "embed", 0, 1, (), Output)
     opened = run.open(facts, "fp32")
     assert not opened.is_done
     rows = [
