@@ -80,6 +80,7 @@ class World:
         self.objects: dict[str, object] = {}
         self._drivers: list[Driver] = []  # the last one runs; those before it are suspended or idle
         self._of_thread: dict[threading.Thread, Driver] = {}
+        self._heartbeats: dict[threading.Thread, Driver] = {}
         self._waits: dict[threading.Thread, _Wait] = {}
         self._unsynced: set[str] = set()
         self._lock = threading.RLock()
@@ -88,10 +89,16 @@ class World:
     def running(self, driver: Driver) -> Iterator[None]:
         """Let a driver run in this thread."""
         self._drivers.append(driver)
+        thread = threading.current_thread()
+        suspended = self._of_thread.get(thread)  # in a heartbeat
+        if suspended:
+            self._of_thread[thread] = driver
         try:
             yield
         finally:
             self._drivers.remove(driver)
+            if suspended:
+                self._of_thread[thread] = suspended
 
     def driver(self) -> Driver:
         """Return the driver whose code runs in this thread."""
@@ -106,6 +113,8 @@ class World:
         """
         self.settle()
         driver = self.driver()
+        while driver.is_suspended:  # by the operation of another thread
+            time.sleep(0.0005)
         with self._lock:
             if driver.has_ended:
                 raise Ended
@@ -132,7 +141,8 @@ class World:
 
     def settle(self) -> None:
         """Return once all heartbeats that are due are written."""
-        if threading.current_thread() in self._of_thread:
+        thread = threading.current_thread()
+        if thread in self._heartbeats and self.driver() is self._heartbeats[thread]:
             return
         deadline = time.monotonic() + _STUCK
         while any(self._is_busy(thread) for thread in threading.enumerate()):
@@ -140,7 +150,10 @@ class World:
             time.sleep(0.0002)
 
     def _is_busy(self, thread: threading.Thread) -> bool:
-        return "_keep_beating" in thread.name and thread not in self._waits
+        if "_keep_beating" not in thread.name or thread in self._waits:
+            return False
+        driver = self._heartbeats.get(thread)
+        return driver is None or not driver.is_suspended
 
     def sleep(self, seconds: float) -> None:
         """Let time pass; heartbeats of those that are not suspended are written meanwhile."""
@@ -162,7 +175,7 @@ class World:
     def wait(self, driver: Driver, event: threading.Event, seconds: float) -> bool:
         """Wait in the thread of a driver's heartbeats."""
         thread = threading.current_thread()
-        self._of_thread[thread] = driver
+        self._of_thread[thread] = self._heartbeats[thread] = driver
         if seconds > 0:
             wait = self._waits[thread] = _Wait(driver, self.now + seconds)
             while not (event.is_set() or wait.is_over.wait(0.0005)):
