@@ -47,6 +47,18 @@ SECTIONS = {
     "scale": ("A billion rows", "Planning, resuming and auditing synthetic manifests and outputs."),
     "rescore": ("Scoring from features", "`iqa rescore` on cached features, without images."),
     "plan": ("Forecasts", "`iqa plan` against the run that follows."),
+    "dedupe": (
+        "Copies",
+        "`iqa score --dedupe` on a manifest with copies, against a run without it.",
+    ),
+    "duplicates": (
+        "Near duplicates",
+        "`iqa duplicates` on photographs and their copies, and the time of its search.",
+    ),
+    "crops": (
+        "Several crops",
+        "`iqa score --crops` on photographs of 12 megapixels, a part of which is blurred.",
+    ),
 }
 
 

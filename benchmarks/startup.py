@@ -90,7 +90,7 @@ def traced(words: list[str], trace: Path) -> int:
     note(jobs.score, "run", "run")
     note(run._Run, "open", "open")
     note(Cluster, "start", "ray")
-    note(run, "load_towers", "load")
+    note(run, "lightest_towers", "load")
     note(run._Run, "load", "prompts")
     note(run._Run, "execute", "execute")
     note(ScoringPlan, "of", "plan")

@@ -10,6 +10,9 @@ import pyarrow as pa
 
 __all__ = [
     "COLUMNS",
+    "CONTENT_HASH",
+    "DESCRIPTOR",
+    "DESCRIPTOR_WIDTH",
     "EMBEDDING",
     "ERROR",
     "HEIGHT",
@@ -23,6 +26,8 @@ __all__ = [
     "OWN_NAMES",
     "SCORE",
     "SCORES",
+    "SCORE_LOW",
+    "SCORE_SPREAD",
     "STATUS",
     "URI",
     "VIEWS",
@@ -51,8 +56,16 @@ ERROR = "error"
 SCORE = "score"
 SCORES = "scores"
 MARGINS = "margins"
+#: Of several views of an image: the lowest score, and the standard deviation.
+SCORE_LOW = "score_low"
+SCORE_SPREAD = "score_spread"
 WIDTH = "width"
 HEIGHT = "height"
+CONTENT_HASH = "content_hash"
+DESCRIPTOR = "descriptor"
+#: Values of a descriptor.
+DESCRIPTOR_WIDTH = 168
+_DESCRIPTOR_TYPE = pa.list_(pa.int8(), DESCRIPTOR_WIDTH)
 EMBEDDING = "embedding"
 #: Features of degraded copies (V x D, flat), and how strongly each was degraded (V).
 VIEWS = "views"
@@ -76,6 +89,7 @@ class Kind(StrEnum):
     OUTCOME = "outcome"
     SCORE = "score"
     SIZE = "size"
+    CONTENT = "content"
     FEATURE = "feature"
     VIEW = "view"
 
@@ -97,12 +111,18 @@ class Contents:
         pairs: Names of the prompt pairs; none leaves out the score columns.
         embedding: Width D of the image features; None leaves them out.
         views: Number V of degraded copies whose features are stored; 0 leaves them out.
+        hashes: Whether it has the hash of each image's bytes.
+        crops: Number of views that were scored of each image.
+        descriptors: Whether it has the descriptor of what each image shows.
     """
 
     image_id: pa.DataType
     pairs: tuple[str, ...] = ()
     embedding: int | None = None
     views: int = 0
+    hashes: bool = False
+    crops: int = 1
+    descriptors: bool = False
 
 
 #: Returns a column's type in an output, None where the output does not have the column.
@@ -145,6 +165,10 @@ def _per_pair(contents: Contents) -> pa.DataType | None:
     if not contents.pairs:
         return None
     return pa.struct([(name, pa.float32()) for name in contents.pairs])
+
+
+def _of_crops(contents: Contents) -> pa.DataType | None:
+    return pa.float32() if contents.pairs and contents.crops > 1 else None
 
 
 def _embedding(contents: Contents) -> pa.DataType | None:
@@ -236,8 +260,38 @@ COLUMNS = (
         required_by=(Reader.REPORT,),
     ),
     Column(MARGINS, _per_pair, Kind.SCORE, "each pair's logit margin", "struct of float32"),
+    Column(
+        SCORE_LOW,
+        _of_crops,
+        Kind.SCORE,
+        "lowest score of a view, with `--crops`; the columns before it are means over views then",
+        "float32",
+    ),
+    Column(
+        SCORE_SPREAD,
+        _of_crops,
+        Kind.SCORE,
+        "standard deviation of the score over views, with `--crops`",
+        "float32",
+    ),
     Column(WIDTH, pa.int32(), Kind.SIZE, "pixels, as stored, after orientation", "int32"),
     Column(HEIGHT, pa.int32(), Kind.SIZE, "pixels, as stored, after orientation", "int32"),
+    Column(
+        CONTENT_HASH,
+        lambda contents: pa.string() if contents.hashes else None,
+        Kind.CONTENT,
+        "BLAKE2b of the encoded image's bytes (128 bits, hexadecimal), with `--hash`; null if none were "
+        "read",
+        "string",
+    ),
+    Column(
+        DESCRIPTOR,
+        lambda contents: _DESCRIPTOR_TYPE if contents.descriptors else None,
+        Kind.FEATURE,
+        "low frequencies of the image, by which near copies are found, with `--descriptors`; null without "
+        "contrast",
+        "list of int8",
+    ),
     Column(
         EMBEDDING,
         _embedding,

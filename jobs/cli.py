@@ -31,8 +31,12 @@ COMMANDS = {
     "embed": "encode the images of a manifest once, to train on or to rescore",
     "train": "learn better prompts from the features of `iqa embed`",
     "evaluate": "compare scores with human opinion: correlations, intervals, differences",
+    "calibrate": "map scores to opinion scores, from a few hundred labels",
+    "duplicates": "find files with equal bytes, and images that show almost the same",
+    "select": "select rows of finished scores by conditions and quotas: a manifest again",
     "status": "show how a run goes, from anywhere that can read its output",
     "report": "show a run's scores as one HTML page",
+    "export": "write a finished output as Parquet, CSV, a data set or a table of other tools",
     "verify": "prove that an output holds every row of its manifest once",
 }
 

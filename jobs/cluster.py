@@ -19,20 +19,17 @@ import iqa_core
 from iqa_core.errors import InputError
 
 from .gpus import count_gpus
-from .local_ray import no_process_left, on_loopback, variables, without_services
+from .local_ray import no_process_left, on_loopback, signals_held, variables, without_services
+from .node_types import Autoscaler, Resources, find_autoscaler
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-__all__ = ["Cluster", "Resources", "gpus_of_node_types"]
-
-Resources = dict[str, float]
+__all__ = ["Cluster", "Resources"]
 
 #: Ray's sockets are in its temporary folder, and the length of a socket's path is limited.
 _LONGEST_SOCKET = 107
 _SOCKET = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
-#: Where `ray up` leaves a cluster's configuration on the head node.
-_BOOTSTRAP = "~/ray_bootstrap_config.yaml"
 
 
 class Cluster:
@@ -47,8 +44,9 @@ class Cluster:
 
     Attributes:
         nodes: Resources of each live node, as in ``ray.nodes()``.
-        possible_gpus: GPUs that the cluster could have with all nodes of its autoscaler; None if
-            unknown.
+        labels: Labels of each live node.
+        autoscaler: What could be started beside them; None if unknown.
+        is_local: Whether it is a Ray of this process on this machine, which no node can join.
 
     Raises:
         InputError: If there is no cluster at the address, or a local one does not start.
@@ -64,24 +62,42 @@ class Cluster:
         if address:
             _check_reachable(address)
         if self._opened and address:
-            _init(f"--address {address} does not answer", address=address)
-        if _is_connected():
+            with signals_held():
+                _init(f"--address {address} does not answer", address=address)
+        self.is_local = not _is_connected()
+        self.labels: list[dict[str, str]] = [{}]
+        self.autoscaler: Autoscaler | None = None
+        if not self.is_local:
             import ray
 
-            self.nodes = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-            self.possible_gpus = _possible_gpus(self.resources.get("GPU", 0.0))
+            alive = [node for node in ray.nodes() if node["Alive"]]
+            self.nodes = [dict(node["Resources"]) for node in alive]
+            self.labels = [dict(node["Labels"]) for node in alive]
+            self.autoscaler = find_autoscaler()
         else:
             # At least two: one reads and decodes while an actor holds the other.
             cpus = float(max(2, os.cpu_count() or 1))
             gpus = float(count_gpus())
             self.nodes = [{"CPU": cpus, "GPU": gpus}]
-            self.possible_gpus = gpus
 
     @property
     def resources(self) -> Resources:
         """Resources of all live nodes."""
         kinds = {kind for node in self.nodes for kind in node}
         return {kind: sum(node.get(kind, 0.0) for node in self.nodes) for kind in kinds}
+
+    @property
+    def possible_gpus(self) -> float | None:
+        """GPUs that the cluster could have with all nodes of its autoscaler; None if unknown."""
+        present = self.resources.get("GPU", 0.0)
+        if self.is_local:
+            return present
+        return max(present, self.autoscaler.gpus) if self.autoscaler else None
+
+    @property
+    def has_several_nodes(self) -> bool:
+        """Whether there are several nodes, or the autoscaler may start some beside the head."""
+        return len(self.nodes) > 1 or (self.autoscaler is not None and self.autoscaler.most > 0)
 
     def start(self) -> None:
         """Start a local Ray, bound to loopback, if there is none yet.
@@ -91,7 +107,13 @@ class Cluster:
         """
         if _is_connected():
             return
-        with on_loopback(), _usable_environment(), without_services(), no_process_left():
+        with (
+            signals_held(),
+            on_loopback(),
+            _usable_environment(),
+            without_services(),
+            no_process_left(),
+        ):
             _init(
                 "a local Ray did not start",
                 address="local",
@@ -113,46 +135,6 @@ def _is_connected() -> bool:
     """Return whether this process is connected to a Ray; without its import it is not."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
-
-
-def _possible_gpus(present: float) -> float | None:
-    """Return the GPUs that the cluster could have, by the node types of its autoscaler or `ray up`."""
-    import ray
-
-    most = ray._private.state.state.get_max_resources_from_cluster_config()
-    if most is not None:
-        return max(present, float(most.get("GPU", 0)))
-    import yaml  # Ray's own
-
-    try:
-        config = yaml.safe_load(Path(_BOOTSTRAP).expanduser().read_text(encoding="utf-8"))
-        return max(present, gpus_of_node_types(config))
-    except (OSError, RuntimeError, ValueError, yaml.YAMLError):
-        return None
-
-
-def gpus_of_node_types(config: Mapping[str, Any]) -> float:
-    """Return the GPUs that a cluster of `ray up` can have at most.
-
-    Args:
-        config: A cluster's configuration, such as cluster.yaml.
-
-    Raises:
-        ValueError: If it is not such a configuration.
-    """
-    try:
-        most = config.get("max_workers", 0)
-        head = 0.0
-        workers: list[float] = []
-        for name, kind in config["available_node_types"].items():
-            gpus = float(kind.get("resources", {}).get("GPU", 0))
-            if name == config["head_node_type"]:
-                head = gpus
-            else:
-                workers += [gpus] * kind.get("max_workers", most)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"no cluster configuration: {error!r}") from error
-    return head + sum(sorted(workers, reverse=True)[:most])
 
 
 @contextmanager

@@ -10,7 +10,14 @@ from iqa_core.prompts.pairs import DEFAULT_PAIRS, NAMED_PAIRS
 
 from .options import option
 
-__all__ = ["ImageOptions", "OutputOptions", "PromptOptions", "RescoreOptions"]
+__all__ = [
+    "ColumnOptions",
+    "CropOptions",
+    "ImageOptions",
+    "OutputOptions",
+    "PromptOptions",
+    "RescoreOptions",
+]
 
 #: The statuses of ``iqa_core.errors.Status`` but ``ok``; a test holds the two together.
 RetryKind = Literal[
@@ -79,10 +86,72 @@ class PromptOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RescoreOptions(OutputOptions, PromptOptions):
+class CropOptions:
+    """How many views of an image are scored."""
+
+    crops: int = option(
+        1,
+        help="views of each image at the model's resolution: 1, or the whole image and a grid of crops of "
+        "its details (5: 2 x 2, 10: 3 x 3, 17, 26), of which mean, lowest and spread are written",
+        metavar="N",
+        minimum=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnOptions:
+    """Options of every command that writes scores."""
+
+    calibration: str | None = option(
+        None,
+        help="file of `iqa calibrate`: also write the columns mos, mos_low and mos_high",
+        metavar="C.json",
+    )
+    reasons: bool = option(
+        False,
+        help="also write the columns worst_pair (that with the lowest score) and spread (over the pairs)",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RescoreOptions(OutputOptions, PromptOptions, ColumnOptions):
     """Options of scoring from features: no image is read, and Ray is not used."""
 
-    features: str = option(help="output of `iqa embed` or `iqa score --embeddings`", metavar="F")
+    features: str = option(
+        help="output of `iqa embed` or `iqa score --embeddings`; or features of another program: .npy, "
+        ".npz or Parquet, a file, a folder or a glob",
+        metavar="F",
+    )
+    features_column: str | None = option(
+        None,
+        help="column of float lists (Parquet), or array (.npz), that holds the features (default: the "
+        "only one)",
+        metavar="NAME",
+    )
+    metadata: str | None = option(
+        None,
+        help="Parquet files with a row for each foreign feature, in the same order: identity and kept "
+        "columns (default: the features' own file)",
+        metavar="M",
+    )
+    uri_column: str | None = option(
+        None, help="column of the metadata that names the images (default: uri)", metavar="COLUMN"
+    )
+    model: str | None = option(
+        None,
+        help="the model whose image tower made foreign features, as of `iqa score`; our own name theirs",
+        metavar="MODEL",
+    )
+    normalise: bool = option(
+        False,
+        help="divide foreign features by their length; without it another length than 1 is refused",
+    )
+    check_images: str | None = option(
+        None,
+        help="encode the first N images that the metadata name, or those of a manifest, and refuse foreign "
+        "features that are not --model's",
+        metavar="N|MANIFEST",
+    )
     keep: tuple[str, ...] = option(
         (),
         help="columns to carry into the output (default: all that the features carry)",
@@ -128,18 +197,57 @@ class ImageOptions(OutputOptions):
         metavar="N",
         minimum=1,
     )
-    gpus_per_actor: float | None = option(
+    gpus: str = option(
+        "auto",
+        help="GPUs to score on: auto takes those that the cluster has or its autoscaler can start, N "
+        "also waits for the first of them, 0 scores on CPUs",
+        metavar="auto|N",
+    )
+    wait_minutes: float | None = option(
         None,
-        help="GPUs per actor; 1 waits for GPUs, 0 scores on CPUs (default: 1 if the cluster has GPUs or "
-        "can start some)",
-        metavar="X",
-        minimum=0,
+        help="end a run that waits for a node that could hold a scoring actor for longer than this "
+        "(default: wait until there is one)",
+        metavar="M",
+        above=0,
+    )
+    gpus_per_actor: float | None = option(
+        None, help="GPUs per actor (default: 1 on GPUs)", metavar="X", minimum=0
     )
     cpus_per_actor: float | None = option(
         None, help="CPUs and threads per actor (default: 1)", metavar="X", above=0
     )
+    decode_on: tuple[str, ...] = option(
+        (),
+        help="nodes that decode images for GPUs: KEY=VALUE, a label that they have, or NAME:AMOUNT, a "
+        "custom resource of which each task takes that much (default: nodes labelled iqa-stage=decode, "
+        "then nodes without GPUs, then any)",
+        metavar="WHERE",
+    )
+    score_on: tuple[str, ...] = option(
+        (),
+        help="nodes of the scoring actors, likewise (default: nodes labelled iqa-stage=score, then any)",
+        metavar="WHERE",
+    )
+    shared_filesystem: bool = option(
+        False,
+        help="say that all nodes of the cluster see the same files: allows local paths on several nodes",
+    )
     keep: tuple[str, ...] = option(
         (), help="columns of the manifest to carry into the output", metavar="COLUMN"
+    )
+    hash: bool = option(
+        False,
+        help="also write a hash of each image's bytes, by which `iqa duplicates` finds equal files",
+    )
+    descriptors: bool = option(
+        False,
+        help="also write a description of what each image shows (168 bytes), by which `iqa duplicates` "
+        "finds near copies",
+    )
+    dedupe: bool = option(
+        False,
+        help="do not decode and encode an image again whose bytes the same worker met recently; the output "
+        "is the same",
     )
     timeout: float = option(
         30.0, help="seconds for one attempt to fetch an image", metavar="S", above=0

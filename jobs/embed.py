@@ -35,6 +35,11 @@ def run(config: Config) -> int:
         raise InputError(
             f"--views {config.views} needs images of one size: leave out --resolution native"
         )
+    if config.views and config.dedupe:
+        raise InputError(
+            f"--dedupe can't be used with --views {config.views}, which degrade equal images differently: "
+            "leave out one of the two"
+        )
     from .scoring.run import run_images
 
     return run_images(config, kind="embed", prompts=None, embeddings=True, views=config.views)

@@ -6,13 +6,16 @@ Each is a context in which ``ray.init`` starts it; ``ray.init`` has no options f
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from types import FrameType
 
-__all__ = ["no_process_left", "on_loopback", "variables", "without_services"]
+__all__ = ["no_process_left", "on_loopback", "signals_held", "variables", "without_services"]
 
 
 @contextmanager
@@ -54,6 +57,47 @@ def without_services() -> Iterator[None]:
     finally:
         for name, method in before.items():
             setattr(Node, name, method)
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Hold SIGTERM and SIGINT back while ``ray.init`` runs in this context; a second one acts at once.
+
+    Ray's handler raises SystemExit wherever Python is. In the hooks of a fork, of which a start has many,
+    that is lost and ``logging`` stays locked for good; and Ray's core aborts if it is hit while connecting.
+    At the end, Ray's handler is in place and gets the signal that came.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    from ray._private import utils
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    after = dict(before)
+    came: list[int] = []
+
+    def hold(number: int, _: object) -> None:
+        if came:
+            signal.signal(number, after[signal.Signals(number)])
+            signal.raise_signal(number)
+        came.append(number)
+
+    def set_handler(handler: Callable[[int, FrameType | None], object]) -> None:
+        after[signal.SIGTERM] = handler
+
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, hold)
+    own = utils.set_sigterm_handler
+    utils.set_sigterm_handler = set_handler
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = own
+        for number, handler in after.items():
+            signal.signal(number, handler)
+    for held in came:
+        signal.raise_signal(held)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from iqa_core.redaction import redact
 
-from .config import ImageOptions, PromptOptions
+from .config import CropOptions, ImageOptions, PromptOptions
 from .options import option
 from .prices import Prices
 from .progress import duration
@@ -29,7 +29,7 @@ __all__ = ["Config", "command_line", "describe", "run", "too_many_errors"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(PromptOptions, ImageOptions):
+class Config(CropOptions, PromptOptions, ImageOptions):
     """Options of ``iqa plan``."""
 
     output: str = option(
@@ -52,10 +52,18 @@ class Config(PromptOptions, ImageOptions):
 
 def run(config: Config) -> int:
     """Measure and forecast; return the exit status."""
+    from iqa_core.images.crops import check_crops
+
     from .planning.forecast import forecast
     from .planning.measure import PlanOptions, measure
 
-    options = PlanOptions(rows=config.sample, seconds=config.measure_seconds, seed=config.seed)
+    check_crops(config.crops, config.resolution)
+    options = PlanOptions(
+        rows=config.sample,
+        seconds=config.measure_seconds,
+        seed=config.seed,
+        crops=config.crops,
+    )
     measured = measure(config, config, options)
     if measured is None:
         print(f"nothing to do: all rows are in {redact(config.output)}")
@@ -86,7 +94,9 @@ def command_line(config: Config, advised: Mapping[str, Any]) -> str:
         config: The options of the plan.
         advised: Further options by field.
     """
-    planned = {field.name for kind in (PromptOptions, ImageOptions) for field in fields(kind)}
+    planned = {
+        field.name for kind in (CropOptions, PromptOptions, ImageOptions) for field in fields(kind)
+    }
     words = ["iqa", "score"]
     for field in sorted(fields(config), key=lambda field: field.default is not MISSING):
         value = advised.get(field.name, getattr(config, field.name))

@@ -6,12 +6,12 @@ import math
 import sys
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Progress", "duration"]
+__all__ = ["Progress", "Waiting", "duration"]
 
 _TERMINAL_SECONDS = 0.5
 _LOG_SECONDS = 15.0
@@ -30,6 +30,18 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}:{whole % 60:02d} min"
     return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
+
+
+class Waiting(NamedTuple):
+    """What a run waits for.
+
+    Attributes:
+        what: The thing, such as ``4 GPUs``.
+        why: What is there instead.
+    """
+
+    what: str
+    why: str
 
 
 class Progress:
@@ -84,19 +96,26 @@ class Progress:
         if self._clock() - self._printed >= wait:
             self._print()
 
-    def wait_for(self, what: str | None) -> None:
-        """Print every half minute what the run waits for, and since when; None stops that."""
+    def wait_for(self, waiting: Waiting | None) -> float:
+        """Print every half minute what the run waits for, and since when; None stops that.
+
+        Returns:
+            Seconds since it began to wait.
+        """
         now = self._clock()
-        self.waiting = what
-        if what is None:
+        self.waiting = waiting and f"waiting for {waiting.what}: {waiting.why}"
+        if waiting is None:
             self._waiting = None
-            return
+            return 0.0
         since, printed = self._waiting or (now, -math.inf)
         if now - printed >= _WAIT_SECONDS:
             printed = now
-            waited = f", for {duration(now - since)} so far" if now - since >= 1 else ""
-            self.say(f"{what}{waited}; Ctrl-C or `ray job stop` ends the wait")
+            waited = f" since {duration(now - since)}" if now - since >= 1 else ""
+            self.say(
+                f"waiting for {waiting.what}{waited}: {waiting.why}; Ctrl-C or `ray job stop` ends the wait"
+            )
         self._waiting = (since, printed)
+        return now - since
 
     def say(self, line: str) -> None:
         """Print a separate line."""

@@ -1,4 +1,4 @@
-"""Score the features of `iqa embed` with other prompts, without images and without Ray.
+"""Score features that exist, of `iqa embed` or of another program, without images and without Ray.
 
 Writes part-*.parquet with one row for each row of the features. The same command again resumes.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .config import RescoreOptions
+from .extra_columns import extra_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,4 +39,5 @@ def run(
 
     from .scoring.rescore import rescore
 
-    return rescore(config, extra=extra, open_sink=open_sink or Output)
+    columns = [*extra_columns(config), *extra]
+    return rescore(config, extra=columns, open_sink=open_sink or Output)

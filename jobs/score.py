@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .config import ImageOptions, PromptOptions
+from .config import ColumnOptions, CropOptions, ImageOptions, PromptOptions
+from .extra_columns import extra_columns
 from .options import option
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ __all__ = ["Config", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(PromptOptions, ImageOptions):
+class Config(CropOptions, PromptOptions, ColumnOptions, ImageOptions):
     """Options of ``iqa score``."""
 
     embeddings: bool = option(False, help="also write the image features")
@@ -39,15 +40,19 @@ def run(
         extra: Further columns of the output, for programs that call this.
         open_sink: Opens another place for the rows than part files, likewise.
     """
+    from iqa_core.images.crops import check_crops
     from iqa_core.tables.output import Output
 
     from .scoring.run import run_images
+
+    check_crops(config.crops, config.resolution)
 
     return run_images(
         config,
         kind="score",
         prompts=config,
         embeddings=config.embeddings,
-        extra=extra,
+        crops=config.crops,
+        extra=[*extra_columns(config), *extra],
         open_sink=open_sink or Output,
     )

@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass
 from iqa_core.errors import InputError, Status
 from iqa_core.storage.folder import Folder
 from iqa_core.tables.audit import audit, describe_lost, read_committed
+from iqa_core.tables.foreign.features import open_foreign_rows
 from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.manifest_shard import Shard
-from iqa_core.tables.output import FINGERPRINT, digest
+from iqa_core.tables.output import FINGERPRINT, digest, stored_fingerprint
 from iqa_core.tables.part_content import Depth
 from iqa_core.tables.parts import PARTS, PartFiles
 from iqa_core.tables.plan import PLAN, check_plan, read_damaged
@@ -29,14 +30,22 @@ class Config:
     """Options of ``iqa verify``."""
 
     scores: str = option(help="output folder of `iqa score` or `iqa embed`", metavar="O")
-    manifest: str = option(help="the manifest that was scored", metavar="M")
+    manifest: str = option(
+        help="the manifest that was scored; of `iqa rescore` with foreign features, their --metadata, or "
+        "--features without it",
+        metavar="M",
+    )
     json: bool = option(False, help="print the findings as JSON")
 
 
 def run(config: Config) -> int:
     """Read every part file and compare its rows with the manifest."""
-    manifest = open_manifest(config.manifest)
     folder = Folder.of(config.scores)
+    foreign_features = stored_fingerprint(config.scores).get("features")
+    if foreign_features is None:
+        manifest = open_manifest(config.manifest)
+    else:
+        manifest = open_foreign_rows(config.manifest, foreign_features.get("column"))
     parts = PartFiles(folder)
     if not parts.names():
         raise InputError(

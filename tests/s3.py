@@ -111,7 +111,7 @@ def s3_server():
         random = random.Random(0)
 
     with _Server(("127.0.0.1", 0), Proxy) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         options = {
             "endpoint_url": f"http://127.0.0.1:{server.server_port}",

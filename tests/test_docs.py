@@ -23,7 +23,7 @@ from tools import options_page
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 #: What is true now; the changelog also names what was.
-CURRENT = [README, ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+CURRENT = [README, ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 PAGES = [*CURRENT, ROOT / "CHANGELOG.md"]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -59,7 +59,7 @@ def commands():
         for line in lines:
             command = re.search(r"(?:^|\s)(?:iqa|python -m jobs) (.*)", line.partition(" #")[0])
             if command and line.strip().startswith(("iqa ", "python -m jobs ", "ray job submit ")):
-                words = command[1].partition(" > ")[0].replace("[", "").replace("]", "")
+                words = re.sub(r" > [\w./-]+$", "", command[1]).replace("[", "").replace("]", "")
                 found.append((name(page), shlex.split(words)))
     return found
 

@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "images": {"storage"},
     "fetch": {"storage"},
     "tables": {"storage"},
+    "duplicates": {"tables"},
     "clip": BOTTOM,
     "prompts": {"clip", "images", "scoring"},
     "scoring": {"clip", "images", "prompts"},
@@ -40,6 +41,8 @@ MAY_IMPORT = {
     "training": {"prompts", "scoring", "losses", "tables"},
     "evaluation": {"tables"},
     "releases": {"tables"},
+    "exporting": {"tables", "fetch", "images"},
+    "selecting": {"tables"},
     "pages": {"evaluation", "tables", "images", "fetch"},
     "__init__": {"scoring"},
 }
@@ -56,10 +59,26 @@ ONLY_IN = {
     "jobs": ("jobs/",),
     "open_clip": ("iqa_core/clip/open_clip.py",),
     "aiohttp": ("iqa_core/fetch/",),
+    "faiss": ("iqa_core/duplicates/indexed_search.py",),
+    **dict.fromkeys(
+        ("datasets", "webdataset", "lance", "deltalake", "pyiceberg"), ("iqa_core/exporting/",)
+    ),
+    "duckdb": ("iqa_core/selecting/",),
 }
 
 #: Parts that do not import torch, not even within a function.
-WITHOUT_TORCH = {*BOTTOM, "storage", "tables", "fetch", "pages", "evaluation", "releases"}
+WITHOUT_TORCH = {
+    *BOTTOM,
+    "storage",
+    "tables",
+    "fetch",
+    "duplicates",
+    "pages",
+    "evaluation",
+    "releases",
+    "exporting",
+    "selecting",
+}
 
 MOST_LINES = 350
 

@@ -27,7 +27,7 @@ def run_shell(block, capsys):
     """Run lines of `iqa ...`, the last perhaps with `> FILE`; return what they printed."""
     said = ""
     for line in block.splitlines():
-        command, _, target = line.partition(" > ")
+        command, target = re.fullmatch(r"(.*?)(?: > ([\w./-]+))?", line).groups()
         program, *words = shlex.split(command)
         assert program == "iqa"
         status = main(words)

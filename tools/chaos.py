@@ -152,6 +152,7 @@ class Chaos:
         words += ["--manifest", str(self.manifest)]
         words += ["--output", str(output), "--address", self.cluster.address]
         words += ["--commit-seconds", str(COMMIT_SECONDS), "--num-actors", "2"]
+        words.append("--shared-filesystem")
         return subprocess.Popen(
             words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )

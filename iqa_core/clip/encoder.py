@@ -60,11 +60,11 @@ class ImageEncoder(Protocol):
         It is part of a run's fingerprint: outputs of another digest are not mixed with this one's.
         """
 
-    def to_device(self, device: str, precision: Precision = "auto") -> Self:
+    def to_device(self, device: str, precision: Precision = "auto") -> ImageEncoder:
         """Move to a device such as ``cpu`` or ``cuda``, and set the arithmetic's precision.
 
         Returns:
-            The encoder itself.
+            The encoder to use there: itself, or one that it builds.
         """
 
     def encode(self, pixels: np.ndarray) -> torch.Tensor:

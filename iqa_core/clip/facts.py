@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
     from iqa_core.clip.encoder import Resolution, Towers
 
-__all__ = ["ModelFacts", "known_facts", "remember_facts", "with_absolute_file"]
+__all__ = ["TINY_FACTS", "ModelFacts", "known_facts", "remember_facts", "with_absolute_file"]
 
 #: Increased whenever facts get other fields or meanings.
 _FORMAT = 1
 _TINY = "tiny"
-_TINY_FACTS = Path(__file__).parents[1] / "weights" / "tiny.facts.json"
+#: Facts of ``tiny``.
+TINY_FACTS = Path(__file__).parents[1] / "weights" / "tiny.facts.json"
 _FOLDER = "distributed-iqa/models"
 _PACKAGES = ("distributed-iqa", "open_clip_torch")
 
@@ -100,7 +101,7 @@ def known_facts(model: str, resolution: Resolution) -> ModelFacts | None:
     """
     try:
         if model == _TINY:
-            return ModelFacts.from_json(model, json.loads(_TINY_FACTS.read_bytes()))
+            return ModelFacts.from_json(model, json.loads(TINY_FACTS.read_bytes()))
         path, key = _place(model, resolution)
         entry = json.loads(path.read_bytes())
         files = [FileState(*state) for state in entry["files"]]

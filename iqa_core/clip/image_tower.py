@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own spelling
 
 from iqa_core.clip.encoder import Precision, Resolution
-from iqa_core.clip.lean import halve, lean_tower
+from iqa_core.clip.lean import halve, is_lean, lean_tower
 from iqa_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class ImageTower(nn.Module):
 
     Args:
         visual: open_clip's image tower, or any module (N, 3, H, W) -> (N, D). CLIP's own ResNets and
-            ViTs are rebuilt as the faster modules of :mod:`iqa_core.clip.lean`.
+            ViTs are rebuilt as the faster modules of :mod:`iqa_core.clip.lean`, if they aren't yet.
         preprocess: Channel means and deviations to normalise with, and the input size.
         resolution: ``model`` takes images of ``preprocess.size``; ``native`` takes any size and
             needs a ResNet, whose attention pool then runs without its positional embedding.
@@ -82,7 +82,7 @@ class ImageTower(nn.Module):
                 "such as RN50/openai"
             )
         self.visual = lean_tower(visual, positions=not native)
-        self.is_lean = self.visual is not visual
+        self.is_lean = is_lean(self.visual)
         if native and not self.is_lean:
             # One row of zeros broadcasts over any number of positions: no positional embedding.
             zeros = torch.zeros_like(pool.positional_embedding[:1])

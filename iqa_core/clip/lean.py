@@ -14,7 +14,7 @@ from torch import nn
 from iqa_core.clip.resnet import ResNet
 from iqa_core.clip.vit import VisionTransformer
 
-__all__ = ["halve", "lean_tower"]
+__all__ = ["halve", "is_lean", "lean_tower"]
 
 
 def lean_tower(visual: nn.Module, *, positions: bool = True) -> nn.Module:
@@ -33,6 +33,11 @@ def lean_tower(visual: nn.Module, *, positions: bool = True) -> nn.Module:
             activation = visual.transformer.resblocks[0].mlp.gelu  # type: ignore[union-attr,index]
             return VisionTransformer(visual, quick_gelu=_kind(activation) == _QUICK_GELU)
     return visual
+
+
+def is_lean(visual: nn.Module) -> bool:
+    """Return whether an image tower is one of the faster modules."""
+    return isinstance(visual, (ResNet, VisionTransformer))
 
 
 def halve(module: nn.Module, dtype: torch.dtype) -> None:

@@ -51,7 +51,7 @@ from iqa_core.images import icon, jpeg, png, turbo
 from iqa_core.images.colour import orient, orient_rgb, orientation, orientation_of, to_rgb
 from iqa_core.images.formats import PLUGINS, open_format, without_metadata
 from iqa_core.images.resample import wrap_pixels
-from iqa_core.images.resize import Box, Mode, Size, check_mode, draft_size, fit, is_sideways
+from iqa_core.images.resize import Box, Mode, Size, check_mode, draft_size, fit_crops, is_sideways
 from iqa_core.images.sniff import sniff
 from iqa_core.limits import DEFAULT_MAX_PIXELS
 from iqa_core.preprocess import Preprocess
@@ -69,7 +69,8 @@ class Decoded:
     """A decoded image, as a model's input.
 
     Attributes:
-        pixels: Shape (H, W, 3), uint8, RGB in [0, 255], C-contiguous and writable.
+        pixels: Shape (H, W, 3), uint8, RGB in [0, 255], C-contiguous and writable; (N, H, W, 3) if several
+            views were asked for.
         width: Width in pixels of the stored image after orientation, before any resize.
         height: Height in pixels, likewise.
     """
@@ -85,6 +86,7 @@ def decode_image(
     *,
     mode: Mode = "fast",
     max_pixels: int = DEFAULT_MAX_PIXELS,
+    crops: int = 1,
 ) -> Decoded:
     """Decode one image file: its first frame or page, oriented, RGB, resized for a tower.
 
@@ -99,10 +101,11 @@ def decode_image(
             JPEG's scaled decoding and a resize with vector instructions. Without ``preprocess``
             the two are the same.
         max_pixels: Limit on width x height, checked against the header.
+        crops: Number N of views (:mod:`iqa_core.images.crops`); more than one need ``preprocess``.
 
     Returns:
         Pixels of shape (height, width, 3) of the tower, or of the stored image if ``preprocess``
-        is None.
+        is None; with several views, they are the first dimension.
 
     Raises:
         ImageError: With status ``empty`` (zero bytes), ``unsupported`` (no image, or not in a form
@@ -120,10 +123,10 @@ def decode_image(
         if name == "ICO":
             bitmap = icon.embedded_png(data)
             if bitmap is None:
-                return _decode_icon(data, preprocess, mode, max_pixels)
+                return _decode_icon(data, preprocess, mode, max_pixels, crops)
             name, data = "PNG", bitmap
         if name == "JPEG" and mode == "fast":
-            decoded = _decode_common_jpeg(data, preprocess, max_pixels)
+            decoded = _decode_common_jpeg(data, preprocess, max_pixels, crops)
             if decoded is not None:
                 return decoded
         data, info = without_metadata(name, data)
@@ -136,14 +139,14 @@ def decode_image(
         box: Box = (0, 0, *stored)
         wanted = stored
         if preprocess is not None and mode == "fast":
-            wanted = draft_size(image.size, orientation(image), preprocess)
+            wanted = draft_size(image.size, orientation(image), preprocess, crops)
             box = jpeg.draft(image, wanted)
         image.load()
         if name == "JPEG":
             jpeg.check_end(image, data, start, wanted)
         elif name == "PNG":
             png.check_rows(data, image)
-        return _prepare(image, stored, box, preprocess, mode)
+        return _prepare(image, stored, box, preprocess, mode, crops)
 
 
 def prepare_image(
@@ -183,7 +186,7 @@ def prepare_image(
 
 
 def _decode_common_jpeg(
-    data: bytes, preprocess: Preprocess | None, max_pixels: int
+    data: bytes, preprocess: Preprocess | None, max_pixels: int, crops: int
 ) -> Decoded | None:
     """Decode a JPEG of a common kind that shows no sign of damage; None leaves it to Pillow."""
     header = jpeg.read_header(data)
@@ -195,7 +198,7 @@ def _decode_common_jpeg(
     turn = orientation_of(header.info)
     scale, colours = 1, "RGB"
     if preprocess is not None:
-        scale = turbo.scale_for(size, draft_size(size, turn, preprocess))
+        scale = turbo.scale_for(size, draft_size(size, turn, preprocess, crops))
         colours = "GRAY" if frame.components == 1 else "RGBX"
     pixels = turbo.decode(data, size, scale, colours)
     if pixels is None:
@@ -204,21 +207,21 @@ def _decode_common_jpeg(
     width, height = size[::-1] if is_sideways(turn) else size
     if preprocess is not None:
         box = (0, 0, size[0] / scale, size[1] / scale)
-        fitted = fit(wrap_pixels(pixels), turn, (width, height), box, preprocess, "fast")
-        pixels = np.array(fitted)
+        image = wrap_pixels(pixels)
+        pixels = _views(image, turn, (width, height), box, preprocess, "fast", crops)
     elif turn != 1:
         pixels = np.array(orient(Image.fromarray(pixels), turn))
     return Decoded(pixels, width, height)
 
 
 def _decode_icon(
-    data: bytes, preprocess: Preprocess | None, mode: Mode, max_pixels: int
+    data: bytes, preprocess: Preprocess | None, mode: Mode, max_pixels: int, crops: int
 ) -> Decoded:
     """Decode an icon whose largest picture is a bitmap, which Pillow does as it opens it."""
     _check_pixels(icon.bitmap_size(data), max_pixels)
     opened = PLUGINS["ICO"](BytesIO(data))
     image = icon.with_mask(opened) if isinstance(opened, IcoImageFile) else opened
-    return _prepare(image, image.size, (0, 0, *image.size), preprocess, mode)
+    return _prepare(image, image.size, (0, 0, *image.size), preprocess, mode, crops)
 
 
 def _check_pixels(size: Size, max_pixels: int) -> None:
@@ -254,7 +257,12 @@ def _reason(error: Exception) -> str:
 
 
 def _prepare(
-    image: Image.Image, stored: Size, box: Box, preprocess: Preprocess | None, mode: Mode
+    image: Image.Image,
+    stored: Size,
+    box: Box,
+    preprocess: Preprocess | None,
+    mode: Mode,
+    crops: int = 1,
 ) -> Decoded:
     """Orient, convert and resize a loaded image.
 
@@ -264,10 +272,25 @@ def _prepare(
         box: The part of ``image`` that shows the stored image, in pixels of ``image``.
         preprocess: Of the model; None keeps size and aspect ratio.
         mode: ``fast`` or ``exact``.
+        crops: Number of views.
     """
     turn = orientation(image)
     width, height = stored[::-1] if is_sideways(turn) else stored
     if preprocess is None:
         return Decoded(np.array(orient_rgb(image)), width, height)
-    fitted = fit(to_rgb(image), turn, (width, height), box, preprocess, mode)
-    return Decoded(np.array(fitted), width, height)
+    pixels = _views(to_rgb(image), turn, (width, height), box, preprocess, mode, crops)
+    return Decoded(pixels, width, height)
+
+
+def _views(
+    image: Image.Image,
+    turn: int,
+    size: Size,
+    box: Box,
+    preprocess: Preprocess,
+    mode: Mode,
+    crops: int,
+) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return the pixels of one view, (H, W, 3), or of several, (N, H, W, 3)."""
+    views = fit_crops(image, turn, size, box, preprocess, mode, crops)
+    return np.array(views[0]) if crops == 1 else np.stack([np.asarray(view) for view in views])

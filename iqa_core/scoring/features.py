@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from iqa_core.clip.embedded import embedded_prompts
 from iqa_core.clip.encoder import MAX_LOGIT_SCALE
 from iqa_core.errors import InputError
 
@@ -94,10 +95,12 @@ def encode_prompts(
             fix="leave it out for the model's own, or give 1 for plain cosines",
         )
     texts = [side for pair in pairs for side in (pair.positive, pair.negative)]
-    features = towers.text.encode(texts).reshape(len(pairs), 2, -1).numpy()
+    features = embedded_prompts(towers.digest, texts)
+    if features is None:
+        features = towers.text.encode(texts).numpy()
     return PromptFeatures(
         names=names,
-        features=features,
+        features=features.reshape(len(pairs), 2, -1),
         logit_scale=towers.logit_scale if logit_scale is None else float(logit_scale),
         digest=prompts_digest(towers, pairs, logit_scale),
     )

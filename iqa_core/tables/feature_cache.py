@@ -6,7 +6,6 @@ A feature cache is an output folder like any other (``iqa_core/tables/output.py`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +22,11 @@ from iqa_core.columns import (
 )
 from iqa_core.errors import InputError
 from iqa_core.storage.folder import Folder
-from iqa_core.tables.manifest import Manifest, ManifestFile
+from iqa_core.tables.feature_source import FeatureBlock
+from iqa_core.tables.manifest import Manifest
 from iqa_core.tables.output import FINGERPRINT
 from iqa_core.tables.parts import PartFiles
-from iqa_core.tables.plan import PLAN
+from iqa_core.tables.plan import PLAN, planned_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from iqa_core.tables.rows import RowSet
 
 __all__ = [
-    "FeatureBlock",
     "FeatureCache",
     "feature_column",
     "features_of",
@@ -76,28 +75,6 @@ def views_of(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     valid = column.is_valid().to_numpy(zero_copy_only=False)
     levels[valid] = column.drop_null().flatten().to_numpy().reshape(-1, levels_type.list_size)
     return flat, levels
-
-
-@dataclass(frozen=True)
-class FeatureBlock:
-    """Rows of a feature cache with their features.
-
-    Attributes:
-        rows: N rows, with the identity columns and further ones.
-        features: (N, D) float16 or float32, NaN where a row has none.
-    """
-
-    rows: pa.Table
-    features: np.ndarray
-
-    def without(self, done: RowSet | None) -> FeatureBlock:
-        """Return the rows that are not in a set."""
-        if done is None:
-            return self
-        new = done.missing(self.rows)
-        if new.true_count == len(new):
-            return self
-        return FeatureBlock(self.rows.filter(new), self.features[new.to_numpy(False)])
 
 
 class FeatureCache:
@@ -157,6 +134,19 @@ class FeatureCache:
         """The part of the fingerprint that determines the features of an image."""
         return {key: self.fingerprint.get(key) for key in _TOWER}
 
+    @property
+    def model(self) -> str:
+        """The ``--model`` that the features were made by."""
+        return str(self.fingerprint["model"])
+
+    def tower_of(self, digest: str, quick_gelu: bool) -> dict[str, Any]:
+        """Return :attr:`tower`: the cache knows its model itself."""
+        return self.tower
+
+    def check_model(self, digest: str, width: int) -> None:
+        """Refuse a model with other weights, as :meth:`check_weights`."""
+        self.check_weights(digest)
+
     def check_weights(self, digest: str) -> None:
         """Refuse weights other than those that the features were made by.
 
@@ -175,12 +165,7 @@ class FeatureCache:
 
     def manifest(self) -> Manifest:
         """Return the manifest that the features were made from, as its plan remembers it."""
-        plan = self.folder.read_json(PLAN)
-        files = tuple(
-            ManifestFile(file["name"], file["size"], tuple(file["row_groups"]), file.get("digest"))
-            for file in plan["files"]
-        )
-        return Manifest(plan["manifest"], self.folder, files, self.schema)
+        return planned_manifest(self.folder, self.schema)
 
     def tables(
         self, columns: Sequence[str] | None = None, done: RowSet | None = None

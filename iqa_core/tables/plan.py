@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iqa_core.errors import InputError
+from iqa_core.tables.manifest import Manifest, ManifestFile
 from iqa_core.tables.manifest_files import digest_like, footer_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from iqa_core.storage.folder import Folder
-    from iqa_core.tables.manifest import Manifest
     from iqa_core.tables.manifest_shard import Shard
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "PLAN",
     "check_plan",
     "damaged_name",
+    "planned_manifest",
     "read_damaged",
     "with_damaged",
 ]
@@ -34,6 +35,21 @@ _ALL_DAMAGED = "_run/damaged*.json"
 def damaged_name(shard: Shard | None) -> str:
     """Return the file in which a run records damaged manifest files: each shard has its own."""
     return DAMAGED if shard is None else f"_run/damaged-{shard.label}.json"
+
+
+def planned_manifest(folder: Folder, schema: pa.Schema) -> Manifest:
+    """Return the manifest of an output as its plan records it; the manifest itself is not read.
+
+    Args:
+        folder: The output, which has a plan.
+        schema: The columns of the output, for the types of kept ones.
+    """
+    plan = folder.read_json(PLAN)
+    files = tuple(
+        ManifestFile(file["name"], file["size"], tuple(file["row_groups"]), file.get("digest"))
+        for file in plan["files"]
+    )
+    return Manifest(plan["manifest"], folder, files, schema)
 
 
 def read_damaged(folder: Folder) -> dict[str, dict[str, str | None]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -11,11 +11,11 @@ from iqa_core.columns import OWN_NAMES, Contents, fields
 from iqa_core.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from iqa_core.tables.manifest import Manifest
 
-__all__ = ["ExtraColumn", "output_schema", "schema_with", "table_with"]
+__all__ = ["ExtraColumn", "check_extra", "output_schema", "schema_with", "table_with"]
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,22 @@ class ExtraColumn:
         doc: What it holds, in one line.
         compute: Takes finished rows (N), with every other column of the output, and returns N values;
             rows that failed have null in the score columns.
+        digest: Of what the values follow from beside the rows, for the fingerprint; empty if nothing.
+        check: Called with the run's fingerprint; raises :class:`InputError` if the column is not for it.
     """
 
     name: str
     type: pa.DataType
     doc: str
     compute: Callable[[pa.Table], pa.Array | pa.ChunkedArray]
+    digest: str = ""
+    check: Callable[[Mapping[str, Any]], None] | None = None
 
     @property
     def field(self) -> pa.Field:
         """Its Arrow field, whose metadata have the documentation."""
-        return pa.field(self.name, self.type, metadata={"doc": self.doc})
+        digest = {"digest": self.digest} if self.digest else {}
+        return pa.field(self.name, self.type, metadata={"doc": self.doc} | digest)
 
 
 def output_schema(
@@ -62,6 +67,9 @@ def output_schema(
     pairs: Sequence[str] = (),
     embedding: int | None = None,
     views: int = 0,
+    hashes: bool = False,
+    crops: int = 1,
+    descriptors: bool = False,
 ) -> pa.Schema:
     """Return the explicit schema of a run's part files.
 
@@ -71,11 +79,24 @@ def output_schema(
         pairs: Names of the prompt pairs; if empty, there are no score columns.
         embedding: Width of the image features, or None to leave them out.
         views: Degraded copies of each image whose features are stored beside its own.
+        hashes: Whether each image's hash is stored.
+        crops: Number of views that are scored of each image.
+        descriptors: Whether each image's descriptor is stored.
 
     Raises:
         InputError: If a kept column would have the name of one of the output's own.
     """
-    own = fields(Contents(manifest.image_id_type, tuple(pairs), embedding, views))
+    own = fields(
+        Contents(
+            image_id=manifest.image_id_type,
+            pairs=tuple(pairs),
+            embedding=embedding,
+            views=views,
+            hashes=hashes,
+            crops=crops,
+            descriptors=descriptors,
+        )
+    )
     names = {field.name for field in own}
     for name in keep:
         if name in names:
@@ -103,6 +124,17 @@ def schema_with(schema: pa.Schema, extra: Sequence[ExtraColumn]) -> pa.Schema:
             )
         schema = schema.append(column.field)
     return schema
+
+
+def check_extra(extra: Sequence[ExtraColumn], fingerprint: Mapping[str, Any]) -> None:
+    """Refuse extra columns that are not for a run's rows.
+
+    Raises:
+        InputError: If one is not.
+    """
+    for column in extra:
+        if column.check is not None:
+            column.check(fingerprint)
 
 
 def table_with(table: pa.Table, extra: Sequence[ExtraColumn]) -> pa.Table:

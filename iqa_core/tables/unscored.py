@@ -5,7 +5,15 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from iqa_core.columns import EMBEDDING, ERROR, MARGINS, NO_FINITE_SCORE, SCORE, SCORES, STATUS
+from iqa_core.columns import (
+    EMBEDDING,
+    ERROR,
+    NO_FINITE_SCORE,
+    SCORE,
+    STATUS,
+    Kind,
+    names_of,
+)
 from iqa_core.errors import Status
 
 __all__ = ["unscored_as_errors"]
@@ -31,7 +39,7 @@ def unscored_as_errors(table: pa.Table) -> pa.Table:
     for name, value in (
         (STATUS, Status.MODEL_ERROR.value),
         (ERROR, NO_FINITE_SCORE),
-        *((name, None) for name in (SCORE, SCORES, MARGINS) if name in table.column_names),
+        *((name, None) for name in names_of(Kind.SCORE) if name in table.column_names),
     ):
         field = table.schema.field(name)
         column = pc.if_else(wrong, pa.scalar(value, field.type), table.column(name))

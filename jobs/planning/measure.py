@@ -6,10 +6,10 @@ import math
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from iqa_core.clip.embedded import lightest_towers
 from iqa_core.clip.facts import ModelFacts, with_absolute_file
-from iqa_core.clip.load import load_towers
 from iqa_core.errors import InputError, Status
 from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.manifest_shard import Shard
@@ -19,17 +19,18 @@ from iqa_core.tables.schema import output_schema
 
 from ..background import Background
 from ..cluster import Cluster
+from ..local_paths import refuse_local_paths
 from ..scoring.fingerprint import fingerprint_of_run, fingerprint_of_tower
 from ..scoring.meter import Steady
 from ..scoring.policy import RunPolicy
-from ..scoring.pool import plan_actors
 from ..scoring.prompts import read_prompts
+from ..scoring.resources import plan_pool, precision_of
 from .discard import Discard
 from .forecast import Fleet
 from .sample import SamplePlan
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
 
@@ -60,11 +61,13 @@ class PlanOptions:
         rows: Most rows; None takes 1,000, or more on a cluster of many actors.
         seconds: Most seconds of the steady state.
         seed: Of the sample.
+        crops: Views of each image that are scored.
     """
 
     rows: int | None
     seconds: float
     seed: int
+    crops: int = 1
 
 
 @dataclass(frozen=True)
@@ -113,20 +116,26 @@ def measure(config: ImageOptions, prompts: PromptOptions, options: PlanOptions) 
     manifest = open_manifest(config.manifest, config.keep).only(shard)
     stored = stored_fingerprint(config.output) if config.output else {}
     with Cluster(config.address) as cluster:
-        pool = plan_actors(
-            config.num_actors,
-            config.cpus_per_actor,
-            config.gpus_per_actor,
-            cluster.nodes,
-            cluster.possible_gpus,
-        )
         begun = stored.get("precision") if config.precision == "auto" else config.precision
-        precision: Precision = begun or ("fp16" if pool.gpus else "fp32")
+        paths = [("--manifest", config.manifest), ("--output", config.output)]
+        refuse_local_paths(paths, cluster, shared=config.shared_filesystem)
+        pool = plan_pool(config, cluster, begun)
+        precision = precision_of(config, pool, begun)
         with Background(partial(_load, config, texts)) as loading:
             cluster.start()
             towers, features = loading.result()
-        schema = output_schema(manifest, config.keep, pairs=features.names)
-        done, again = _done(config, manifest, texts, ModelFacts.of(towers), precision, schema)
+        schema = output_schema(
+            manifest,
+            config.keep,
+            pairs=features.names,
+            hashes=config.hash,
+            crops=options.crops,
+            descriptors=config.descriptors,
+        )
+        tower = fingerprint_of_tower(config, ModelFacts.of(towers), precision, options.crops)
+        identity = texts.identity(ModelFacts.of(towers))
+        fingerprint = fingerprint_of_run("score", tower, identity, schema)
+        done, again = _done(config, manifest, fingerprint)
         left = manifest.rows - len(done) + again
         if not left:
             return None
@@ -173,23 +182,16 @@ def measure(config: ImageOptions, prompts: PromptOptions, options: PlanOptions) 
 
 def _load(config: ImageOptions, prompts: Prompts) -> tuple[Towers, PromptFeatures]:
     model = with_absolute_file(config.model)
-    towers = replace(load_towers(model, config.resolution), name=config.model)
+    towers = replace(lightest_towers(model, config.resolution), name=config.model)
     return towers, prompts.features(towers)
 
 
 def _done(
-    config: ImageOptions,
-    manifest: Manifest,
-    prompts: Prompts,
-    model: ModelFacts,
-    precision: Precision,
-    schema: pa.Schema,
+    config: ImageOptions, manifest: Manifest, fingerprint: Mapping[str, Any]
 ) -> tuple[RowSet, int]:
     """Return the finished rows of the output, if there is one, and how many are to be retried."""
     if not config.output:
         return RowSet(), 0
-    tower = fingerprint_of_tower(config, model, precision)
-    fingerprint = fingerprint_of_run("score", tower, prompts.identity(model), schema)
     committed = Output(config.output, manifest, fingerprint, config.lease_seconds).committed()
     return committed.rows, sum(committed.statuses[status] for status in config.retry_errors)
 
@@ -217,12 +219,14 @@ def _run(
     if manifest.folder.is_local:
         first = manifest.folder.path(manifest.files[0].name)
         check_visible(first, f"--manifest {config.manifest}")
-    spec = stage_settings(config, manifest, towers, features, precision, schema)
+    spec = stage_settings(
+        config, manifest, towers, features, precision, schema, crops=options.crops
+    )
 
     def enough(meter: Meter) -> bool:
         return meter.devices >= actors and meter.seconds_of_all_busy() >= options.seconds
 
-    policy = RunPolicy(commit_seconds=config.commit_seconds, max_error_rate=1.0)
+    policy = RunPolicy(config.commit_seconds, 1.0, config.wait_minutes)
     outcome = run_pipeline(plan, spec, pool, Discard(), policy, began=began, enough=enough)
     whole: ScoringPlan = replace(plan, rows=left)
     return outcome, block_rows(whole, spec, pool)

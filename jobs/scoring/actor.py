@@ -1,4 +1,7 @@
-"""The Ray actors that score: of pixels where a GPU is fed by many decoders, of images on CPUs."""
+"""The Ray actors that score: of pixels where a GPU is fed by many decoders, of images on CPUs.
+
+The driver imports this module for their classes, and no torch with it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from .decode import BLOCK_BYTES, decode_blocks
 from .pixels import pixel_blocks
-from .tower import ScoringTower
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from .pool import ActorPool
     from .settings import DecodeSettings, ScoreSettings
+    from .tower import ScoringTower
 
 __all__ = ["ImageActor", "PixelActor"]
 
@@ -29,7 +32,7 @@ class PixelActor:
     """
 
     def __init__(self, tower: bytes, settings: ScoreSettings, pool: ActorPool) -> None:
-        self.tower = ScoringTower(tower, settings, pool)
+        self.tower = _tower(tower, settings, pool)
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         """Yield the rows with scores instead of pixels.
@@ -59,7 +62,7 @@ class ImageActor:
         self, tower: bytes, decode: DecodeSettings, settings: ScoreSettings, pool: ActorPool
     ) -> None:
         self.decode = decode
-        self.tower = ScoringTower(tower, settings, pool)
+        self.tower = _tower(tower, settings, pool)
         each = settings.row_bytes()
         self.block_bytes = BLOCK_BYTES if each is None else each * settings.batch_rows
 
@@ -70,5 +73,11 @@ class ImageActor:
             NodeError: If this actor could not start.
         """
         self.tower.check()
-        for block in decode_blocks(table, self.decode, self.block_bytes):
+        for block in decode_blocks(table, self.decode, self.block_bytes, self.tower.seen):
             yield self.tower.score(block)
+
+
+def _tower(tower: bytes, settings: ScoreSettings, pool: ActorPool) -> ScoringTower:
+    from .tower import ScoringTower  # torch
+
+    return ScoringTower(tower, settings, pool)

@@ -25,6 +25,7 @@ from .stage_columns import (
     FETCH_SECONDS,
     MODEL_SECONDS,
     OUT_OF_MEMORY,
+    REPEATED,
 )
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Collector:
         statuses: Rows by status.
         busy: Busy seconds of each stage, summed over workers.
         out_of_memory: Batches that were halved because the device's memory was full.
+        repeated: Rows that got the features of an image with equal bytes; None where none was looked for.
         broken: The outage that was detected.
         devices: Rows by the device that scored them.
         meter: When blocks came, and what they took.
@@ -96,6 +98,7 @@ class Collector:
         self.statuses: Counter[str] = Counter()
         self.busy = dict.fromkeys(_TIMINGS.values(), 0.0)
         self.out_of_memory = 0
+        self.repeated: int | None = None
         self.broken: str | None = None
         self.devices: Counter[str] = Counter()
         self.meter = Meter(clock)
@@ -127,6 +130,8 @@ class Collector:
         for stage, seconds in busy.items():
             self.busy[stage] += seconds
         self.out_of_memory += pc.sum(table.column(OUT_OF_MEMORY)).as_py() or 0
+        if REPEATED in table.column_names:
+            self.repeated = (self.repeated or 0) + (pc.sum(table.column(REPEATED)).as_py() or 0)
         devices = _counts(table.column(DEVICE))
         self.devices.update(devices)
         self.meter.add(devices, busy)

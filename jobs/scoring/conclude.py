@@ -62,6 +62,11 @@ def conclude(sink: Sink, outcome: Outcome, pool: ActorPool | None, max_error_rat
             f"the device's memory was full {outcome.out_of_memory:,} times, and batches were halved: a "
             "smaller --batch-size avoids that"
         )
+    if outcome.repeated is not None:
+        share = outcome.repeated / max(1, outcome.rows)
+        print(
+            f"{outcome.repeated:,} rows had bytes seen before ({share:.1%}) and were not encoded again"
+        )
     if outcome.stopped:
         print(f"stopped: {result}; the same command resumes")
         return _STOPPED
@@ -129,13 +134,14 @@ def _summary(outcome: Outcome, sink: Sink, result: Audit, pool: ActorPool | None
             "stopped": outcome.stopped,
             "outage": outcome.broken,
             "out_of_memory": outcome.out_of_memory,
+            "repeated": outcome.repeated,
         },
         "images_per_second": round(outcome.rows / max(outcome.seconds, 1e-9), 2),
         "seconds": round(outcome.seconds, 3),
         "stage_seconds": {name: round(s, 3) for name, s in outcome.stage_seconds.items()},
         "bottleneck": outcome.bottleneck,
         **_steady_state(outcome),
-        "actors": asdict(pool) if pool else None,
+        "actors": pool.as_json() if pool else None,
         "devices": outcome.devices,
         "nodes_left_out": list(outcome.left_out),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, {count_gpus()} GPUs",

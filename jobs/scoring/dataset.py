@@ -17,9 +17,12 @@ from ray.data._internal.logging import SessionFileHandler
 
 from .actor import ImageActor, PixelActor
 from .decode import decode_rows
+from .placement import DECODE_BYTES, READ_BYTES
 from .read import read_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .plan import ScoringPlan
     from .pool import ActorPool
     from .settings import ScoreSettings, StageSettings
@@ -69,16 +72,21 @@ def scored_rows(
     encoded = _slices(plan)
     if not pool.gpus:
         return _scored_images(encoded, plan, spec, pool, tower, rows)
+    reading = {**_memory(pool, READ_BYTES), **pool.decode_on.ray_options()}
     encoded = encoded.map_batches(
-        _reader(plan, rows), batch_format="pyarrow", batch_size=None, num_cpus=1
+        _reader(plan, rows), batch_format="pyarrow", batch_size=None, num_cpus=1, **reading
     )
+    encoded = encoded.repartition(target_num_rows_per_block=rows)
+    _schedule(encoded, reading)
     # `max_calls` also keeps Ray from fusing this stage with the next.
-    pixels = encoded.repartition(target_num_rows_per_block=rows).map_batches(
+    pixels = encoded.map_batches(
         partial(decode_rows, settings=spec.decode),
         batch_format="pyarrow",
         batch_size=None,
         num_cpus=1,
         max_calls=_TASKS_PER_WORKER,
+        **_memory(pool, DECODE_BYTES),
+        **pool.decode_on.ray_options(),
     )
     return scored_pixels(pixels, spec.score, pool, tower, rows, -(-plan.rows // rows))
 
@@ -92,6 +100,7 @@ def _scored_images(
     rows: int,
 ) -> ray.data.Dataset:
     """Return the chain for CPUs."""
+    # Reading states no memory: pending actors would take all that is free.
     encoded = slices.map_batches(
         _reader(plan, rows),
         batch_format="pyarrow",
@@ -105,8 +114,9 @@ def _scored_images(
         batch_format="pyarrow",
         batch_size=None,
         compute=_strategy(pool, -(-plan.rows // rows)),
-        label_selector=pool.label_selector,
         num_cpus=max(_SLIVER, pool.cpus - _SLIVER),
+        **_memory(pool, pool.memory),
+        **pool.score_on.ray_options(),
     )
 
 
@@ -134,10 +144,11 @@ def scored_pixels(
         batch_format="pyarrow",
         batch_size=_rows_per_call(settings, rows),
         compute=_strategy(pool, blocks),
-        label_selector=pool.label_selector,
         # Ray Data warns if both are given; one CPU is its default, also beside a GPU.
         num_cpus=None if pool.cpus == 1 else pool.cpus,
         num_gpus=pool.gpus,
+        **_memory(pool, pool.memory),
+        **pool.score_on.ray_options(),
     )
 
 
@@ -167,6 +178,14 @@ def block_rows(plan: ScoringPlan, spec: StageSettings, pool: ActorPool) -> int:
     return min(rows, plan.manifest.rows_within(_ENCODED_BYTES))
 
 
+def _memory(pool: ActorPool, stated: int | None) -> dict[str, Any]:
+    """Return the option that states a worker's memory, where the run states any.
+
+    Ray then places no more workers on a node than its memory holds, instead of killing some of them.
+    """
+    return {} if pool.memory is None else {"memory": stated}
+
+
 def _slices(plan: ScoringPlan) -> ray.data.Dataset:
     """Return the slices to read, one a block: a read task has one slice, whose loss costs little."""
     table = pa.Table.from_pylist([vars(piece) for piece in plan.slices])
@@ -185,12 +204,24 @@ def _repartitioned(dataset: ray.data.Dataset, rows: int, inputs: int) -> ray.dat
         inputs: Blocks that the tasks get.
     """
     repartitioned = dataset.repartition(target_num_rows_per_block=rows)
-    # For want of options: its default of one CPU is never free, and Ray fuses it with reading only where
-    # both are scheduled alike.
-    operator: Any = repartitioned._logical_plan.dag
-    operator.ray_remote_args["num_cpus"] = _SLIVER
-    object.__setattr__(operator, "compute", _few_tasks(inputs))
+    # The default of one CPU is never free.
+    _schedule(repartitioned, {"num_cpus": _SLIVER}, _few_tasks(inputs))
     return repartitioned
+
+
+def _schedule(
+    repartitioned: ray.data.Dataset,
+    options: Mapping[str, Any],
+    compute: ray.data.TaskPoolStrategy | None = None,
+) -> None:
+    """Set the options of a repartition, which takes none.
+
+    Ray fuses it with reading only where both are scheduled alike.
+    """
+    operator: Any = repartitioned._logical_plan.dag
+    operator.ray_remote_args.update(options)
+    if compute is not None:
+        object.__setattr__(operator, "compute", compute)
 
 
 def _few_tasks(inputs: int) -> ray.data.TaskPoolStrategy:
@@ -229,9 +260,9 @@ def _strategy(pool: ActorPool, blocks: int) -> ray.data.ActorPoolStrategy:
     concurrency: dict[str, Any] = {}
     if pool.gpus:
         concurrency = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True}
-    if pool.most is None:
-        return ray.data.ActorPoolStrategy(min_size=1, **concurrency)
-    most = pool.most
     return ray.data.ActorPoolStrategy(
-        min_size=1, max_size=most, initial_size=max(1, min(most, blocks)), **concurrency
+        min_size=1,
+        max_size=pool.most,
+        initial_size=max(1, min(pool.at_start, blocks)),
+        **concurrency,
     )

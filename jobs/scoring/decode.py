@@ -16,6 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqa_core.columns import HEIGHT, IDENTITY, URI, VIEW_LEVELS, WIDTH
+from iqa_core.duplicates.content_hash import content_hash
+from iqa_core.duplicates.descriptor import describe_pixels
 from iqa_core.errors import ImageError, Status
 from iqa_core.images.degrade import degraded_views
 from iqa_core.tables.manifest_reading import DATA, READ_ERROR
@@ -23,13 +25,22 @@ from iqa_core.tables.manifest_reading import DATA, READ_ERROR
 from ..ray_errors import this_node
 from .isolation import Isolated, Watchdog, attempt
 from .pixels import PixelBlock
-from .stage_columns import DECODE_SECONDS, DECODED_ON, FETCH_SECONDS, repeated
+from .repeats import SeenImage, SeenPixels
+from .stage_columns import (
+    CONTENT_DIGEST,
+    DECODE_SECONDS,
+    DECODED_ON,
+    DESCRIPTION,
+    FETCH_SECONDS,
+    repeated,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from iqa_core.images.decode import Decoded
 
+    from .repeats import Seen
     from .settings import DecodeSettings
 
 __all__ = ["BLOCK_BYTES", "decode_blocks", "decode_rows"]
@@ -44,6 +55,8 @@ _DECODED = pa.schema(
         (WIDTH, pa.int32()),
         (HEIGHT, pa.int32()),
         (VIEW_LEVELS, pa.list_(pa.int8())),
+        (CONTENT_DIGEST, pa.string()),
+        (DESCRIPTION, pa.binary()),
         (FETCH_SECONDS, pa.float32()),
         (DECODE_SECONDS, pa.float32()),
     ]
@@ -60,12 +73,13 @@ def decode_rows(table: pa.Table, *, settings: DecodeSettings) -> Iterator[pa.Tab
     Yields:
         The rows with status, size and pixels, in tables of about ``BLOCK_BYTES``.
     """
-    for block in decode_blocks(table, settings, BLOCK_BYTES):
+    seen = SeenPixels() if settings.dedupe else None
+    for block in decode_blocks(table, settings, BLOCK_BYTES, seen):
         yield block.to_table()
 
 
 def decode_blocks(
-    table: pa.Table, settings: DecodeSettings, most_bytes: int
+    table: pa.Table, settings: DecodeSettings, most_bytes: int, seen: Seen | None = None
 ) -> Iterator[PixelBlock]:
     """Fetch and decode images in this process.
 
@@ -73,6 +87,7 @@ def decode_blocks(
         table: Rows as :func:`jobs.scoring.read.read_rows` yields them.
         settings: How to fetch and decode.
         most_bytes: A block ends once it has this many bytes of pixels.
+        seen: What is remembered of images that were decoded before; None decodes each.
 
     Yields:
         The rows in their order, without encoded bytes.
@@ -82,11 +97,11 @@ def decode_blocks(
         guard = Isolated(settings.decoder, settings.decode_seconds)
     else:
         guard = Watchdog(settings.decode_seconds)
-    uris = pc.if_else(table.column(DATA).is_null(), table.column(URI), None).to_pylist()
-    fetched = settings.fetcher.stream([uri or None for uri in uris])
+    if seen:
+        seen.begin()
+    contents = _contents(table, settings, seen)
     files, numbers = (table.column(name).to_pylist() for name in IDENTITY)
     internal = [name for name in (DATA, READ_ERROR) if name in table.column_names]
-    lost = table.column(READ_ERROR).to_pylist() if READ_ERROR in internal else [None] * len(table)
     kept = table.drop_columns(internal)
     node = this_node()[1]
     with closing(guard):
@@ -94,18 +109,20 @@ def decode_blocks(
         images: list[np.ndarray] = []
         places: list[int] = []
         size = start = 0
-        for position, embedded in enumerate(table.column(DATA)):
+        for position in range(len(table)):
             began = time.perf_counter()
-            data = next(fetched)
-            if embedded.is_valid:
-                data = settings.fetcher.within_limit(embedded.as_py())
-            elif reason := lost[position]:
-                data = ImageError(Status.UNREADABLE, reason)
+            data, digest = next(contents)
             got = time.perf_counter()
             row, image = _decode(data, settings.decoder, guard)
+            row[CONTENT_DIGEST] = digest
+            if settings.descriptors and isinstance(data, bytes) and image is not None:
+                row[DESCRIPTION] = describe_pixels(image if image.ndim == 3 else image[0])
+            if seen and digest and isinstance(data, bytes) and image is not None:
+                found = SeenImage(row[WIDTH], row[HEIGHT], image, row.get(DESCRIPTION))
+                seen.note(digest, found)
             if image is not None:
                 places.append(len(rows))
-                images.append(image)
+                images.extend([image] if image.ndim == 3 else image)
                 size += image.nbytes
                 if settings.views:
                     key = f"{files[position]}:{numbers[position]}"
@@ -123,8 +140,47 @@ def decode_blocks(
                 size, start = 0, position + 1
 
 
+def _contents(
+    table: pa.Table, settings: DecodeSettings, seen: Seen | None
+) -> Iterator[tuple[bytes | SeenImage | ImageError | None, str | None]]:
+    """Yield each row's bytes, or what is known of its image, or why there are none; and its hash.
+
+    A URI that occurs again in the table is not fetched again, if its image is remembered then.
+    """
+    uris = pc.if_else(table.column(DATA).is_null(), table.column(URI), None).to_pylist()
+    uris = [uri or None for uri in uris]
+    ahead = list(uris)
+    if seen:
+        first = {uri: place for place, uri in reversed(list(enumerate(uris)))}
+        ahead = [uri if first[uri] == place else None for place, uri in enumerate(uris)]
+    fetched = settings.fetcher.stream(ahead)
+    lost = table.column(READ_ERROR).to_pylist() if READ_ERROR in table.column_names else None
+    digests: dict[str, str] = {}
+    hashes = settings.hashes or settings.dedupe
+    for place, embedded in enumerate(table.column(DATA)):
+        data: bytes | SeenImage | ImageError | None = next(fetched)
+        uri = uris[place]
+        if embedded.is_valid:
+            data = settings.fetcher.within_limit(embedded.as_py())
+        elif lost and lost[place]:
+            data = ImageError(Status.UNREADABLE, lost[place])
+        elif seen and uri and ahead[place] is None:
+            digest = digests.get(uri)
+            known = seen.find(digest) if digest else None
+            if known:
+                yield known, digest
+                continue
+            (data,) = settings.fetcher.stream([uri])
+        digest = content_hash(data) if hashes and isinstance(data, bytes) else None
+        if digest and uri:
+            digests[uri] = digest
+        if digest and seen:
+            data = seen.find(digest) or data
+        yield data, digest
+
+
 def _decode(
-    data: bytes | ImageError | None,
+    data: bytes | SeenImage | ImageError | None,
     decoder: Callable[[bytes], Decoded],
     guard: Isolated | Watchdog,
 ) -> tuple[dict[str, Any], np.ndarray | None]:
@@ -134,6 +190,9 @@ def _decode(
             raise ImageError(Status.INVALID_ROW, "the row has neither a uri nor image bytes")
         if isinstance(data, ImageError):
             raise data
+        if isinstance(data, SeenImage):
+            known = {WIDTH: data.width, HEIGHT: data.height, DESCRIPTION: data.description}
+            return {"status": Status.OK.value, **known}, data.pixels
         image = guard.call(decoder, data)
     except ImageError as error:
         return {"status": error.status.value, "error": error.message}, None

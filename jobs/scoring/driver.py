@@ -7,7 +7,6 @@ progress, audit and commit are in one place.
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import TYPE_CHECKING
 
 import ray
@@ -22,8 +21,8 @@ from .collector import Collector, visible_here
 from .dataset import pinned, scored_rows
 from .feed import BlockFeed, ExecutionError, blocks_of
 from .outcome import Outcome, slowest_stage, stage_workers
-from .pool import waiting_for
 from .stop_requests import stop_requests
+from .wait import Wait
 from .watch import Watch, describe_devices
 
 if TYPE_CHECKING:
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["run_pipeline"]
 
-#: After this long without a block the driver checks whether any node could hold an actor.
-_SILENCE_SECONDS = 10.0
 #: Nodes on which an actor could not start, before the run gives up.
 _MOST_LEFT_OUT = 8
 
@@ -91,7 +88,8 @@ def run_pipeline(
         while plan.slices:
             chain = scored_rows(plan, spec, pool, tower)
             try:
-                _collect(chain, collector, progress, watch, stop, partial(_waiting, pool), enough)
+                wait = Wait(pool, policy.wait_seconds, progress)
+                _collect(chain, collector, progress, watch, stop, wait, enough)
                 break
             except ExecutionError as error:
                 collector.commit()
@@ -114,6 +112,7 @@ def run_pipeline(
         stopped=stop.is_set(),
         broken=collector.broken,
         out_of_memory=collector.out_of_memory,
+        repeated=collector.repeated,
         devices=dict(collector.devices),
         left_out=tuple(str(error) for error in bad_nodes),
         start_up=meter.start_up(pipeline_began if began is None else began, steady),
@@ -129,12 +128,11 @@ def _collect(
     progress: Progress,
     watch: Watch,
     stop: threading.Event,
-    waiting: Callable[[], str | None],
+    wait: Wait,
     enough: Callable[[Meter], bool] | None,
 ) -> None:
     """Collect and commit the blocks of a chain until its end, a stop request or an outage."""
     with BlockFeed(blocks_of(chain)) as feed:
-        heard = time.monotonic()
         while not stop.is_set() and not collector.broken:
             table = feed.next(timeout=min(0.5, collector.seconds_left))
             if table is feed.END:
@@ -144,13 +142,11 @@ def _collect(
             else:
                 collector.add(table)
                 progress.add(collector.statuses, describe_devices(collector.devices))
-                heard = time.monotonic()
+                wait.end()
                 if enough and enough(collector.meter):
                     break
             collector.commit_if_due()
-            if time.monotonic() - heard > _SILENCE_SECONDS:
-                heard = time.monotonic()
-                progress.wait_for(waiting())
+            wait.check()
             progress.tick()
             watch.tick(feed.queued)
         # Before the feed is closed, which may take longer than a stopped process has.
@@ -188,16 +184,6 @@ def _without(pool: ActorPool, error: NodeError) -> ActorPool:
     if not others or too_many or error.node in pool.left_out:
         raise InputError(
             f"{error}; no other node can take its place: check its drivers and memory, or score on "
-            "CPUs with --gpus-per-actor 0; what was finished is safe"
+            "CPUs with --gpus 0; what was finished is safe"
         ) from error
     return smaller
-
-
-def _waiting(pool: ActorPool) -> str | None:
-    """Return what the run waits for, if no node could hold an actor."""
-    nodes = [
-        node["Resources"]
-        for node in ray.nodes()
-        if node["Alive"] and node["NodeID"] not in pool.left_out
-    ]
-    return waiting_for(pool, nodes)

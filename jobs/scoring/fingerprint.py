@@ -47,16 +47,28 @@ def fingerprint_of_run(
         "format": _FORMAT,
         **tower,
         **scoring,
-        "columns": [f"{field.name}: {field.type}" for field in schema],
+        "columns": [_column(field) for field in schema],
         "versions": {name: version(name) for name in _PACKAGES},
     }
 
 
+def _column(field: pa.Field) -> str:
+    digest = (field.metadata or {}).get(b"digest")
+    return f"{field.name}: {field.type}" + (f" ({digest.decode()})" if digest else "")
+
+
 def fingerprint_of_tower(
-    config: ImageOptions, model: ModelFacts, precision: Precision
+    config: ImageOptions, model: ModelFacts, precision: Precision, crops: int = 1
 ) -> dict[str, Any]:
-    """Return the part of the fingerprint that determines the features of an image."""
-    return {
+    """Return the part of the fingerprint that determines the features of an image.
+
+    Args:
+        config: The options.
+        model: The model's facts.
+        precision: Of the tower.
+        crops: Views of each image; one leaves the document as it was before there were several.
+    """
+    document = {
         "model": config.model,
         "weights": model.digest,
         "quick_gelu": model.quick_gelu,
@@ -65,3 +77,4 @@ def fingerprint_of_tower(
         "decode": config.decode,
         "precision": precision,
     }
+    return document if crops == 1 else document | {"crops": crops}

@@ -29,6 +29,7 @@ class Outcome:
         stopped: Whether a signal ended it early.
         broken: The outage that ended it early.
         out_of_memory: Batches that were halved because the device's memory was full.
+        repeated: Rows that got the features of an image with equal bytes; None without `--dedupe`.
         devices: Rows by the device, node and process that scored them.
         left_out: The reasons why no actor could start on some nodes.
         start_up: Seconds from the command's begin until it reached its steady state; None without rows.
@@ -45,6 +46,7 @@ class Outcome:
     stopped: bool = False
     broken: str | None = None
     out_of_memory: int = 0
+    repeated: int | None = None
     devices: dict[str, int] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     start_up: float | None = None

@@ -15,10 +15,18 @@ class RunPolicy:
         commit_seconds: Seconds between part files.
         max_error_rate: Share of failed rows above which a run ends with status 3. At 1 it also continues
             through an outage.
+        wait_minutes: Minutes without any node that could hold an actor after which a run ends; None waits
+            for as long as it takes.
     """
 
     commit_seconds: float = 30.0
     max_error_rate: float = 0.05
+    wait_minutes: float | None = None
+
+    @property
+    def wait_seconds(self) -> float | None:
+        """Seconds after which a run that waits ends."""
+        return None if self.wait_minutes is None else 60 * self.wait_minutes
 
     @property
     def stops_in_outage(self) -> bool:

@@ -1,4 +1,4 @@
-"""Scoring from cached features: a matrix product, which needs neither images nor Ray."""
+"""Scoring from stored features: a matrix product, which needs neither images nor Ray."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from iqa_core.clip.embedded import lightest_towers
 from iqa_core.clip.facts import ModelFacts, known_facts, remember_facts
-from iqa_core.clip.load import load_towers
-from iqa_core.columns import IDENTITY
+from iqa_core.columns import CONTENT_HASH, DESCRIPTOR, IDENTITY
+from iqa_core.errors import InputError
 from iqa_core.tables.audit import audit, left_to_do
 from iqa_core.tables.feature_cache import FeatureCache
 from iqa_core.tables.output import Output
 from iqa_core.tables.read_ahead import available_cpus, in_order
-from iqa_core.tables.schema import ExtraColumn, output_schema, schema_with
+from iqa_core.tables.schema import ExtraColumn, check_extra, output_schema, schema_with
 from iqa_core.tables.sink import SinkWithColumns, write_tables
 
 from ..progress import Progress
 from .conclude import conclude, conclude_without_work, options_as_json
+from .features import open_features
 from .fingerprint import fingerprint_of_run
 from .outcome import Outcome
 from .prompts import read_prompts
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
     from iqa_core.clip.encoder import Towers
     from iqa_core.scoring.features import PromptFeatures
-    from iqa_core.tables.feature_cache import FeatureBlock
+    from iqa_core.tables.feature_source import FeatureBlock, FeatureSource
     from iqa_core.tables.rows import RowSet
     from iqa_core.tables.sink import OpenSink, Sink
 
@@ -49,7 +51,7 @@ def rescore(
     extra: Sequence[ExtraColumn] = (),
     open_sink: OpenSink = Output,
 ) -> int:
-    """Score a feature cache; the same command again resumes.
+    """Score stored features; the same command again resumes.
 
     Args:
         config: The options.
@@ -60,23 +62,38 @@ def rescore(
         The exit status, as of :func:`jobs.scoring.run.run_images`.
 
     Raises:
-        InputError: If the cache is incomplete, or was made by other weights.
+        InputError: If they are incomplete, or were made by other weights.
     """
     texts = read_prompts(config)
-    cache = FeatureCache(config.features)
+    cache = open_features(config)
     manifest = cache.manifest()
     keep = config.keep or tuple(cache.kept)
+    if lacking := [name for name in keep if name not in cache.schema.names]:
+        raise InputError(
+            argument="keep",
+            value=lacking[0],
+            limit=f"a column that the features carry ({', '.join(cache.kept) or 'they carry none'})",
+            fix="name one of these",
+        )
 
     def open_output(model: ModelFacts) -> tuple[Sink, pa.Schema]:
-        cache.check_weights(model.digest)
+        cache.check_model(model.digest, model.width)
         prompts = texts.identity(model)
-        schema = output_schema(manifest, keep, pairs=prompts.names)
+        tower = cache.tower_of(model.digest, model.quick_gelu)
+        schema = output_schema(
+            manifest,
+            keep,
+            pairs=prompts.names,
+            hashes=CONTENT_HASH in cache.schema.names,
+            descriptors=DESCRIPTOR in cache.schema.names,
+        )
         columns = schema_with(schema, extra)
-        fingerprint = fingerprint_of_run("rescore", cache.tower, prompts, columns)
+        fingerprint = fingerprint_of_run("rescore", tower, prompts, columns)
+        check_extra(extra, fingerprint)
         sink = open_sink(config.output, manifest, fingerprint, config.lease_seconds)
         return (SinkWithColumns(sink, extra) if extra else sink), schema
 
-    name = cache.fingerprint["model"]
+    name = cache.model
     towers = None
     facts = known_facts(name, "model")
     if facts is None:
@@ -89,12 +106,18 @@ def rescore(
     if ModelFacts.of(towers) != facts:  # what was remembered is wrong: the loaded model counts
         output, schema = open_output(ModelFacts.of(towers))
     prompts = texts.features(towers)
+    if config.check_images is not None:
+        from .canary import check_images
+
+        print(check_images(config.check_images, cache, towers), flush=True)
+    model_name = towers.name
+    del towers  # the features need no tower
     options = options_as_json(config) | {"model": name}
     with output.start(options):
         rows = manifest.rows - len(output.committed().rows)
-        print(f"{rows:,} rows to do from the features of {towers.name}", flush=True)
+        print(f"{rows:,} rows to do from the features of {model_name}", flush=True)
         outcome = _score_parts(cache, output, prompts, schema, rows)
-        if not audit(manifest, output.committed().rows).passed:
+        if isinstance(cache, FeatureCache) and not audit(manifest, output.committed().rows).passed:
             print(
                 f"--features {config.features} is not complete: run `iqa embed` again, and then this"
             )
@@ -102,15 +125,15 @@ def rescore(
 
 
 def _load(name: str) -> Towers:
-    towers = load_towers(name)
+    towers = lightest_towers(name, "model")
     remember_facts(towers, "model")
     return towers
 
 
 def scored_tables(
-    cache: FeatureCache, prompts: PromptFeatures, schema: pa.Schema, done: RowSet, workers: int
+    cache: FeatureSource, prompts: PromptFeatures, schema: pa.Schema, done: RowSet, workers: int
 ) -> Iterator[pa.Table]:
-    """Yield the scored rows of a feature cache, in its order.
+    """Yield the scored rows of stored features, in their order.
 
     Args:
         cache: The features.
@@ -151,7 +174,7 @@ def _one_torch_thread() -> Iterator[None]:
 
 
 def _score_parts(
-    cache: FeatureCache, output: Sink, prompts: PromptFeatures, schema: pa.Schema, rows: int
+    cache: FeatureSource, output: Sink, prompts: PromptFeatures, schema: pa.Schema, rows: int
 ) -> Outcome:
     began = time.monotonic()
     progress = Progress(rows)

@@ -12,24 +12,25 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from iqa_core.clip.embedded import lightest_towers
 from iqa_core.clip.facts import ModelFacts, known_facts, remember_facts, with_absolute_file
-from iqa_core.clip.load import load_towers
 from iqa_core.redaction import redact
 from iqa_core.tables.audit import left_to_do
 from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.manifest_shard import Shard
 from iqa_core.tables.output import Output, stored_fingerprint
-from iqa_core.tables.schema import ExtraColumn, output_schema, schema_with
+from iqa_core.tables.schema import ExtraColumn, check_extra, output_schema, schema_with
 from iqa_core.tables.sink import SinkWithColumns
 
 from ..background import Background
 from ..cluster import Cluster
+from ..local_paths import refuse_local_paths
 from .conclude import conclude, conclude_without_work, options_as_json
 from .fingerprint import fingerprint_of_run, fingerprint_of_tower
 from .plan import ScoringPlan
 from .policy import RunPolicy
-from .pool import plan_actors
 from .prompts import Prompts, read_prompts
+from .resources import about_gpus, plan_pool, precision_of, with_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +58,7 @@ def run_images(
     prompts: PromptOptions | None,
     embeddings: bool,
     views: int = 0,
+    crops: int = 1,
     extra: Sequence[ExtraColumn] = (),
     open_sink: OpenSink = Output,
 ) -> int:
@@ -68,6 +70,7 @@ def run_images(
         prompts: The options of the prompts; None only embeds.
         embeddings: Whether the output holds the image features.
         views: Degraded copies of each image whose features it holds, too.
+        crops: Views of each image that are scored.
         extra: Extra columns, computed from the finished rows.
         open_sink: Opens the place of the rows; by default part files in a folder.
 
@@ -82,7 +85,9 @@ def run_images(
     shard = Shard.of(config.shard) if config.shard else None
     manifest = open_manifest(config.manifest, config.keep).only(shard)
     _print_notes(manifest, config.manifest)
-    run = _Run(config, kind, manifest, texts, embeddings, views, tuple(extra), open_sink, began)
+    run = _Run(
+        config, kind, manifest, texts, embeddings, views, crops, tuple(extra), open_sink, began
+    )
     stored = stored_fingerprint(config.output) if open_sink is Output else {}
     # GPUs may have come or gone since the output's first run, and rows of two precisions don't mix.
     begun = stored.get("precision") if config.precision == "auto" else config.precision
@@ -91,14 +96,11 @@ def run_images(
     if output and output.is_done:
         return conclude_without_work(output.sink, manifest, config)
     with Cluster(config.address) as cluster:
-        pool = plan_actors(
-            config.num_actors,
-            config.cpus_per_actor,
-            config.gpus_per_actor,
-            cluster.nodes,
-            cluster.possible_gpus,
-        )
-        precision: Precision = begun or ("fp16" if pool.gpus else "fp32")
+        paths = [("--manifest", config.manifest), *_allowed(config)]
+        paths += [("--output", config.output)] if open_sink is Output else []
+        refuse_local_paths(paths, cluster, shared=config.shared_filesystem)
+        pool = plan_pool(config, cluster, begun)
+        precision = precision_of(config, pool, begun)
         towers = None
         if facts is None:
             towers = _load(config.model, config)
@@ -142,6 +144,7 @@ class _Run:
     prompts: Prompts | None
     embeddings: bool
     views: int
+    crops: int
     extra: tuple[ExtraColumn, ...]
     open_sink: OpenSink
     began: float = field(default_factory=time.monotonic)
@@ -160,10 +163,14 @@ class _Run:
             pairs=prompts.names if prompts else (),
             embedding=model.width if self.embeddings else None,
             views=self.views,
+            hashes=config.hash,
+            crops=self.crops,
+            descriptors=config.descriptors,
         )
-        tower = fingerprint_of_tower(config, model, precision)
+        tower = fingerprint_of_tower(config, model, precision, self.crops)
         columns = schema_with(schema, self.extra)
         fingerprint = fingerprint_of_run(self.kind, tower, prompts, columns)
+        check_extra(self.extra, fingerprint)
         sink = self.open_sink(config.output, manifest, fingerprint, config.lease_seconds)
         if self.extra:
             sink = SinkWithColumns(sink, self.extra)
@@ -199,8 +206,9 @@ class _Run:
             first = manifest.folder.path(manifest.files[0].name)
             check_visible(first, f"--manifest {config.manifest}")
         spec = stage_settings(
-            config, manifest, towers, prompts, precision, output.schema, self.views
+            config, manifest, towers, prompts, precision, output.schema, self.views, self.crops
         )
+        pool = with_memory(pool, cluster, towers.image)
         with sink.start(options_as_json(config)):
             sink.drop(config.retry_errors)
             done = sink.committed().rows
@@ -211,9 +219,9 @@ class _Run:
                 f"{of_shard}{plan.rows:,} rows to do{before}; {towers.name} in {precision}, {pool}",
                 flush=True,
             )
-            if about_gpus := _about_gpus(pool, cluster):
-                print(about_gpus, flush=True)
-            policy = RunPolicy(config.commit_seconds, config.max_error_rate)
+            if note := about_gpus(pool, cluster):
+                print(note, flush=True)
+            policy = RunPolicy(config.commit_seconds, config.max_error_rate, config.wait_minutes)
             facts = {"model": towers.name, "precision": precision, "rows_done_before": len(done)}
             with watch_run(config, self.kind, manifest, facts, self.open_sink is Output) as watch:
                 outcome = run_pipeline(
@@ -226,9 +234,13 @@ class _Run:
 
 def _load(model: str, config: ImageOptions) -> Towers:
     """Load ``--model``, which ``model`` may spell otherwise, and remember its facts."""
-    towers = replace(load_towers(model, config.resolution), name=config.model)
+    towers = replace(lightest_towers(model, config.resolution), name=config.model)
     remember_facts(towers, config.resolution)
     return towers
+
+
+def _allowed(config: ImageOptions) -> list[tuple[str, str]]:
+    return [("--allow-prefix", prefix) for prefix in config.allow_prefix]
 
 
 def _print_notes(manifest: Manifest, uri: str) -> None:
@@ -236,18 +248,3 @@ def _print_notes(manifest: Manifest, uri: str) -> None:
         print(f"--manifest {redact(uri)}: {note}", file=sys.stderr)
     if len(manifest.notes) > _NOTES:
         print(f"and {len(manifest.notes) - _NOTES:,} more such folders or links", file=sys.stderr)
-
-
-def _about_gpus(pool: ActorPool, cluster: Cluster) -> str | None:
-    """Return a note if the run waits for GPUs, leaves some unused, or has none in a cluster."""
-    present = cluster.resources.get("GPU", 0.0)
-    if pool.gpus and not present:
-        some = (
-            "" if cluster.possible_gpus is None else f", up to {cluster.possible_gpus:g} possible"
-        )
-        return f"0 GPUs now{some}: scoring begins once there is one"
-    if present and not pool.gpus:
-        return f"the cluster's {present:g} GPUs are not used (--gpus-per-actor 0)"
-    if not present and len(cluster.nodes) > 1:
-        return "no GPU in the cluster: scoring on CPUs; --gpus-per-actor 1 would wait for one"
-    return None

@@ -38,6 +38,9 @@ class DecodeSettings:
     size: tuple[int, int] | None
     views: int
     decode_seconds: float
+    hashes: bool = False
+    dedupe: bool = False
+    descriptors: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,15 @@ class ScoreSettings:
     prompts: PromptFeatures | None
     schema: pa.Schema
     views: int
+    hashes: bool = False
+    dedupe: bool = False
+    crops: int = 1
+    descriptors: bool = False
+
+    @property
+    def copies(self) -> int:
+        """Images that are encoded of each row: its crops, or itself with degraded copies."""
+        return self.crops + self.views
 
     @property
     def batch_rows(self) -> int:
@@ -66,7 +78,7 @@ class ScoreSettings:
         if self.size is None:
             return None
         height, width = self.size
-        return height * width * 3 * (1 + self.views)
+        return height * width * 3 * self.copies
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,10 @@ class StageSettings:
         schema: The output's columns.
         views: Degraded copies of each image that are encoded beside it; they need ``preprocess``.
         decode_seconds: Time limit on decoding one image.
+        hashes: Whether the output has each image's hash.
+        dedupe: Whether an image whose bytes a worker met recently is not decoded and encoded again.
+        crops: Views of each image that ``decoder`` returns and that are scored; several exclude ``views``.
+        descriptors: Whether the output has each image's descriptor.
     """
 
     tower: ImageEncoder
@@ -98,6 +114,10 @@ class StageSettings:
     schema: pa.Schema
     views: int = 0
     decode_seconds: float = 120.0
+    hashes: bool = False
+    dedupe: bool = False
+    crops: int = 1
+    descriptors: bool = False
 
     @property
     def batch_rows(self) -> int:
@@ -108,7 +128,16 @@ class StageSettings:
     def decode(self) -> DecodeSettings:
         """The settings of decode tasks."""
         size = self.preprocess.size if self.preprocess else None
-        return DecodeSettings(self.fetcher, self.decoder, size, self.views, self.decode_seconds)
+        return DecodeSettings(
+            fetcher=self.fetcher,
+            decoder=self.decoder,
+            size=size,
+            views=self.views,
+            decode_seconds=self.decode_seconds,
+            hashes=self.hashes,
+            dedupe=self.dedupe,
+            descriptors=self.descriptors,
+        )
 
     @property
     def score(self) -> ScoreSettings:
@@ -121,4 +150,8 @@ class StageSettings:
             prompts=self.prompts,
             schema=self.schema,
             views=self.views,
+            hashes=self.hashes,
+            dedupe=self.dedupe,
+            descriptors=self.descriptors,
+            crops=self.crops,
         )

@@ -5,13 +5,16 @@ from __future__ import annotations
 import pyarrow as pa
 
 __all__ = [
+    "CONTENT_DIGEST",
     "DECODED_ON",
     "DECODE_SECONDS",
+    "DESCRIPTION",
     "DEVICE",
     "FETCH_SECONDS",
     "MODEL_SECONDS",
     "OUT_OF_MEMORY",
     "PIXELS",
+    "REPEATED",
     "repeated",
 ]
 
@@ -24,6 +27,12 @@ MODEL_SECONDS = "_model_seconds"
 OUT_OF_MEMORY = "_out_of_memory"
 #: Name of the node that fetched and decoded a row.
 DECODED_ON = "_decoded_on"
+#: Hash of a row's encoded image: the output has it only with `--hash`.
+CONTENT_DIGEST = "_content_hash"
+#: What a row's image shows, as bytes; only with `--descriptors`.
+DESCRIPTION = "_descriptor"
+#: Whether a row got the features of an image with equal bytes.
+REPEATED = "_repeated"
 #: What scored a row: device, node and process.
 DEVICE = "_device"
 

@@ -31,6 +31,7 @@ def stage_settings(
     precision: Precision,
     schema: pa.Schema,
     views: int = 0,
+    crops: int = 1,
 ) -> StageSettings:
     """Return how rows become scores.
 
@@ -42,10 +43,15 @@ def stage_settings(
         precision: Precision of the tower.
         schema: The output's columns.
         views: Degraded copies of each image that are encoded beside it.
+        crops: Views of each image that are scored.
     """
     preprocess = towers.preprocess if config.resolution == "model" else None
     decoder = partial(
-        decode_image, preprocess=preprocess, mode=config.decode, max_pixels=config.max_pixels
+        decode_image,
+        preprocess=preprocess,
+        mode=config.decode,
+        max_pixels=config.max_pixels,
+        crops=crops,
     )
     fetcher = Fetcher(
         manifest.folder.uri,
@@ -66,4 +72,8 @@ def stage_settings(
         prompts=prompts,
         schema=schema,
         views=views,
+        crops=crops,
+        hashes=config.hash,
+        dedupe=config.dedupe,
+        descriptors=config.descriptors,
     )

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 import ray
 import torch
 
-from iqa_core.columns import EMBEDDING, URI, VIEWS
+from iqa_core.columns import CONTENT_HASH, DESCRIPTOR, DESCRIPTOR_WIDTH, EMBEDDING, URI, VIEWS
 from iqa_core.errors import Status
 from iqa_core.redaction import error_line, redact
-from iqa_core.scoring.columns import score_columns
+from iqa_core.scoring.columns import crop_score_columns, score_columns
 from iqa_core.scoring.encode import encode_images
 from iqa_core.tables.feature_cache import feature_column
 from iqa_core.tables.unscored import unscored_as_errors
@@ -24,13 +24,17 @@ from iqa_core.tables.unscored import unscored_as_errors
 from ..ray_errors import NodeError, this_node
 from .batch_size import fastest_batch
 from .isolation import attempt
+from .repeats import SeenFeatures
 from .stage_columns import (
+    CONTENT_DIGEST,
     DECODE_SECONDS,
     DECODED_ON,
+    DESCRIPTION,
     DEVICE,
     FETCH_SECONDS,
     MODEL_SECONDS,
     OUT_OF_MEMORY,
+    REPEATED,
     repeated,
 )
 
@@ -55,11 +59,16 @@ class ScoringTower:
             for as long as the driver lives, so that a restarted actor finds it.
         settings: How pixels become scores.
         pool: The pool of scoring actors that this process belongs to.
+
+    Attributes:
+        settings: As given.
+        seen: Features of images with which later ones may share their bytes; None encodes each.
     """
 
     def __init__(self, tower: bytes, settings: ScoreSettings, pool: ActorPool) -> None:
         torch.set_num_threads(max(1, int(pool.cpus)))
         self.settings = settings
+        self.seen = SeenFeatures() if settings.dedupe else None
         self.failure: NodeError | None = None
         self.device_is_lost = False
         self._launching = threading.Lock()
@@ -91,12 +100,24 @@ class ScoringTower:
         """Return the rows of a block with their scores, in the columns of the output and of the run."""
         began = time.perf_counter()
         rows = len(block.rows)
-        copies = 1 + self.settings.views
-        encoded, failed, halved = self._encode(block)
+        copies = self.settings.copies
+        repeats = None
+        if self.seen:
+            block, repeats = self.seen.split(block)
+        encoded, failures, halved = self._encode(block)
+        failed = {int(block.places[image // copies]): why for image, why in failures.items()}
         features = np.full((rows, copies * self.settings.width), np.nan, dtype=np.float32)
         features[block.places] = encoded.reshape(-1, features.shape[1])
+        if self.seen and repeats:
+            self.seen.remember(repeats, block, features)
+            repeats.fill(features)
+            failed = repeats.failed(failed)
         columns = {name: block.rows.column(name) for name in block.rows.column_names}
         columns[URI] = _without_secrets(columns[URI])
+        if self.settings.hashes:
+            columns[CONTENT_HASH] = columns[CONTENT_DIGEST]
+        if self.settings.descriptors:
+            columns[DESCRIPTOR] = _descriptor_column(columns[DESCRIPTION])
         columns |= self._status_columns(block, failed)
         columns |= _result_columns(features, self.settings)
         seconds = (time.perf_counter() - began) / max(1, rows)
@@ -106,11 +127,14 @@ class ScoringTower:
             DEVICE: repeated(self.device, rows),
         }
         schema = pa.schema([*self.settings.schema, *_MEASURED])
+        if repeats:
+            columns[REPEATED] = pa.array(repeats.mask(rows))
+            schema = schema.append(pa.field(REPEATED, pa.bool_()))
         table = pa.table({field.name: columns[field.name] for field in schema}).cast(schema)
         return unscored_as_errors(table)  # also in the sink; here so that the run's counts agree
 
     def _encode(self, block: PixelBlock) -> tuple[np.ndarray, dict[int, str], int]:
-        """Return features, failures by position, and how often memory was too small."""
+        """Return features, failures by image, and how often memory was too small."""
         halved = 0
         given_up = False
 
@@ -159,8 +183,7 @@ class ScoringTower:
         if not failed:
             return {}
         columns = {name: block.rows.column(name).to_pylist() for name in ("status", "error")}
-        for position, reason in failed.items():
-            place = block.places[position // (1 + self.settings.views)]
+        for place, reason in failed.items():
             columns["status"][place] = Status.MODEL_ERROR.value
             columns["error"][place] = reason
         return {name: pa.array(values, pa.string()) for name, values in columns.items()}
@@ -182,6 +205,15 @@ def _device_name(device: str) -> str:
     return device.upper() if device == "cpu" else device
 
 
+def _descriptor_column(descriptions: pa.ChunkedArray) -> pa.Array:
+    """Return descriptors as lists of numbers, null where there are none."""
+    given = descriptions.combine_chunks()
+    missing = given.is_null()
+    filled = b"".join(each or bytes(DESCRIPTOR_WIDTH) for each in given.to_pylist())
+    flat = pa.array(np.frombuffer(filled, np.int8))
+    return pa.FixedSizeListArray.from_arrays(flat, DESCRIPTOR_WIDTH, mask=missing)
+
+
 def _without_secrets(uris: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return URIs without passwords and signatures; a row's identity suffices to find its image."""
     if not pc.any(pc.match_substring_regex(uris, "[@?&;]")).as_py():
@@ -192,11 +224,14 @@ def _without_secrets(uris: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _result_columns(features: np.ndarray, settings: ScoreSettings) -> dict[str, pa.Array]:
     """Return the columns made from the features of rows and of their degraded copies."""
-    # A row whose copy failed has failed: its score and its views are both present or both null.
+    # A row whose copy or crop failed has failed: its columns are all present or all null.
     features = np.where(np.isfinite(features).all(axis=1, keepdims=True), features, np.nan)
     own = features[:, : settings.width]
     columns: dict[str, pa.Array] = {}
-    if settings.prompts is not None:
+    if settings.prompts is not None and settings.crops > 1:
+        views = features.reshape(len(features), settings.crops, settings.width)
+        columns |= crop_score_columns(views, settings.prompts)
+    elif settings.prompts is not None:
         columns |= score_columns(own, settings.prompts)
     if EMBEDDING in settings.schema.names:
         columns[EMBEDDING] = feature_column(own)

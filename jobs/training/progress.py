@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 
     from iqa_core.storage.folder import Folder
 
+    from ..progress import Waiting
+
 __all__ = ["show_progress"]
 
 _SECONDS = 5.0
 
 
 @contextmanager
-def show_progress(folder: Folder, steps: int, waiting: Callable[[], str | None]) -> Iterator[None]:
+def show_progress(
+    folder: Folder, steps: int, waiting: Callable[[], Waiting | None]
+) -> Iterator[None]:
     """Print each new check on standard error, or what the workers wait for.
 
     Args:

@@ -43,6 +43,7 @@ from .workers import Job, fit
 if TYPE_CHECKING:
     from iqa_core.training.data import TrainingData
 
+    from ..progress import Waiting
     from .config import Config
 
 __all__ = ["run_training", "settings_of"]
@@ -208,9 +209,8 @@ def _summary(config: Config, data: TrainingData, settings: Settings, scaling: Sc
     )
 
 
-def _waiting(scaling: ScalingConfig) -> str | None:
+def _waiting(scaling: ScalingConfig) -> Waiting | None:
     """Return what the workers wait for, if no node could hold one."""
     each: Any = scaling.resources_per_worker
     worker = ActorPool(1, each["CPU"], each.get("GPU", 0.0))
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return waiting_for(worker, nodes, "a training worker")
+    return waiting_for(worker, ray.nodes(), what="a training worker")

@@ -52,6 +52,20 @@ def test_embedded_rows_have_features_and_views_instead_of_scores():
     assert "views" not in [field.name for field in fields(Contents(pa.int64(), embedding=4))]
 
 
+def test_hashes_and_crops_have_columns_where_they_are_asked_for():
+    plain = described(Contents(pa.string(), pairs=("a",)))
+    both = described(Contents(pa.string(), pairs=("a",), hashes=True, crops=5, descriptors=True))
+    assert [name for name in both if name not in plain] == [
+        "score_low: float",
+        "score_spread: float",
+        "content_hash: string",
+        "descriptor: fixed_size_list<item: int8>[168]",
+    ]
+    embedded = described(Contents(pa.string(), embedding=4, hashes=True, crops=5))
+    assert "content_hash: string" in embedded
+    assert "score_low: float" not in embedded
+
+
 def test_a_row_always_has_its_identity_and_status():
     nullable = {field.name: field.nullable for field in fields(Contents(pa.string(), ("a",)))}
     assert [name for name, can_be_null in nullable.items() if not can_be_null] == [
@@ -63,7 +77,7 @@ def test_a_row_always_has_its_identity_and_status():
 def test_names_are_unique_and_of_known_kinds():
     assert len(OWN_NAMES) == len(COLUMNS)
     assert names_of(*Kind) == tuple(column.name for column in COLUMNS)
-    assert names_of(Kind.SCORE) == ("score", "scores", "margins")
+    assert names_of(Kind.SCORE) == ("score", "scores", "margins", "score_low", "score_spread")
 
 
 def test_what_readers_require():

@@ -46,12 +46,12 @@ def use(make):
         towers = load_towers(model, *options)
         return replace(towers, image=make(towers.image))
 
-    jobs.scoring.run.load_towers = load
+    jobs.scoring.run.lightest_towers = load
 
 
 def score(folder, output, *words):
     manifest = ("--manifest", folder / "m.parquet", "--output", folder / output)
-    found = command("score", *manifest, *CPU_ONLY, *words)
+    found = command("score", *manifest, *CPU_ONLY, "--shared-filesystem", *words)
     summary = folder / output / "_run/summary.json"
     found["summary"] = json.loads(summary.read_text()) if summary.exists() else None
     return found
@@ -64,7 +64,7 @@ def gpus(cluster, folder):
     use(OnDevice)
     # In a process of its own: only a main thread may call `cluster.add_node`.
     coming = start_node(cluster, "--num-gpus=1", before="sleep 45")
-    found["waited"] = score(folder, "later", "--gpus-per-actor", "1")
+    found["waited"] = score(folder, "later", "--gpus", "1")
     use(lambda tower: tower)
     found["on CPUs, again"] = score(folder, "cpus")
     bad = cluster.add_node(num_cpus=2, num_gpus=1)
@@ -78,14 +78,14 @@ def gpus(cluster, folder):
 def stop_waiting(cluster, folder):
     """Stop a run that waits for GPUs, by the signal of `ray job stop`."""
     words = ["--manifest", folder / "m.parquet", "--output", folder / "stopped"]
-    words += ["--gpus-per-actor", "1", "--address", cluster.address]
+    words += ["--gpus", "1", "--address", cluster.address]
     process = subprocess.Popen(
         [sys.executable, "-m", "jobs", "score", *map(str, words)], stderr=subprocess.PIPE, text=True
     )
     lines = []
     for line in process.stderr:
         lines.append(line)
-        if line.startswith("waiting for a node"):
+        if line.startswith("waiting for 1 GPU"):
             break
     began = time.monotonic()
     process.terminate()
@@ -103,6 +103,7 @@ def blind(cluster, folder):
     with blind_node(cluster, photos):
         command("manifest", photos, "--output", photos / "m.parquet")
         words = ("--manifest", photos / "m.parquet", "--output", folder / "none", *CPU_ONLY)
+        words = (*words, "--shared-filesystem")
         found = {"no manifest": command("score", *words)}
         command("manifest", photos, "--output", folder / "m.parquet")
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

@@ -89,7 +89,7 @@ def pretend():
         towers = load_towers(model)
         return replace(towers, load_text=lambda: TextOnDevice(towers.text))
 
-    jobs.scoring.run.load_towers = load
+    jobs.scoring.run.lightest_towers = load
     jobs.training.run.load_towers = load_to_train
     jobs.training.run.PromptLearner = LearnerOnDevice
     jobs.training.workers._backend = lambda scaling: "gloo"  # NCCL takes no logical GPUs
@@ -130,6 +130,7 @@ def write_images(folder):
         pixels = np.random.default_rng(number).integers(0, 60 + 3 * number, (40, 50, 3), np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
         uris.append(f"{number}.png")
+    (folder / "59.png").write_bytes((folder / "58.png").read_bytes())
     pq.write_table(pa.table({"uri": [*uris, "none.png"]}), folder / "m.parquet")
 
 
@@ -146,7 +147,7 @@ def run_all(folder):
         "two actors": (),
         "one actor": ("--num-actors", 1),
         "half a GPU each": ("--gpus-per-actor", 0.5),
-        "a CPU for two": ("--cpus-per-actor", 0.5),
+        "a CPU for two": ("--cpus-per-actor", 0.5, "--hash", "--descriptors", "--dedupe"),
     }
     for name, words in options.items():
         output = folder / name.replace(" ", "-")

@@ -16,12 +16,11 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from PIL import Image
 
 from iqa_core.errors import InputError
 from jobs import cluster
-from jobs.cluster import Cluster, gpus_of_node_types
+from jobs.cluster import Cluster
 from jobs.gpus import count_gpus
 
 ROOT = Path(__file__).parents[2]
@@ -204,29 +203,11 @@ class TestCountGpus:
 
 
 class TestPossibleGpus:
-    def test_of_cluster_yaml(self):
-        config = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
-        gpu = config["available_node_types"]["gpu"]
-        assert gpus_of_node_types(config) == gpu["max_workers"] * gpu["resources"]["GPU"] > 0
-
-    def test_the_limit_of_all_workers_counts(self):
-        kinds = {
-            "head": {"resources": {"CPU": 0}},
-            "small": {"resources": {"GPU": 1}, "max_workers": 5},
-            "large": {"resources": {"GPU": 8}, "max_workers": 2},
-            "cpu": {"resources": {"CPU": 8}},
-        }
-        config = {"max_workers": 3, "head_node_type": "head", "available_node_types": kinds}
-        assert gpus_of_node_types(config) == 8 + 8 + 1
-
-    @pytest.mark.parametrize("config", [None, [], {}, {"available_node_types": {"a": None}}])
-    def test_no_configuration(self, config):
-        with pytest.raises(ValueError, match="no cluster configuration"):
-            gpus_of_node_types(config)
-
     def test_a_machine_of_its_own_has_what_it_has(self, monkeypatch):
         monkeypatch.setattr(cluster, "_is_connected", lambda: False)  # by another test
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
         found = Cluster(None)
         assert found.possible_gpus == found.resources["GPU"]
         assert found.resources["CPU"] >= 2
+        assert found.is_local
+        assert not found.has_several_nodes

@@ -57,9 +57,9 @@ def test_each_row_is_scored_once(runs, folder, run):
 
 
 def test_pools_are_as_asked_for(runs):
-    assert [runs[run]["actors"]["most"] for run in SCORED] == [2, 1, 4, 2]
+    assert [runs[run]["actors"]["at_start"] for run in SCORED] == [2, 1, 4, 2]
     assert [runs[run]["actors"]["gpus"] for run in SCORED] == [1, 1, 0.5, 1]
-    assert "in fp16, at most 4 GPU actors" in runs["half a GPU each"]["out"]
+    assert "in fp16, 4 GPU actors, and more on nodes that join" in runs["half a GPU each"]["out"]
 
 
 @pytest.mark.parametrize("run", [*SCORED, "embed"])
@@ -68,6 +68,17 @@ def test_the_summary_says_what_scored(runs, run):
     assert sum(devices.values()) == 61
     assert all(device.startswith("cuda of node ") for device in devices)
     assert f"scored on {len(devices)} x cuda" in runs[run]["out"]
+
+
+def test_copies_keep_their_columns_on_the_way_to_a_gpu(runs, folder):
+    """By chance, one actor gets both copies; it then encodes one."""
+    assert runs["a CPU for two"]["last_run"]["repeated"] in (0, 1)
+    assert runs["two actors"]["last_run"]["repeated"] is None
+    table = pq.read_table(folder / "a-CPU-for-two").sort_by("manifest_row")
+    hashes, described = (table.column(name).to_pylist() for name in ("content_hash", "descriptor"))
+    assert hashes[58] == hashes[59] is not None
+    assert described[58] == described[59] is not None
+    assert len(set(hashes)) == 60  # of 59 images, and none of the row without one
 
 
 def test_a_gpu_that_can_not_be_used_is_no_cpu(runs, folder):

@@ -52,10 +52,9 @@ def test_a_run_waits_for_gpus_and_says_so(gpus):
     run = gpus["waited"]
     assert run["status"] == 0, run["err"]
     assert "0 GPUs now: scoring begins once there is one" in run["out"]
-    waiting = [line for line in run["err"].splitlines() if line.startswith("waiting for a node")]
-    assert (
-        "with 1 CPU, 1 GPU for a scoring actor (no node has more than 2 CPU, 0 GPU)" in waiting[0]
-    )
+    waiting = [line for line in run["err"].splitlines() if line.startswith("waiting for 1 GPU")]
+    assert "a scoring actor needs 1 CPU, 1 GPU" in waiting[0]
+    assert "no node has more than 2 CPU, 0 GPU" in waiting[0]
     assert "in fp16" in run["out"]
     assert "scored on 1 x cuda" in run["out"]
     assert run["summary"]["statuses"] == {"ok": 60, "not_found": 1}

@@ -18,13 +18,15 @@ PRIVATE = [
     ("ray._private.ray_constants", "ENABLE_RAY_CLUSTERS_ENV_VAR", "local_ray.py: likewise"),
     (
         "ray._private.state",
-        "state.get_max_resources_from_cluster_config",
-        "cluster.py: GPUs that the autoscaler could bring",
+        "state.get_cluster_config",
+        "node_types.py: nodes that the autoscaler could bring",
     ),
     *(
         ("ray._private.node", f"Node.{name}", "local_ray.py: a local Ray without unused services")
         for name in ("start_monitor", "start_log_monitor", "start_api_server")
     ),
+    ("ray._private.utils", "set_sigterm_handler", "local_ray.py: signals while Ray starts"),
+    ("ray.util.accelerators", "NVIDIA_TESLA_A10G", "placement.py: labels of nodes with GPUs"),
     ("ray._private.worker", "global_worker.connected", "isolation.py: attempts of a task"),
     ("ray.train.v2.api.config", "LoggingConfig", "jobs/training: quiet workers"),
     (

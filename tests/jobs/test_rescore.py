@@ -78,6 +78,8 @@ def test_it_has_the_options_that_it_obeys():
     assert set(options_of(rescore)) == {
         *("features", "output", "keep", "pairs", "prompts", "logit_scale"),
         *("max_error_rate", "lease_seconds"),
+        *("features_column", "metadata", "uri_column", "model", "normalise", "check_images"),
+        *("calibration", "reasons"),
     }
 
 

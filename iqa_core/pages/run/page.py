@@ -21,6 +21,7 @@ from iqa_core.pages.run.columns import columns
 from iqa_core.pages.run.comparison import comparison
 from iqa_core.pages.run.data import DEFAULT_SAMPLE, load_other, load_run
 from iqa_core.pages.run.layout import choose_rows
+from iqa_core.pages.run.threshold import threshold_tool
 from iqa_core.pages.run.thumbnails import MAX_FILE_BYTES, folder_of, load_cards
 from iqa_core.storage.folder import Folder, has_scheme
 
@@ -115,7 +116,7 @@ def write_report(
     other = None if compare is None else load_other(run, compare)
     layout = choose_rows(run, other, thumbnails, rows)
     cards = _load_cards(run, layout, manifest or run.manifest, schemes, prefixes)
-    document = _page(run, other, layout, cards, title or "Image quality report")
+    document = _page(scores, run, other, layout, cards, title or "Image quality report")
     content = document.encode("utf-8", "replace")
     try:
         folder.write(file, content)
@@ -180,10 +181,17 @@ def _load_cards(
 
 
 def _page(
-    run: Run, other: Other | None, layout: Layout, cards: Mapping[int, Card], title: str
+    scores: str,
+    run: Run,
+    other: Other | None,
+    layout: Layout,
+    cards: Mapping[int, Card],
+    title: str,
 ) -> str:
+    tool = threshold_tool(run, scores)
+    scripts = (["browse"] if layout.table else []) + (["threshold"] if tool else [])
     parts = [
-        ("scores", "Scores", sections.histograms(run)),
+        ("scores", "Scores", sections.histograms(run, tool)),
         ("drift", "Against another run", comparison(run, other, layout, cards)),
         ("extremes", "Best and worst", extremes(run, layout, cards)),
         ("disputed", "Disputed between the pairs", disputes(run, "pairs", layout, cards)),
@@ -196,7 +204,7 @@ def _page(
     return page(
         "report.html",
         title=title,
-        script=asset("templates/browse.js") if layout.table else "",
+        script="\n".join(asset(f"templates/{name}.js") for name in scripts),
         images=True,
         notices=sections.notices(run),
         tiles=sections.tiles(run),

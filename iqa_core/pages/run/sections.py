@@ -60,8 +60,8 @@ def notices(run: Run) -> list[str]:
     return notes
 
 
-def histograms(run: Run) -> Markup:
-    """Return the distribution of the score, and of each pair's."""
+def histograms(run: Run, tool: Markup) -> Markup:
+    """Return the distribution of the score, a tool below it, and the distribution of each pair's."""
     finite = run.score[np.isfinite(run.score)]
     if not len(finite):
         return Markup("")
@@ -73,7 +73,7 @@ def histograms(run: Run) -> Markup:
         ends = [values[[values.argmin(), values.argmax()]] for values in columns.values()]
         axis = axis_of(np.concatenate(ends))
         pairs = [histogram(values, axis, name, SMALL_BINS, 80) for name, values in columns.items()]
-    return render("scores.html", overall=overall, pairs=pairs)
+    return render("scores.html", overall=overall, tool=tool, pairs=pairs)
 
 
 def failures(run: Run) -> Markup:

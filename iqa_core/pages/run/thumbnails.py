@@ -26,13 +26,13 @@ from iqa_core.preprocess import Preprocess
 from iqa_core.storage.folder import has_scheme
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from iqa_core.fetch.fetcher import Fetcher
     from iqa_core.pages.run.data import Run
     from iqa_core.pages.run.layout import Layout
 
-__all__ = ["MAX_FILE_BYTES", "Card", "Thumbnail", "folder_of", "load_cards"]
+__all__ = ["MAX_FILE_BYTES", "Card", "Thumbnail", "folder_of", "load_cards", "make_cards"]
 
 MAX_FILE_BYTES = 2**27  # a thumbnail is not worth reading more
 
@@ -72,9 +72,29 @@ def load_cards(run: Run, layout: Layout, fetcher: Fetcher, folder: str | None) -
     """
     large = set(layout.rows)
     rows = take(run, sorted(large | set(layout.table)))
-    scored = {i: row for i, row in rows.items() if row["status"] == Status.OK.value}
     # --thumbnails 0 opens no image, not even for the table
-    wanted = scored if large else {}
+    return make_cards(rows, large, fetcher, folder, open_images=bool(large))
+
+
+def make_cards(
+    rows: Mapping[int, dict[str, Any]],
+    large: Collection[int],
+    fetcher: Fetcher,
+    folder: str | None,
+    *,
+    open_images: bool = True,
+) -> dict[int, Card]:
+    """Make the thumbnails of rows.
+
+    Args:
+        rows: By number, with identity, ``uri``, ``status``, and size if known.
+        large: Numbers of those whose thumbnails are as sections show them; others are smaller.
+        fetcher: Reads the images.
+        folder: As of :func:`load_cards`.
+        open_images: False makes no thumbnail.
+    """
+    scored = {i: row for i, row in rows.items() if row["status"] == Status.OK.value}
+    wanted = scored if open_images else {}
     inline = dict(_inline_images([(i, r) for i, r in wanted.items() if not r[URI]], folder))
     deadline = time.monotonic() + _SECONDS
 

@@ -79,7 +79,7 @@ class _Handler(BaseHTTPRequestHandler):
 def server():
     _Handler.requests.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as http:
-        thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+        thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{http.server_port}"
         http.shutdown()
@@ -481,7 +481,7 @@ print(Fetcher("hf://datasets/me/photos", retries=0).fetch("a.jpg"))
 def test_the_hugging_face_hub():
     pytest.importorskip("huggingface_hub")
     with ThreadingHTTPServer(("127.0.0.1", 0), _Hub) as http:
-        thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+        thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         environment = os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{http.server_port}"}
         done = subprocess.run(

@@ -98,7 +98,7 @@ class Store(BaseHTTPRequestHandler):
 @contextmanager
 def serving(handler, address="127.0.0.1"):
     with ThreadingHTTPServer((address, 0), handler) as http:
-        thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+        thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:
             yield f"http://{address}:{http.server_port}"

@@ -130,7 +130,7 @@ class Store(BaseHTTPRequestHandler):
 
 @contextmanager
 def running(server):
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield server

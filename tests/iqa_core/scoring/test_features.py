@@ -106,5 +106,6 @@ def test_a_text_tower_that_returns_nothing_finite_is_refused(towers):
         def encode(self, texts):
             return torch.full((len(texts), 128), torch.nan)
 
+    pairs = [PromptPair("quality", "a fine picture", "a poor picture")]
     with pytest.raises(InputError, match="text features of prompt pair 'quality' are not finite"):
-        encode_prompts(replace(towers, load_text=Broken), load_pairs("clip-iqa"))
+        encode_prompts(replace(towers, load_text=Broken), pairs)

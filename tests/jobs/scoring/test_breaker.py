@@ -95,7 +95,7 @@ def test_an_outage_ends_a_run_and_the_same_command_goes_on(ray_cluster, tmp_path
     Image.new("RGB", (64, 64), "olive").save(tmp_path / "a.jpg")
     Down.image = (tmp_path / "a.jpg").read_bytes()
     with ThreadingHTTPServer(("127.0.0.1", 0), Down) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         base = f"http://127.0.0.1:{server.server_port}"
         table = pa.table({"uri": [f"{base}/{number}.jpg" for number in range(800)]})

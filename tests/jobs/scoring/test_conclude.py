@@ -55,7 +55,13 @@ def test_a_complete_run(manifest, tmp_path, capsys):
     summary = json.loads((tmp_path / "o/_run/summary.json").read_text())
     assert summary["complete"]
     assert summary["statuses"] == {"ok": 3, "empty": 1}
-    assert summary["actors"] == {"most": 2, "cpus": 1.0, "gpus": 0.0, "left_out": []}
+    assert summary["actors"] == {
+        "most": 2,
+        "at_start": 2,
+        "cpus": 1.0,
+        "gpus": 0.0,
+        "left_out": [],
+    }
     assert summary["last_run"]["rows"] == 4
 
 

@@ -150,7 +150,7 @@ def test_every_status_of_the_table(run, tmp_path):
         "bomb": header + encoded[33:],
     }
     with ThreadingHTTPServer(("127.0.0.1", 0), Web) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         at = f"http://127.0.0.1:{server.server_port}"
         wanted = {

@@ -31,7 +31,7 @@ SCHEMA = pa.schema(
 )
 
 
-VOID = {"meta", "br", "img"}  # SVG tags close themselves
+VOID = {"meta", "br", "img", "input"}  # SVG tags close themselves
 
 
 def ok(row, score, uri=None, **more):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from iqa_core.pages.html import asset
 from tests.iqa_core.pages.run.runs import failed, ok
 
 
@@ -25,8 +26,8 @@ def test_the_table_has_what_is_shown_failures_of_each_kind_and_an_even_rest(make
     assert labels[4:8] == ["kind", "level", "quality", "noise"]
 
 
-def test_no_table_needs_no_script(make):
+def test_no_table_needs_no_script_of_its_own(make):
     facts, page = make([ok(0, 0.5, "a.jpg")], rows=0)
     assert facts.listed == 0
-    assert page.scripts == []
+    assert page.scripts == [asset("templates/threshold.js")]
     assert "Sort and filter" not in page.text

@@ -284,6 +284,39 @@ def test_disputed_images_are_those_that_sorting_by_dispute_finds(opened):
     assert {opened.expected("uri")[i] for i in farthest} == set(cards)
 
 
+def test_the_slider_says_what_a_threshold_keeps_and_gives_the_command(opened):
+    from selenium.webdriver.common.keys import Keys
+
+    scores = np.array(opened.expected("score"), np.float32)
+    share, value = opened.one("#threshold-share"), opened.one("#threshold-value")
+    value.clear()
+    value.send_keys("0.6")
+    kept = int((scores >= np.float32(0.6)).sum())
+    percent = f"{100 * kept / len(scores):.1f}"
+    told = f"keeps {kept} of {len(scores)} scored rows ({percent} %)"
+    assert opened.one("#threshold-kept").text == told
+    assert share.get_attribute("value") == percent
+    command = opened.one("#threshold-command").text
+    assert command.startswith("iqa select --scores /")
+    assert command.endswith('/scores --where "score >= 0.6" --output selected.parquet')
+    assert f"--top {float(percent):g}% " in opened.one("#share-command").text
+
+    share.clear()
+    share.send_keys("20")
+    least = float(value.get_attribute("value"))
+    assert (scores >= least - 5e-5).sum() == pytest.approx(0.2 * len(scores), abs=1)
+    bars = opened.all("#scores .plot:first-of-type rect.below")
+    assert 0 < len(bars) < len(opened.all("#scores .plot:first-of-type rect"))
+
+    slider = opened.one("#threshold-range")
+    before = float(slider.get_attribute("value"))
+    slider.send_keys(Keys.ARROW_RIGHT)  # by the keyboard alone
+    after = float(slider.get_attribute("value"))
+    assert after > before
+    assert float(value.get_attribute("value")) == pytest.approx(after, abs=1e-4)
+    assert "percent" in slider.get_attribute("aria-valuetext")
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_is_wider_than_the_screen(opened, width):
     size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}

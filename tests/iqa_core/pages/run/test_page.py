@@ -23,7 +23,8 @@ def test_data_of_strangers_is_text_never_markup(make):
     documents = {"config": {evil: evil}, "summary": {evil: [evil], "stage_seconds": {evil: 1.0}}}
     _, page = make(rows, [("kept", pa.string())], documents, title=evil)
     assert page.find("script") == [{"type": "application/json", "id": "data"}, {}]
-    assert page.scripts[1:] == [asset("templates/browse.js")]
+    own = [asset(f"templates/{name}.js") for name in ("browse", "threshold")]
+    assert page.scripts[1:] == ["\n".join(own)]
     assert set(page.column("Image")) == {evil}
     assert page.find("img") == []
     assert all(not name.startswith("on") for _, attrs in page.tags for name in attrs)

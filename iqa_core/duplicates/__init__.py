@@ -1,0 +1,1 @@
+"""Duplicates: images with equal bytes, and images with almost equal features."""

@@ -1,0 +1,1 @@
+"""Finished outputs in the formats of other tools, each written by its own library."""

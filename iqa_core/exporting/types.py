@@ -1,0 +1,86 @@
+"""Types that not every format holds, and those to take instead."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from iqa_core.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["cast_tables", "flat_columns", "table_format_schema", "table_format_type"]
+
+#: Of whole numbers without a sign, which table formats lack: the next larger with one.
+_SIGNED = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64()}
+
+
+def table_format_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type that Delta Lake and Iceberg hold for another.
+
+    It is float32 for float16, a list of any length for one of fixed length, microseconds for nanoseconds,
+    and the next signed integer for an unsigned one.
+
+    >>> table_format_type(pa.list_(pa.float16(), 512))
+    ListType(list<element: float>)
+    """
+    if pa.types.is_dictionary(kind):
+        return table_format_type(kind.value_type)
+    if pa.types.is_struct(kind):
+        fields = [kind.field(place) for place in range(kind.num_fields)]
+        return pa.struct([field.with_type(table_format_type(field.type)) for field in fields])
+    if any(check(kind) for check in _LISTS):
+        return pa.list_(pa.field("element", table_format_type(kind.value_type)))
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("us", kind.tz)
+    if pa.types.is_float16(kind):
+        return pa.float32()
+    return _SIGNED.get(kind, pa.int64() if kind == pa.uint64() else kind)
+
+
+_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+
+
+def table_format_schema(schema: pa.Schema) -> pa.Schema:
+    """Return a schema of types that Delta Lake and Iceberg hold."""
+    return pa.schema(
+        [field.with_type(table_format_type(field.type)).remove_metadata() for field in schema]
+    )
+
+
+def cast_tables(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield tables cast to a schema.
+
+    Raises:
+        InputError: If a value does not fit.
+    """
+    for table in tables:
+        try:
+            yield table.cast(schema)
+        except pa.ArrowException as error:
+            raise InputError(
+                f"a value of --scores does not fit the format's types "
+                f"({' '.join(str(error).split())}): export it --to parquet"
+            ) from error
+
+
+def flat_columns(schema: pa.Schema) -> tuple[list[str], list[str]]:
+    """Return the columns that a table of plain values can hold, and the others.
+
+    A struct of plain values counts, as its fields become columns, such as ``scores.noise``.
+
+    >>> flat_columns(pa.schema({"a": pa.int8(), "s": pa.struct({"x": pa.bool_()}), "l":
+    pa.list_(pa.int8())}))
+    (['a', 's'], ['l'])
+    """
+    held = [field.name for field in schema if _is_flat(field.type)]
+    return held, [name for name in schema.names if name not in held]
+
+
+def _is_flat(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return all(_is_flat(kind.field(place).type) for place in range(kind.num_fields))
+    binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    return not pa.types.is_nested(kind) and not any(check(kind) for check in binary)

@@ -1,0 +1,1 @@
+"""Selections of scored rows: conditions and quotas over finished outputs, and manifests of what is kept."""

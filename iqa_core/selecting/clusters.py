@@ -1,0 +1,78 @@
+"""A file of clusters of duplicates: the identity of rows, and a column ``cluster``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from iqa_core.columns import IDENTITY
+from iqa_core.errors import InputError
+from iqa_core.redaction import error_line
+from iqa_core.selecting.engine import is_readable
+from iqa_core.storage.folder import Folder
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    import pyarrow.dataset as ds
+
+__all__ = ["Clusters", "open_clusters"]
+
+
+@dataclass(frozen=True, eq=False)
+class Clusters:
+    """Clusters.
+
+    Attributes:
+        uri: The file.
+        dataset: Its rows, with the identity.
+        schema: What it adds to the columns of an output.
+    """
+
+    uri: str
+    dataset: ds.Dataset
+    schema: pa.Schema
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of what it adds."""
+        return list(self.schema.names)
+
+
+def open_clusters(uri: str, taken: Collection[str]) -> Clusters:
+    """Open a Parquet file of clusters.
+
+    Args:
+        uri: Path or URI.
+        taken: Columns of the output; other columns than these are added to it.
+
+    Raises:
+        InputError: If it can't be read or lacks a column.
+    """
+    import pyarrow.dataset as ds  # imports pandas, which takes half a second
+
+    parent, _, name = uri.rpartition("/")
+    folder = Folder.given(parent or ".", "clusters")
+    try:
+        dataset = ds.dataset(folder.path(name), filesystem=folder.fs, format="parquet")
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            f"--clusters {uri} can't be read ({error_line(error)}): give a Parquet file"
+        ) from error
+    for column in (*IDENTITY, "cluster"):
+        if column not in dataset.schema.names:
+            raise InputError(
+                f"--clusters {uri} has no column {column!r}, only {', '.join(dataset.schema.names)}: give "
+                "a file with manifest_file, manifest_row and cluster"
+            )
+    lower = {column.lower() for column in (*taken, *IDENTITY)}
+    if "cluster" in lower:
+        raise InputError(
+            f"--clusters {uri} has the column cluster, as --scores has: leave out --clusters to "
+            "use that one"
+        )
+    added = [f for f in dataset.schema if f.name.lower() not in lower and is_readable(f.type)]
+    wanted = [dataset.schema.field(name) for name in IDENTITY] + added
+    return Clusters(uri, dataset.replace_schema(pa.schema(wanted)), pa.schema(added))

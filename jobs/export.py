@@ -1,0 +1,83 @@
+"""Export a finished output to a format of other tools.
+
+An unfinished output is refused, and so is an existing target, unless the format can append (--append).
+A killed
+export leaves nothing that looks whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from iqa_core.exporting.formats import check_format, export
+from iqa_core.exporting.source import FinishedOutput
+from iqa_core.fetch.fetcher import Fetcher
+from iqa_core.fetch.policy import DEFAULT_SCHEMES
+from iqa_core.pages.run.thumbnails import folder_of
+from iqa_core.redaction import redact
+
+from .options import option
+from .progress import Progress
+
+__all__ = ["Config", "run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of ``iqa export``."""
+
+    scores: str = option(
+        help="output folder of `iqa score`, `iqa rescore` or `iqa embed`", metavar="O"
+    )
+    to: Literal["parquet", "csv", "hf", "webdataset", "lance", "iceberg", "delta"] = option(
+        help="format; all but parquet and csv need an extra, such as pip install 'distributed-iqa[hf]'"
+    )
+    output: str = option(
+        help="new file, folder or table: a path or a URI; of iceberg CATALOG.NAMESPACE.TABLE",
+        metavar="X",
+    )
+    append: bool = option(
+        False, help="add the rows to an existing table in one commit (lance, iceberg, delta)"
+    )
+    allow_scheme: tuple[str, ...] = option(
+        (), help="further URI schemes that webdataset may read, as of `iqa score`", metavar="S"
+    )
+    allow_prefix: tuple[str, ...] = option(
+        (),
+        help="read only images below one of these, as of `iqa score` (webdataset)",
+        metavar="URI",
+    )
+
+
+def run(config: Config) -> int:
+    """Export; return the exit status."""
+    check_format(config.to, config.append)  # before a large output is read
+    source = FinishedOutput(config.scores)
+    fetcher = Fetcher(
+        folder_of(source.manifest) or ".",
+        schemes=(*DEFAULT_SCHEMES, *config.allow_scheme),
+        prefixes=config.allow_prefix,
+    )
+    progress = Progress(source.rows)
+    rows = 0
+
+    def on_rows(count: int) -> None:
+        nonlocal rows
+        rows += count
+        progress.add({"ok": rows})
+        progress.tick()
+
+    notes = export(
+        source,
+        config.to,
+        config.output,
+        append=config.append,
+        fetcher=fetcher,
+        on_rows=on_rows,
+    )
+    progress.close()
+    print(f"{source.rows:,} rows in {redact(config.output)} ({config.to})")
+    for note in notes:
+        print(note)
+    return 0

@@ -1,0 +1,270 @@
+"""Select rows of finished scores: a manifest again, which every command takes, and what went and why.
+
+Steps, in this order: status, conditions, the best of each cluster, a quota. Expressions are SQL of DuckDB
+over the columns of the output; columns of further outputs are NAME.column.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from iqa_core.errors import InputError
+from iqa_core.fetch.policy import DEFAULT_SCHEMES
+
+from .options import option
+
+if TYPE_CHECKING:
+    from iqa_core.selecting.request import Request
+    from iqa_core.selecting.selection import Selection
+    from iqa_core.selecting.sources import ScoreSource
+
+__all__ = ["Config", "run"]
+
+_PAGE = ".html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Options of ``iqa select``."""
+
+    scores: tuple[str, ...] = option(
+        help="output folders of `iqa score`; rows of the first are selected, and columns of the others, "
+        "joined by manifest file and row, are known by the folder's name or as NAME=O",
+        metavar="O",
+    )
+    output: str = option(
+        help="the manifest to write, a .parquet file, local or remote", metavar="M.parquet"
+    )
+    where: tuple[str, ...] = option(
+        (),
+        help='SQL conditions that must all be true, such as "score > 0.6 and scores.noise > 0.5"',
+        metavar="EXPR",
+    )
+    status: tuple[str, ...] = option(
+        ("ok",), help="statuses of rows that can be selected; any takes all", metavar="STATUS"
+    )
+    top: str | None = option(
+        None,
+        help="keep the highest ranks: a share such as 20%, or a number",
+        metavar="N",
+        exclusive="quota",
+    )
+    bottom: str | None = option(
+        None, help="keep the lowest ranks: a share or a number", metavar="N", exclusive="quota"
+    )
+    best: int | None = option(
+        None, help="keep the N highest ranks", metavar="N", minimum=1, exclusive="quota"
+    )
+    sample: str | None = option(
+        None, help="keep a random sample: a number or a share", metavar="N", exclusive="quota"
+    )
+    by: tuple[str, ...] = option(
+        (),
+        help="columns or expressions: apply the quota to each group of equal values",
+        metavar="EXPR",
+    )
+    rank: str = option(
+        "score",
+        help="column or expression that --top, --bottom, --best and --keep-best-of go by",
+        metavar="EXPR",
+    )
+    weight: str | None = option(
+        None, help="draw rows of --sample in proportion to this", metavar="EXPR"
+    )
+    stratify: str | None = option(
+        None,
+        help="draw equally many rows of --sample from each decile of this, such as score",
+        metavar="EXPR",
+    )
+    seed: int = option(0, help="seed of --sample", metavar="S", minimum=0)
+    keep_best_of: str | None = option(
+        None,
+        help="of rows with an equal value keep the highest rank, and all rows without a value; duplicates "
+        "is the column of --clusters",
+        metavar="EXPR",
+    )
+    clusters: str | None = option(
+        None,
+        help="Parquet file with manifest_file, manifest_row and cluster; its columns are added to the rows",
+        metavar="FILE",
+    )
+    manifest: str | None = option(
+        None,
+        help="the manifest that was scored, if it was moved, or to take its own URIs with their signatures",
+        metavar="M",
+    )
+    rows_per_file: int | None = option(
+        None,
+        help="write a folder of .parquet files of this many rows (default: one file)",
+        metavar="N",
+        minimum=1,
+    )
+    allow_unfinished: bool = option(False, help="also select from an output that lacks rows")
+    memory: str = option(
+        "1GB", help="memory of the selection; the rest goes to TMPDIR", metavar="SIZE"
+    )
+    dry_run: bool = option(
+        False, help="write no manifest: print the counts, and make the page of --sheet"
+    )
+    sheet: str | None = option(
+        None,
+        help="write a page with images on both sides of the limit (default with --dry-run: --output with "
+        ".html at its end)",
+        metavar="FILE.html",
+    )
+    sheet_images: int = option(
+        24, help="images of each part of --sheet; 0 makes no page", metavar="N", minimum=0
+    )
+    json: bool = option(False, help="print the counts as JSON")
+    allow_scheme: tuple[str, ...] = option(
+        (), help="as for the run: further URI schemes allowed for images of --sheet", metavar="S"
+    )
+    allow_prefix: tuple[str, ...] = option(
+        (),
+        help="as for the run: read only images of --sheet whose URI begins with this",
+        metavar="URI",
+    )
+
+
+def run(config: Config) -> int:
+    """Select, print what went and why, and write the manifest and the page."""
+    from iqa_core.selecting.clusters import open_clusters
+    from iqa_core.selecting.engine import Engine
+    from iqa_core.selecting.images import open_images
+    from iqa_core.selecting.selection import Selection
+    from iqa_core.selecting.sources import open_scores
+    from iqa_core.selecting.write import ManifestTarget
+
+    request = _request(config)
+    request.check()
+    target = ManifestTarget.of(config.output, config.rows_per_file, dry_run=config.dry_run)
+    sources = open_scores(config.scores, allow_unfinished=config.allow_unfinished)
+    _print_notes(sources)
+    clusters = None
+    if config.clusters is not None:
+        clusters = open_clusters(config.clusters, sources[0].schema.names)
+    with Engine(config.memory) as engine:
+        selection = Selection(engine, sources, request, clusters)
+        counts = selection.counts
+        document = {"scores": [source.facts() for source in sources], **counts.document()}
+        print(json.dumps(document, indent=2) if config.json else "\n".join(counts.lines()))
+        images = open_images(sources[0].plan, config.manifest)
+        sheet = _sheet_name(config)
+        if sheet:
+            _write_sheet(config, sheet, selection, images.base)
+        if config.dry_run:
+            return 0
+        if not counts.kept:
+            raise InputError("no row is selected: loosen the conditions")
+        facts = {"selection": document | {"options": _described(config)}}
+        tables = images.located(engine.batches(selection.rows_sql()), target.folder)
+        rows = target.write(tables, facts, counts.kept)
+    if not config.json:
+        print(f"{target.shown}: {rows:,} rows")
+    return 0
+
+
+def _request(config: Config) -> Request:
+    from iqa_core.selecting.request import Request
+
+    return Request(
+        statuses=config.status,
+        where=config.where,
+        keep_best_of=config.keep_best_of,
+        rank=config.rank,
+        top=config.top,
+        bottom=config.bottom,
+        best=config.best,
+        sample=config.sample,
+        by=config.by,
+        weight=config.weight,
+        stratify=config.stratify,
+        seed=config.seed,
+    )
+
+
+def _print_notes(sources: list[ScoreSource]) -> None:
+    """Print what a user should know of the outputs on standard error."""
+    first, *others = sources
+    for source in sources:
+        if source.missing:
+            print(
+                f"{source.shown} is unfinished: {source.missing:,} rows are missing",
+                file=sys.stderr,
+            )
+        if source.left_out:
+            names = ", ".join(source.left_out)
+            print(
+                f"{source.shown}: columns of types without SQL are left out: {names}",
+                file=sys.stderr,
+            )
+    for other in others:
+        both = first.shared_rows(other)
+        if both < max(first.rows, other.rows):
+            print(
+                f"{both:,} rows are in both outputs; {first.rows - both:,} in {first.shown} only, where "
+                f"{other.name} has no values; {other.rows - both:,} in {other.shown} only, left out",
+                file=sys.stderr,
+            )
+
+
+def _described(config: Config) -> dict[str, Any]:
+    """Return the options that are not the defaults, without secrets."""
+    from iqa_core.redaction import redact
+
+    values = {**asdict(config)}
+    defaults = asdict(Config(scores=(), output=""))
+    given = {name: value for name, value in values.items() if value != defaults[name]}
+    return {
+        name: [redact(str(v)) for v in value]
+        if isinstance(value, (list, tuple))
+        else redact(value)
+        if isinstance(value, str)
+        else value
+        for name, value in given.items()
+    }
+
+
+def _sheet_name(config: Config) -> str | None:
+    if not config.sheet_images:
+        return None
+    if config.sheet is None and config.dry_run:
+        return config.output.rstrip("/").removesuffix(".parquet") + _PAGE
+    return config.sheet
+
+
+def _write_sheet(config: Config, sheet: str, selection: Selection, folder: str | None) -> None:
+    from iqa_core.pages.selection import selection_page
+    from iqa_core.storage.folder import Folder
+
+    counts = selection.counts
+    words = ["iqa", "select"]
+    for name, value in _described(config).items():
+        if name not in ("dry_run", "sheet", "sheet_images", "json"):
+            values = value if isinstance(value, list) else [value]
+            words += ["--" + name.replace("_", "-"), *(str(v) for v in values if v is not True)]
+    document = selection_page(
+        "Selection",
+        shlex.join(words),
+        counts.rows,
+        [(left.reason, left.rows, left.detail) for left in counts.left],
+        counts.kept,
+        selection.examples(config.sheet_images),
+        folder=folder,
+        schemes=(*DEFAULT_SCHEMES, *config.allow_scheme),
+        prefixes=config.allow_prefix,
+    )
+    parent, _, name = sheet.rpartition("/")
+    try:
+        target = Folder.given(parent or ("/" if sheet.startswith("/") else "."), "sheet")
+        target.write(name, document.encode("utf-8", "replace"))
+    except OSError as error:
+        raise InputError(f"--sheet {sheet} can't be written: {error}") from error
+    print(
+        f"{sheet}: images on both sides of the limit",
+        file=sys.stderr if config.json else sys.stdout,
+    )
