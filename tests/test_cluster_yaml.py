@@ -73,7 +73,7 @@ def test_unknown_head_type_is_refused(config):
 def test_its_commands_use_the_gpus(path):
     text = path.read_text(encoding="utf-8").replace("\\\n#", "")
     (submit,) = [line for line in text.splitlines() if "python -m jobs score" in line]
-    assert "--gpus-per-actor 1" in submit
+    assert "--gpus " in submit  # it waits for them
 
 
 def allowed_by_the_policy():
