@@ -46,6 +46,10 @@ SECTIONS = {
     ),
     "scale": ("A billion rows", "Planning, resuming and auditing synthetic manifests and outputs."),
     "rescore": ("Scoring from features", "`iqa rescore` on cached features, without images."),
+    "select": (
+        "Selecting",
+        "`iqa select` on outputs of made-up scores: seconds and memory of the whole command.",
+    ),
     "plan": ("Forecasts", "`iqa plan` against the run that follows."),
     "dedupe": (
         "Copies",
