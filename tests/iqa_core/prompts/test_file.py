@@ -22,7 +22,8 @@ from iqa_core.clip.load import load_towers
 from iqa_core.errors import InputError
 from iqa_core.images.decode import decode_image
 from iqa_core.prompts.file import FORMAT, LearnedPrompts, load_prompts, save_prompts
-from iqa_core.prompts.learner import PromptLearner, learned_prompts
+from iqa_core.prompts.ensemble import learned_prompts
+from iqa_core.prompts.learner import PromptLearner
 from iqa_core.prompts.pairs import NAMED_PAIRS
 from iqa_core.scoring.margins import margins, score_features
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from iqa_core.prompts.file import load_prompts, save_prompts
-from iqa_core.prompts.learner import PromptLearner, learned_prompts
+from iqa_core.prompts.ensemble import learned_prompts
+from iqa_core.prompts.learner import PromptLearner
 from iqa_core.prompts.pairs import PromptPair
 from iqa_core.scoring.features import encode_prompts
 from iqa_core.scoring.margins import image_scores_f64, pair_margins
