@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["describe"]
 
+_FEW_CLUSTERS = 20
 _TESTS = {"meng": "Meng-Rosenthal-Rubin", "williams": "Williams", "": "bootstrap"}
 
 
@@ -45,6 +46,12 @@ def describe(evaluation: Evaluation) -> list[str]:
             for value, group in evaluation.groups.items()
         ]
         lines += ["", *_align([header, *rows])]
+    if evaluation.clusters is not None and evaluation.clusters < _FEW_CLUSTERS:
+        lines += [
+            "",
+            f"{evaluation.clusters} clusters are few: intervals and p-values are rough, and a p below 0.05 can "
+            "be more frequent than 5 % where there is no difference.",
+        ]
     for name, metrics in evaluation.metrics.items():
         if metrics["srcc"].value < 0:
             lines += [
