@@ -2,11 +2,12 @@
 
     python -m benchmarks.evaluation_null [--studies 600] [--resamples 400]
 
-A study has 8, 30 or 81 references with 24 images each. Two models are equally good: the scores of both are the
-label plus errors of the same distribution, half of their variance common to all images of a reference (as the
-content is what models mostly err about). Counted are the studies in which p of the difference in SRCC is
-below 0.05: by the clustered bootstrap as the command prints it, by plain percentiles of the same resamples,
-and by Meng's test, which takes images for independent. Studies are counted in the table.
+A study has 8, 30 or 81 references with 24 images each. Two models are equally good: the scores of both
+are the label plus errors of the same distribution, half of their variance common to all images of a
+reference (as the content is what models mostly err about). Counted are the studies in which p of the
+difference in SRCC is below 0.05: by the clustered bootstrap as the command prints it, by plain
+percentiles of the same resamples, and by Meng's test, which takes images for independent. Studies are
+counted in the table.
 """
 
 from __future__ import annotations

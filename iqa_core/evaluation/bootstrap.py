@@ -4,10 +4,10 @@ All score sets see the same resamples, so that differences are paired. With clus
 from one reference), whole clusters are drawn. A curve is refitted to each resample by a few steps from
 the curve of all images.
 
-Few clusters make percentile intervals too narrow. So their tails are widened as Student's t is wider than
-the normal distribution: Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician
-69(4), 2015, https://doi.org/10.1080/00031305.2015.1089789, section 3.2 (expanded percentile intervals).
-P-values are those whose interval just touches 0.
+Few clusters make percentile intervals too narrow. So their tails are widened as Student's t is wider
+than the normal distribution: Hesterberg, "What Teachers Should Know About the Bootstrap", The American
+Statistician 69(4), 2015, https://doi.org/10.1080/00031305.2015.1089789, section 3.2 (expanded
+percentile intervals). P-values are those whose interval just touches 0.
 """
 
 from __future__ import annotations
