@@ -49,8 +49,8 @@ def describe(evaluation: Evaluation) -> list[str]:
     if evaluation.clusters is not None and evaluation.clusters < _FEW_CLUSTERS:
         lines += [
             "",
-            f"{evaluation.clusters} clusters are few: intervals and p-values are rough (without a difference, p "
-            "was below 0.05 in 3 % of studies of 8 references and 4 % of 30).",
+            f"{evaluation.clusters} clusters are few: intervals and p-values are rough (where there was no "
+            "difference, p was below 0.05 in 3 % of studies of 8 references).",
         ]
     for name, metrics in evaluation.metrics.items():
         if metrics["srcc"].value < 0:
