@@ -14,12 +14,15 @@ import torch
 from iqa_core.clip.encoder import context_encoder
 from iqa_core.columns import IMAGE_ID, MANIFEST_FILE, MANIFEST_ROW, URI
 from iqa_core.errors import InputError
+from iqa_core.fetch.fetcher import Fetcher
+from iqa_core.pages.run.thumbnails import MAX_FILE_BYTES, folder_of, thumbnail_of
 from iqa_core.pages.training import Moved, TrainingFacts, training_page
 from iqa_core.prompts.ensemble import PromptEnsemble, learned_prompts
 from iqa_core.prompts.file import save_prompts
 from iqa_core.prompts.learner import PromptLearner
 from iqa_core.prompts.nearest_words import token_distance
 from iqa_core.storage.folder import Folder, has_scheme
+from iqa_core.tables.plan import PLAN
 from iqa_core.training.outcome import Outcome, conclude_training
 
 from .run_folder import STARTS, tidy, write_metrics
@@ -50,7 +53,7 @@ class TrainingRun:
         ensemble: The contexts at their start.
         prompts: Features of the fixed base prompts.
         data: The rows.
-        cache: The features that they are from.
+        cache: The features that they are from, of the part files that are read.
         document: Everything that determines the result.
         folder: The run folder.
     """
@@ -215,27 +218,37 @@ def _moved(run: TrainingRun, outcome: Outcome) -> list[Moved]:
     order = np.argsort(after - before, kind="stable")
     half = min(_MOVED // 2, len(order) // 2)
     chosen = [*order[:half], *order[len(order) - half :]]
-    names = _names(run, [int(run.data.held_out_places()[place]) for place in chosen])
+    rows = _rows(run, [int(run.data.held_out_places()[place]) for place in chosen])
+    folder = folder_of(run.cache.folder.read_json(PLAN).get("manifest"))
+    fetcher = Fetcher(folder or ".", timeout=10.0, retries=1, max_bytes=MAX_FILE_BYTES)
     return [
-        Moved(name, int(before[place]), int(after[place]))
-        for place, name in zip(chosen, names, strict=True)
+        Moved(
+            str(
+                row.get(URI)
+                or row.get(IMAGE_ID)
+                or f"row {row[MANIFEST_ROW]}, {row[MANIFEST_FILE]}"
+            ),
+            int(before[place]),
+            int(after[place]),
+            thumbnail_of(row.get(URI), fetcher, folder),
+        )
+        for place, row in zip(chosen, rows, strict=True)
         if before[place] != after[place]
     ]
 
 
-def _names(run: TrainingRun, places: Sequence[int]) -> list[str]:
-    """Return what rows of the cache are called, by their places in it."""
+def _rows(run: TrainingRun, places: Sequence[int]) -> list[dict[str, Any]]:
+    """Return rows of the cache by their places in it, as far as a page needs them."""
     known = [name for name in (URI, IMAGE_ID) if name in run.cache.schema.names]
-    wanted, found, start = set(places), {}, 0
+    wanted, start = set(places), 0
+    found: dict[int, dict[str, Any]] = {}
     for table in run.cache.tables(known):
         for place in wanted & set(range(start, start + len(table))):
-            row = table.slice(place - start, 1).to_pylist()[0]
-            given = next((row[name] for name in known if row[name]), None)
-            found[place] = str(given or f"{row[MANIFEST_FILE]}, row {row[MANIFEST_ROW]}")
+            found[place] = table.slice(place - start, 1).to_pylist()[0]
         start += len(table)
         if len(found) == len(wanted):
             break
-    return [found.get(place, "") for place in places]
+    return [found[place] for place in places]
 
 
 def _write_beside(output: str, suffix: str, content: bytes) -> None:

@@ -98,7 +98,9 @@ def run_training(config: Config) -> int:
     settings = settings_of(config, prompts.logit_scale, plan.data.rows, rate)
     document = describe_training(config, cache, settings, plan.data, ensemble, clean)
     folder = Folder.of(config.run_folder or config.output.removesuffix(".safetensors") + ".run")
-    run = TrainingRun(config, towers, ensemble, prompts, plan.data, cache, document, folder)
+    run = TrainingRun(
+        config, towers, ensemble, prompts, plan.data, plan.rows.cache, document, folder
+    )
     if config.recipe == "weights":
         with OutputLease(folder, _LEASE_SECONDS):
             conclude(replace(run, data=open_data(cache, plan, folder, prompts)), None)
