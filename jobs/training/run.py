@@ -102,6 +102,7 @@ def run_training(config: Config) -> int:
         config, towers, ensemble, prompts, plan.data, plan.rows.cache, document, folder
     )
     if config.recipe == "weights":
+        check_same_run(folder, document)
         with OutputLease(folder, _LEASE_SECONDS):
             conclude(replace(run, data=open_data(cache, plan, folder, prompts)), None)
             tidy(folder, keep=())
