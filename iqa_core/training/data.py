@@ -185,7 +185,8 @@ class TrainingData:
         )
         whole = np.concatenate([images, views], axis=1) if count else images
         zero = np.zeros((count, 1), np.int8)
-        return Bases(whole.reshape(count, -1, self.width), np.concatenate([zero, levels], axis=1))
+        shape = (count, 1 + self.views if count else 1, self.width)
+        return Bases(whole.reshape(shape), np.concatenate([zero, levels], axis=1))
 
     def _map(self, part: str, array: str, rows: int) -> np.ndarray:
         shape, dtype = (rows, self.columns(array)), np.dtype(PARTS[part][array])

@@ -102,7 +102,7 @@ def test_several_contexts_are_learned_as_each_alone(towers, viewed, tmp_path):
     for seed in range(2):
         alone = new_learner(towers, seed)
         train(alone, towers.text, data, dataclasses.replace(chosen, seed=seed))
-        torch.testing.assert_close(both.context[seed], alone.context[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(both.context[seed], alone.context[0], rtol=0, atol=1e-4)
 
 
 def test_a_pair_keeps_its_meaning(towers, viewed, tmp_path):
