@@ -163,7 +163,8 @@ def run_cell(name: str, start: str, method: Method, images: Images, folder: Path
         clean=clean if method.clean == "given" else method.clean,
         weighs_teacher=method.order_weight > 0,
     )
-    data = write_training_data(cache, plan, str(folder / "data"), prompts)
+    judge = encode_prompts(towers, NAMED_PAIRS["quality"]) if method.clean == "best" else None
+    data = write_training_data(cache, plan, str(folder / "data"), prompts, judge)
     text = towers.text
     assert isinstance(text, TextTower)
     length = 8 if method.steps else 0

@@ -43,7 +43,11 @@ _Arrays = dict[str, dict[str, np.ndarray]]
 
 
 def write_training_data(
-    cache: FeatureCache, plan: DataPlan, folder: str, prompts: PromptFeatures
+    cache: FeatureCache,
+    plan: DataPlan,
+    folder: str,
+    prompts: PromptFeatures,
+    judge: PromptFeatures | None = None,
 ) -> TrainingData:
     """Write the rows of a feature cache, and the bases, as a training reads them.
 
@@ -54,6 +58,8 @@ def write_training_data(
         plan: Which row goes where.
         folder: Path or URI of the folder to write to.
         prompts: Features of the fixed base prompts, the teacher.
+        judge: Features of prompts whose scores say which images are the best, where these are taken for
+            clean; None takes the base prompts.
 
     Returns:
         The rows.
@@ -61,7 +67,7 @@ def write_training_data(
     Raises:
         InputError: If a row of status ok has no finite features.
     """
-    arrays, scores = _read_rows(plan, prompts)
+    arrays, scores = _read_rows(plan, prompts, judge or prompts)
     data = _drop_near_duplicates(plan.data, arrays)
     if data.views:
         places = plan.clean or _base_places(plan, scores)
@@ -102,8 +108,10 @@ def _write(arrays: _Arrays, data: TrainingData, folder: str) -> None:
     target.write_json(DATA, document)
 
 
-def _read_rows(plan: DataPlan, prompts: PromptFeatures) -> tuple[_Arrays, np.ndarray]:
-    """Read features, column targets and references; return them, and the fixed scores of all rows."""
+def _read_rows(
+    plan: DataPlan, prompts: PromptFeatures, judge: PromptFeatures
+) -> tuple[_Arrays, np.ndarray]:
+    """Read features, column targets and references; return them, and all rows' scores by the judge."""
     data, places = plan.data, plan.rows
     column = data.teacher_column
     kept = sorted({*data.watched, *([column] if column else [])})
@@ -125,10 +133,8 @@ def _read_rows(plan: DataPlan, prompts: PromptFeatures) -> tuple[_Arrays, np.nda
         features = features_of(table)
         used = (places.train[rows] >= 0) | (places.held_out[rows] >= 0)
         _check_features(places.cache, table, used, features)
-        fixed = np.full(len(table), np.nan)
-        if used.any():
-            fixed[used] = image_scores_f64(torch.from_numpy(margins(features[used], prompts)))[:, 0]
-        scores[rows] = fixed
+        fixed = _scores(features, used, prompts)
+        scores[rows] = fixed if judge is prompts else _scores(features, used, judge)
         values: dict[str, np.ndarray] = {"features": features, "fixed_scores": fixed[:, None]}
         values["watched"] = numbers_of(table, data.watched)
         if column:
@@ -139,6 +145,15 @@ def _read_rows(plan: DataPlan, prompts: PromptFeatures) -> tuple[_Arrays, np.nda
             for name in values.keys() & arrays[part].keys():
                 arrays[part][name][place[there]] = values[name][there]
     return arrays, scores
+
+
+def _scores(features: np.ndarray, used: np.ndarray, prompts: PromptFeatures) -> np.ndarray:
+    """Return image scores, (n,) float64, NaN for rows that are not used."""
+    scores = np.full(len(features), np.nan)
+    if used.any():
+        margin = torch.from_numpy(margins(features[used], prompts))
+        scores[used] = image_scores_f64(margin)[:, 0].numpy()
+    return scores
 
 
 def _drop_near_duplicates(data: TrainingData, arrays: _Arrays) -> TrainingData:

@@ -16,7 +16,7 @@ from iqa_core.errors import InputError
 from iqa_core.losses.table import find_loss
 from iqa_core.prompts.ensemble import PromptEnsemble
 from iqa_core.prompts.learner import PromptLearner
-from iqa_core.prompts.pairs import load_pairs
+from iqa_core.prompts.pairs import DEFAULT_PAIRS, load_pairs
 from iqa_core.scoring.features import encode_prompts
 from iqa_core.storage.folder import Folder
 from iqa_core.storage.lease import OutputLease
@@ -79,6 +79,8 @@ def run_training(config: Config) -> int:
     pairs = load_pairs(config.pairs)
     ensemble = _contexts(config, towers, pairs)
     prompts = encode_prompts(towers, pairs, config.logit_scale)
+    # The best images are the best whatever the base prompts praise.
+    judge = encode_prompts(towers, load_pairs(DEFAULT_PAIRS)) if clean == "best" else None
     own_order = config.recipe == "default"
     plan = plan_training_data(
         cache,
@@ -104,7 +106,7 @@ def run_training(config: Config) -> int:
     if config.recipe == "weights":
         check_same_run(folder, document)
         with OutputLease(folder, _LEASE_SECONDS):
-            conclude(replace(run, data=open_data(cache, plan, folder, prompts)), None)
+            conclude(replace(run, data=open_data(cache, plan, folder, prompts, judge)), None)
             tidy(folder, keep=())
         return 0
     check_workers(config.num_workers, config.seeds, len(pairs))
@@ -117,7 +119,7 @@ def run_training(config: Config) -> int:
             else:
                 tidy(folder, keep=())
                 folder.write_json(RUN, document)
-            run = replace(run, data=open_data(cache, plan, folder, prompts))
+            run = replace(run, data=open_data(cache, plan, folder, prompts, judge))
             print(_summary(config, run.data, settings, scaling), flush=True)
             cluster.start()
             if folder.is_local:

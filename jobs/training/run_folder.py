@@ -147,12 +147,16 @@ def tidy(folder: Folder, keep: tuple[str, ...]) -> None:
 
 
 def open_data(
-    cache: FeatureCache, plan: DataPlan, folder: Folder, prompts: PromptFeatures
+    cache: FeatureCache,
+    plan: DataPlan,
+    folder: Folder,
+    prompts: PromptFeatures,
+    judge: PromptFeatures | None = None,
 ) -> TrainingData:
     """Open the rows in a run folder; write them first if they are not there."""
     if folder.exists(DATA):
         return TrainingData.open(absolute(folder))
-    return write_training_data(cache, plan, absolute(folder), prompts)
+    return write_training_data(cache, plan, absolute(folder), prompts, judge)
 
 
 def write_metrics(folder: Folder, state: State) -> None:
