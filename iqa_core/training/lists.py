@@ -46,8 +46,13 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> Batch:
         """Return it on a device."""
-        images = None if self.images is None else self.images.to(device)
-        return Batch(*(part.to(device) for part in self[:4]), images)
+        return Batch(
+            self.features.to(device),
+            self.targets.to(device),
+            self.views.to(device),
+            self.levels.to(device),
+            None if self.images is None else self.images.to(device),
+        )
 
 
 class Lists:
