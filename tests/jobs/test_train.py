@@ -108,6 +108,39 @@ def test_learned_prompts_score(trained, folder, tmp_path):
     assert read[0].schema.field("scores").type.num_fields == 5
 
 
+def test_weights_alone_take_no_training(folder, tmp_path, capsys):
+    """No worker is started, and the file says what was decided."""
+    output = tmp_path / "weights.safetensors"
+    words = ["--recipe", "weights", "--write", "learned", "--holdout", "0.3"]
+    assert main(command(folder, output, *words, "--clean-features", "best")) == 0
+    said = capsys.readouterr().out
+    assert "The weighted pairs are written: that was asked for, but" in said
+    assert "pair weights: quality 0." in said
+    prompts = load_prompts(output)
+    assert prompts.context.shape[-2] == 0
+    assert prompts.weights.sum() == pytest.approx(1)
+    assert prompts.training["steps_done"] == 0
+    assert not any(output.with_suffix(".run").iterdir())
+    scores = tmp_path / "scores"
+    assert (
+        main(
+            [
+                "rescore",
+                "--features",
+                str(folder / "features"),
+                "--prompts",
+                str(output),
+                "--output",
+                str(scores),
+            ]
+        )
+        == 0
+    )
+    table = pq.read_table(scores)
+    each = np.array([list(row.values()) for row in table.column("scores").to_pylist()])
+    np.testing.assert_allclose(table.column("score").to_numpy(), each @ prompts.weights, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_the_lines_of_the_readme(folder):
     with chdir(folder):
