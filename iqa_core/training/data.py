@@ -96,6 +96,8 @@ class TrainingData:
             rows with the highest scores; ``own``, all rows.
         trust: P weights in [0, 1] of the teacher's order: how often it agrees with the known order of
             the copies; 1 where there are no copies, or the teacher is a column.
+        pair_trust: P weights in [0, 1] of the pairs' own orders, likewise; empty where they were not
+            measured.
         near_duplicates: Rows that are not trained on, as a held-out row is nearly equal.
     """
 
@@ -112,6 +114,7 @@ class TrainingData:
     held_out_bases: int = 0
     clean: str = "own"
     trust: tuple[float, ...] = ()
+    pair_trust: tuple[float, ...] = ()
     near_duplicates: int = 0
 
     @property
@@ -128,7 +131,7 @@ class TrainingData:
     def open(cls, folder: str) -> TrainingData:
         """Open what :func:`iqa_core.training.write.write_training_data` wrote."""
         document = Folder.of(folder).read_json(DATA)
-        tuples = {name: tuple(document[name]) for name in ("watched", "trust")}
+        tuples = {name: tuple(document[name]) for name in ("watched", "trust", "pair_trust")}
         return cls(**{**document, **tuples, "folder": folder})
 
     @property

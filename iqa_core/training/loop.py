@@ -16,7 +16,7 @@ https://arxiv.org/abs/2109.01134. What differs: rankings instead of classes, no 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Objective", "train"]
 
 _MOMENTUM = 0.9
+_TRUSTED = 0.25  # a pair whose agreement with the known order is 0.5
 
 
 def train(
@@ -148,11 +149,13 @@ class Objective:
             for context in {unit[0] for unit in prompts.units}
         }
         self.contexts = sorted(self._places)
+        self._about = torch.ones(self._pairs, device=self._device)
         self._fixed: torch.Tensor | None = None
         if settings.meaning and self._pairs > 1:
             texts = [side for pair in prompts.pairs for side in (pair.positive, pair.negative)]
             fixed = tower.encode(texts).to(self._device)
             self._fixed = fixed.reshape(self._pairs, 2, -1)
+            self._about = _about_quality(data.pair_trust, self._pairs).to(self._device)
 
     def __call__(self, batches: Mapping[int, Batch]) -> torch.Tensor:
         """Return the loss of a step: a scalar, the sum over contexts of the mean over pairs.
@@ -177,10 +180,21 @@ class Objective:
             copies = pair_margins(prompts, batch.views, scale)
             known = order_loss(copies, batch.levels, batch.images)
             each = each + self._settings.order_weight * known
+        each = each * self._about[pairs]
         if self._fixed is not None:
             own = pair_margins(self._fixed[pairs], batch.features, scale)
             each = each + self._settings.meaning * (1 - _correlation(margins, own))
         return each.sum() / self._pairs
+
+
+def _about_quality(trust: Sequence[float], pairs: int) -> torch.Tensor:
+    """Return how far each pair is about quality: its trust relative to the most trusted pair's, (P,).
+
+    A pair that says something else, such as how much contrast there is, is not to learn the order of
+    quality: it keeps its own. Where no pair can be trusted, all are to learn.
+    """
+    found = torch.tensor(trust if trust else [1.0] * pairs)
+    return found / found.max() if found.max() >= _TRUSTED else torch.ones(pairs)
 
 
 def _correlation(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

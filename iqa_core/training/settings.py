@@ -41,7 +41,8 @@ class Settings:
         logit_scale: The factor g on cosine differences.
         order_weight: Weight of the known order of degraded copies beside that of the teacher, where
             the data have copies; 0 ignores them.
-        meaning: Weight of each pair's own order by the fixed prompts, where there are several pairs.
+        meaning: Weight of each pair's own order by the fixed prompts, where there are several pairs, of
+            which those that are trusted less then learn less of the order of quality; 0 for neither.
         seed: Of the first context's lists; the next ones have the next seeds. The contexts' initial
             values have their own.
 

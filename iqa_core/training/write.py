@@ -77,7 +77,7 @@ def write_training_data(
         bases = _bases_of(arrays["bases"], data.width)
         weights, ensemble = measure_trust(bases, prompts, within=data.within)
         each = weights if data.per_pair else np.full(data.pairs, ensemble)
-        data = replace(data, trust=tuple(each.tolist()))
+        data = replace(data, trust=tuple(each.tolist()), pair_trust=tuple(weights.tolist()))
     if data.teacher_column is None:
         for part in ("train", "held_out"):
             arrays[part]["targets"] = _targets(

@@ -68,7 +68,7 @@ class Config:
     meaning: float = option(
         0.5,
         help="weight of each pair's own order by the fixed prompts, where there are several: a pair goes "
-        "on measuring what it is named for",
+        "on measuring what it is named for; 0 also makes all pairs learn the order of quality alike",
         metavar="X",
         minimum=0,
     )

@@ -22,7 +22,7 @@ from iqa_core.tables.feature_cache import views_of
 from iqa_core.training.check import agreement, held_out_margins, mean_scores
 from iqa_core.training.known_order import known_order_agreement
 from iqa_core.training.lists import epoch_order
-from iqa_core.training.loop import train
+from iqa_core.training.loop import _about_quality, train
 from iqa_core.training.state import State
 from tests.iqa_core.losses.cases import write_package
 from tests.iqa_core.training.rows import (
@@ -106,20 +106,30 @@ def test_several_contexts_are_learned_as_each_alone(towers, viewed, tmp_path):
 
 
 def test_a_pair_keeps_its_meaning(towers, viewed, tmp_path):
-    """A pair that has nothing to do with the copies' order keeps its own, where that is asked for."""
-    pairs = [PromptPair("good", "Good photo.", "Bad photo."), PromptPair("b", "zebra", "carpet")]
+    """A pair that is turned round beside one that is right keeps its own order, where that is asked for."""
+    pairs = [
+        PromptPair("good", "Good photo.", "Bad photo."),
+        PromptPair("turned", "a bad photo", "a good photo"),
+    ]
     prompts = encode_prompts(towers, pairs)
     data = written(viewed, str(tmp_path), prompts, holdout=0.2)
+    assert data.pair_trust[0] > 0.25 > data.pair_trust[1]
     features = data.held_out().features
     fixed = scoring_margins(features, prompts)
     kept = []
-    for meaning in (0.0, 5.0):
+    for meaning in (0.0, 0.5):
         learner = new_learner(towers, pairs=pairs)
-        chosen = settings(towers, steps=60, learning_rate=0.02, meaning=meaning)
+        chosen = settings(towers, steps=80, learning_rate=0.02, meaning=meaning)
         train(learner, towers.text, data, chosen)
         margins = held_out_margins(learner, towers.text, features, towers.logit_scale)
         kept.append(srcc(margins[:, 0, 1].numpy(), fixed[:, 1]))
     assert kept[1] > kept[0] + 0.1
+
+
+def test_all_pairs_learn_where_none_is_trusted():
+    assert _about_quality((0.9, 0.45, 0.0), 3).tolist() == pytest.approx([1, 0.5, 0])
+    assert _about_quality((0.1, 0.0), 2).tolist() == [1, 1]
+    assert _about_quality((), 2).tolist() == [1, 1]
 
 
 @pytest.mark.slow
