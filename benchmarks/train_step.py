@@ -65,7 +65,8 @@ def vit() -> tuple[ImageTower, TextTower]:
     clip = open_clip.create_model("ViT-B-32")
     logging.disable(logging.NOTSET)
     tokenizer = open_clip.get_tokenizer("ViT-B-32")
-    return ImageTower(clip.visual, load_towers("tiny").preprocess), TextTower(clip, tokenizer)
+    image = ImageTower(clip.visual, load_towers("tiny").preprocess, width=_WIDTH, digest="")
+    return image, TextTower(clip, tokenizer)
 
 
 class Uncut(TextTower):
