@@ -144,7 +144,5 @@ def epoch_order(rows: int, seed: int, epoch: int, stream: int = 0) -> np.ndarray
 
 def _pseudo_labelled(targets: np.ndarray, top: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows that any pair labels, and the labels, (rows, P) or (rows, 1) of float64."""
-    labels = (
-        pseudo_labels(torch.from_numpy(np.ascontiguousarray(targets.T)), top=int(top)).numpy().T
-    )
+    labels = pseudo_labels(torch.from_numpy(np.array(targets.T, order="C")), top=int(top)).numpy().T
     return np.flatnonzero(labels.any(axis=1)), labels.astype(np.float64)
