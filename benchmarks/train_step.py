@@ -1,13 +1,16 @@
-"""What a training step costs, and what a training of a million features needs of memory.
+"""What a training step costs, how two workers share it, and how long a large cache takes to start from.
 
-    python -m benchmarks.train_step [--rounds 5] [--memory 10000 100000 1000000]
+    python -m benchmarks.train_step [--rounds 5] [--rows 100000000]
 
-Steps, ViT-B-32 with random weights, a list of 64, one prompt pair and ten, on one thread: on cached
+Steps: ViT-B-32 with random weights, a list of 64, one prompt pair and ten, on one thread: on cached
 features with prompts cut at end-of-text; the same with all 77 tokens; and one that encodes its 64 images
-first (pixels in memory: reading and decoding files comes on top).
-All run in turns in one process, so that their ratios hold on a busy machine, and the best round of each
-counts. Memory: one worker (a process of its own) trains `tiny`'s prompts on synthetic features of width
-512 until it has seen each row; its peak of anonymous memory and of mapped pages is read from the kernel.
+first (pixels in memory: reading and decoding files comes on top). All run in turns in one process, so that
+their ratios hold on a busy machine, and the best round of each counts.
+Contexts: ten pairs and three contexts in one pass, against three passes.
+Workers: the same step on one process and shared by two (gloo, one thread each), in turns; the best of the
+rounds counts.
+Start: a cache of so many synthetic rows (part files of 4,000 rows of width 512 that are links to one), from
+opening it until the rows to train on are written; peak of the process's anonymous memory.
 """
 
 from __future__ import annotations
@@ -17,32 +20,42 @@ import copy
 import json
 import logging
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
+import torch.distributed as dist
 
+from benchmarks.results import Table, save, show
 from iqa_core.clip.image_tower import ImageTower
 from iqa_core.clip.load import load_towers
 from iqa_core.clip.text_tower import TextTower
+from iqa_core.columns import EMBEDDING
 from iqa_core.losses.table import make_loss
+from iqa_core.prompts.ensemble import PromptEnsemble
 from iqa_core.prompts.learner import PromptLearner
 from iqa_core.prompts.pairs import NAMED_PAIRS
+from iqa_core.scoring.features import PromptFeatures
 from iqa_core.scoring.margins import pair_margins
-from iqa_core.training.data import DATA, TrainingData
+from iqa_core.tables.feature_cache import FeatureCache, feature_column
+from iqa_core.training.check import HeldOutCheck
+from iqa_core.training.data import TrainingData
 from iqa_core.training.loop import train
 from iqa_core.training.settings import Settings
-from iqa_core.training.world import World, list_loss
+from iqa_core.training.split import plan_training_data
+from iqa_core.training.write import write_training_data
 
 _LIST = 64
 _WIDTH = 512
-_PAIRS = NAMED_PAIRS["clip-iqa"]
+_CONTEXTS = 3
 
 
 def vit() -> tuple[ImageTower, TextTower]:
@@ -52,7 +65,8 @@ def vit() -> tuple[ImageTower, TextTower]:
     clip = open_clip.create_model("ViT-B-32")
     logging.disable(logging.NOTSET)
     tokenizer = open_clip.get_tokenizer("ViT-B-32")
-    return ImageTower(clip.visual, load_towers("tiny").preprocess), TextTower(clip, tokenizer)
+    image = ImageTower(clip.visual, load_towers("tiny").preprocess, width=_WIDTH, digest="")
+    return image, TextTower(clip, tokenizer)
 
 
 class Uncut(TextTower):
@@ -84,59 +98,141 @@ def seconds(work, rounds: int) -> dict[str, float]:
     return best
 
 
-def steps(rounds: int) -> None:
-    """Time steps with one pair and with ten."""
+def steps(rounds: int) -> list[list[str]]:
+    """Time steps with one pair and with ten, and three contexts in one pass."""
     image, text = vit()
     whole = copy.copy(text)
     whole.__class__ = Uncut
     pixels = np.random.default_rng(0).integers(0, 256, (_LIST, 224, 224, 3), dtype=np.uint8)
     features = image.encode(pixels).half().clone()
-    targets = torch.rand(_LIST, 1, dtype=torch.float64)
+    targets = torch.rand(1, _LIST, dtype=torch.float64)
     loss = make_loss("listmle")
+    rows = []
     for name in ("clip-iqa", "quality"):
         learner = PromptLearner(text, NAMED_PAIRS[name])
 
-        def step(tower: TextTower, rows: torch.Tensor, learner=learner) -> torch.Tensor:
+        def step(tower: TextTower, rows: torch.Tensor, learner: Any = learner) -> torch.Tensor:
             learner.context.grad = None
-            margins = pair_margins(learner(tower), rows, 100.0)
-            list_loss(margins, targets, loss, "global", World()).backward()
-            return learner.context.grad
+            prompts = learner(tower).flatten(0, -3)
+            loss(pair_margins(prompts, rows, 100.0).T.contiguous(), targets).sum().backward()
+            gradient: torch.Tensor = learner.context.grad
+            return gradient
 
         gradients = step(text, features), step(whole, features)
-        np.testing.assert_allclose(*gradients, rtol=1e-2, atol=1e-5)
+        np.testing.assert_allclose(*gradients, rtol=1e-2, atol=1e-4)
+        three = PromptEnsemble([learner] * _CONTEXTS)
         times = seconds(
             {
                 "cached features, prompts cut at end-of-text": lambda s=step: s(text, features),
                 "cached features, all 77 tokens": lambda s=step: s(whole, features),
+                "three contexts in one pass": lambda s=step, t=three: s(text, features, t),
                 "encodes its images first": lambda s=step: s(text, image.encode(pixels).clone()),
             },
             rounds,
         )
         first = next(iter(times.values()))
-        print(f"{len(learner.pairs)} prompt pairs, {len(learner.symbols)} tokens to run")
-        for what, value in times.items():
-            print(f"  {what:44s} {1000 * value:9.1f} ms  x {value / first:.1f}", flush=True)
+        rows += [
+            [f"{name}: {what}", f"{1000 * value:.0f} ms", f"x {value / first:.1f}"]
+            for what, value in times.items()
+        ]
+    return rows
 
 
-# Memory -------------------------------------------------------------------------------------------
+# Workers ------------------------------------------------------------------------------------------
 
 
-def write_synthetic(folder: Path, rows: int) -> None:
-    """Write data as `iqa train` does, a piece at a time."""
+def synthetic(folder: Path, links: int, rows: int = 4000) -> FeatureCache:
+    """Write a cache whose part files are links to one."""
     generator = np.random.default_rng(0)
-    sizes = {"train": rows, "held_out": 5000}
-    for part, count in sizes.items():
-        with (folder / f"{part}.features").open("wb") as features:
-            for start in range(0, count, 10_000):
-                size = (min(10_000, count - start), _WIDTH)
-                values = generator.standard_normal(size, dtype=np.float32)
-                values /= np.linalg.norm(values, axis=1, keepdims=True)
-                features.write(values.astype(np.float16).tobytes())
-        (folder / f"{part}.targets").write_bytes(generator.random(count).tobytes())
-    (folder / "held_out.fixed_scores").write_bytes(generator.random(5000).tobytes())
-    document = {"rows": rows, "held_out_rows": 5000, "unused": 0, "width": _WIDTH, "views": 0}
-    document |= {"pairs": len(_PAIRS), "teacher": "ensemble", "watched": [], "trust": []}
-    (folder / DATA).write_text(json.dumps(document))
+    values = generator.standard_normal((rows, _WIDTH), dtype=np.float32)
+    values /= np.linalg.norm(values, axis=1, keepdims=True)
+    (folder / "_run").mkdir(parents=True)
+    table = {
+        "manifest_file": ["m.parquet"] * rows,
+        "manifest_row": pa.array(range(rows), pa.int64()),
+    }
+    table |= {"status": ["ok"] * rows, EMBEDDING: feature_column(values)}
+    pq.write_table(pa.table(table), folder / "part-00000000.parquet", row_group_size=1000)
+    for link in range(1, links):
+        os.link(folder / "part-00000000.parquet", folder / f"part-{link:08d}.parquet")
+    (folder / "_run" / "fingerprint.json").write_text(json.dumps({"model": "none"}))
+    (folder / "_run" / "plan.json").write_text("{}")
+    return FeatureCache(str(folder))
+
+
+def fixed_prompts(pairs: int) -> PromptFeatures:
+    """Return random unit features of base prompts."""
+    values = np.random.default_rng(1).standard_normal((pairs, 2, _WIDTH)).astype(np.float32)
+    values /= np.linalg.norm(values, axis=-1, keepdims=True)
+    return PromptFeatures(tuple(map(str, range(pairs))), values, 100.0, "")
+
+
+def worker(folder: str, rank: int, size: int, rounds: int) -> None:
+    """Time steps of this process's part of the prompts; the first one prints the best."""
+    torch.set_num_threads(1)
+    if size > 1:
+        dist.init_process_group("gloo", f"file://{folder}/init{size}", rank=rank, world_size=size)
+    _, text = vit()
+    pairs = NAMED_PAIRS["quality"]
+    ensemble = PromptEnsemble([PromptLearner(text, pairs, seed=seed) for seed in range(_CONTEXTS)])
+    data = TrainingData.open(f"{folder}/data")
+    times: list[float] = []
+
+    def note(_: object) -> None:
+        times.append(time.perf_counter())
+
+    # A check of the held-out rows follows each group of steps; it is left out of the time.
+    settings = Settings(steps=3 * rounds, checkpoint_steps=3, logit_scale=100.0, meaning=0.5)
+    began: list[float] = []
+    inner = HeldOutCheck.update
+
+    def update(self: HeldOutCheck, *arguments: Any) -> None:
+        began.append(time.perf_counter())
+        inner(self, *arguments)
+
+    HeldOutCheck.update = update  # type: ignore[method-assign]
+    train(ensemble, text, data, settings, on_check=note)
+    if rank == 0:
+        best = min(end - start for start, end in zip(times, began[1:], strict=False)) / 3
+        print(json.dumps(best))
+
+
+def workers(rounds: int) -> list[list[str]]:
+    """Time the same training on one process and on two."""
+    found: dict[int, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        cache = synthetic(Path(folder) / "cache", 1)
+        plan = plan_training_data(cache, 10)
+        write_training_data(cache, plan, f"{folder}/data", fixed_prompts(10))
+        for size in (1, 2, 1, 2):
+            Path(folder, f"init{size}").unlink(missing_ok=True)
+            command = [sys.executable, "-m", "benchmarks.train_step", "--rounds", str(rounds)]
+            running = [
+                subprocess.Popen(
+                    [*command, "--worker", folder, str(rank), str(size)],
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+                for rank in range(size)
+            ]
+            said = [process.communicate()[0] for process in running]
+            found[size] = min(found.get(size, float("inf")), json.loads(said[0]))
+    return [
+        ["one worker", f"{1000 * found[1]:.0f} ms", ""],
+        ["two workers", f"{1000 * found[2]:.0f} ms", f"x {found[1] / found[2]:.2f}"],
+    ]
+
+
+def start(rows: int) -> list[list[str]]:
+    """Time how a training starts from a large cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        synthetic(Path(folder) / "cache", max(1, rows // 4000))
+        began = time.perf_counter()
+        cache = FeatureCache(f"{folder}/cache")
+        plan = plan_training_data(cache, 10, most_rows=64_000)
+        data = write_training_data(cache, plan, f"{folder}/data", fixed_prompts(10))
+        seconds = time.perf_counter() - began
+    return [[f"{rows:,}", f"{data.rows:,}", f"{seconds:.1f} s", f"{kernel('VmHWM'):,.0f} MB"]]
 
 
 def kernel(field: str) -> float:
@@ -145,78 +241,31 @@ def kernel(field: str) -> float:
     return int(next(line.split()[1] for line in lines if line.startswith(field + ":"))) / 1024
 
 
-class Wide(TextTower):
-    """`tiny`'s text tower with features of width 512, as large models have."""
-
-    def _project(self, x: torch.Tensor) -> torch.Tensor:
-        """Read out features, and repeat them."""
-        features = super()._project(x)
-        repeated = features.repeat(1, _WIDTH // features.shape[1])
-        return torch.nn.functional.normalize(repeated, dim=-1)
-
-
-def worker(folder: str) -> None:
-    """Train on all rows once and print the peaks of memory."""
-    torch.set_num_threads(1)
-    towers = load_towers("tiny")
-    tower = towers.text
-    tower.__class__ = Wide
-    data = TrainingData.open(folder)
-    learner = PromptLearner(tower, _PAIRS)
-    peaks = {"RssAnon": 0.0, "RssFile": 0.0}
-    passes = -(-data.rows // 4096)
-    settings = Settings(
-        list_size=4096 if data.rows > 4096 else 64,
-        loss="plcc",
-        steps=passes,
-        checkpoint_steps=max(1, passes // 8),
-        patience=10**6,
-        logit_scale=towers.logit_scale,
-    )
-
-    def note_memory(_: object) -> None:
-        for name in peaks:
-            peaks[name] = max(peaks[name], kernel(name))
-
-    before = kernel("RssAnon")
-    train(learner, tower, data, settings, on_check=note_memory)
-    print(json.dumps({"before": before, **peaks}))
-
-
-def memory(counts: list[int]) -> None:
-    print("\none worker's peak memory in MB, each row seen once (512-d, float16)")
-    print("      rows   on disk   before   anonymous   mapped pages")
-    for rows in counts:
-        with tempfile.TemporaryDirectory() as folder:
-            write_synthetic(Path(folder), rows)
-            size = sum(path.stat().st_size for path in Path(folder).iterdir()) / 2**20
-            command = [sys.executable, "-m", "benchmarks.train_step", "--worker", folder]
-            run = subprocess.run(command, capture_output=True, text=True, check=True)
-        found = json.loads(run.stdout)
-        print(
-            f"{rows:10,d} {size:9.0f} {found['before']:8.0f} {found['RssAnon']:11.0f} "
-            f"{found['RssFile']:14.0f}",
-            flush=True,
-        )
-
-
 def main() -> None:
+    """Print and store the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--memory", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--rows", type=int, default=100_000_000)
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        worker(arguments.worker)
+        folder, rank, size = arguments.worker
+        worker(folder, int(rank), int(size), arguments.rounds)
         return
     torch.set_num_threads(1)
-    print(
-        f"{platform.platform()}, {platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}"
-    )
+    tables = []
+    if arguments.rows:
+        head = ["rows of the cache", "rows to train on", "time", "peak of resident memory"]
+        tables.append(
+            Table("Start from a large cache (512-d, float16)", head, start(arguments.rows))
+        )
     if arguments.rounds:
-        steps(arguments.rounds)
-    if arguments.memory:
-        memory(arguments.memory)
+        head = ["ViT-B-32, ten pairs, three contexts", "step", "ratio"]
+        tables.append(Table("Steps shared by workers", head, workers(arguments.rounds)))
+        head = ["ViT-B-32", "step", "ratio"]
+        tables.append(Table("Steps on one thread", head, steps(arguments.rounds)))
+    show(tables)
+    save("train_step", tables)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,11 @@ class Config:
     lower_is_better: bool = option(
         False, help="a low label is a good image, as in DMOS: invert the correlations"
     )
+    pair: str | None = option(
+        None,
+        help="evaluate the scores of this prompt pair, such as sharpness (default: the mean over pairs)",
+        metavar="NAME",
+    )
     by: str | None = option(
         None, help="also evaluate each value of this column, such as distortion", metavar="COLUMN"
     )
@@ -86,6 +91,7 @@ def run(config: Config) -> int:
         group_column=config.by,
         cluster_column=config.resample_by,
         where=config.where,
+        pair=config.pair,
     )
     evaluation = evaluate(
         joined.scores,

@@ -3,6 +3,11 @@
 All score sets see the same resamples, so that differences are paired. With clusters (the pictures made
 from one reference), whole clusters are drawn. A curve is refitted to each resample by a few steps from
 the curve of all images.
+
+Few clusters make percentile intervals too narrow. So their tails are widened as Student's t is wider
+than the normal distribution: Hesterberg, "What Teachers Should Know About the Bootstrap", The American
+Statistician 69(4), 2015, https://doi.org/10.1080/00031305.2015.1089789, section 3.2 (expanded
+percentile intervals). P-values are those whose interval just touches 0.
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import stats
 
 from iqa_core.evaluation.correlations import krcc, plcc, srcc
 from iqa_core.evaluation.logistic import LogisticProblem
@@ -24,6 +30,7 @@ __all__ = [
     "Resampler",
     "bootstrap_p_value",
     "draw_resamples",
+    "expanded_tails",
     "percentile_interval",
 ]
 
@@ -66,13 +73,36 @@ def percentile_interval(values: np.ndarray, tails: tuple[float, float]) -> tuple
     return float(low), float(high)
 
 
-def bootstrap_p_value(differences: np.ndarray) -> float:
-    """Return the two-sided p-value of paired differences; NaN without a finite one."""
+def expanded_tails(confidence: float, clusters: int | None) -> tuple[float, float]:
+    """Return the two quantiles of an interval, farther out where few clusters were drawn.
+
+    Args:
+        confidence: In (0, 1).
+        clusters: Their number, or None where images were drawn: many, so nothing is widened.
+    """
+    low = (1 - confidence) / 2
+    if clusters is not None and clusters > 1:
+        t = stats.t.ppf(low, clusters - 1)
+        low = float(stats.norm.cdf(t * math.sqrt(clusters / (clusters - 1))))
+    return low, 1 - low
+
+
+def bootstrap_p_value(differences: np.ndarray, clusters: int | None = None) -> float:
+    """Return the two-sided p-value of paired differences; NaN without a finite one.
+
+    Args:
+        differences: Of the resamples.
+        clusters: As for :func:`expanded_tails`.
+    """
     finite = differences[np.isfinite(differences)]
     if not len(finite):
         return math.nan
     beyond = min(int((finite <= 0).sum()), int((finite >= 0).sum()))
-    return min(1.0, 2 * (1 + beyond) / (1 + len(finite)))
+    p = min(1.0, 2 * (1 + beyond) / (1 + len(finite)))
+    if clusters is None or clusters < 2:
+        return p
+    z = stats.norm.isf(p / 2) * math.sqrt((clusters - 1) / clusters)
+    return min(1.0, 2 * float(stats.t.sf(z, clusters - 1)))
 
 
 class Resampler:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-__all__ = ["krcc", "plcc", "srcc"]
+__all__ = ["krcc", "plcc", "srcc", "weighted_srcc"]
 
 
 def srcc(scores: ArrayLike, reference: ArrayLike) -> float:
@@ -43,6 +43,42 @@ def krcc(scores: ArrayLike, reference: ArrayLike) -> float:
 def plcc(scores: ArrayLike, reference: ArrayLike) -> float:
     """Return Pearson's linear correlation; arguments, result and errors as for :func:`srcc`."""
     return _correlate(stats.pearsonr, scores, reference)
+
+
+def weighted_srcc(scores: np.ndarray, reference: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return Spearman's rank correlation of many resamples at once, ties averaged.
+
+    Args:
+        scores: (N,) finite.
+        reference: (N,) finite.
+        counts: (R, N), how often each value is in each resample; at least 0.
+
+    Returns:
+        (R,) float64, NaN where one side is constant.
+    """
+    weights = counts.astype(np.float64)
+    total = weights.sum(axis=1, keepdims=True)
+    centred = []
+    for values in (scores, reference):
+        ranks = _weighted_ranks(np.asarray(values, dtype=np.float64), weights)
+        centred.append(ranks - (weights * ranks).sum(axis=1, keepdims=True) / total)
+    x, y = centred
+    with np.errstate(invalid="ignore", divide="ignore"):
+        lengths = np.sqrt((weights * x * x).sum(axis=1) * (weights * y * y).sum(axis=1))
+        found: np.ndarray = np.where(lengths > 0, (weights * x * y).sum(axis=1) / lengths, np.nan)
+    return found
+
+
+def _weighted_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the average rank of each value in each resample, up to a constant: (R, N)."""
+    order = np.argsort(values, kind="stable")
+    in_order = values[order]
+    is_first = np.concatenate([[True], in_order[1:] != in_order[:-1]])
+    sums = np.add.reduceat(weights[:, order], np.flatnonzero(is_first), axis=1)
+    middle = np.cumsum(sums, axis=1) - sums / 2
+    ranks = np.empty_like(weights)
+    ranks[:, order] = middle[:, np.cumsum(is_first) - 1]
+    return ranks
 
 
 def _correlate(function: Callable[..., object], scores: ArrayLike, reference: ArrayLike) -> float:

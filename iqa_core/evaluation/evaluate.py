@@ -2,7 +2,8 @@
 
 Metrics are in ``correlations`` and ``logistic``, intervals in ``bootstrap``, tests in ``significance``;
 each names its sources. P-values are corrected by Holm's method over the pairs of score sets, for each
-metric.
+metric. With clusters they are the bootstrap's: the tests take images for independent, and find differences
+where there are none.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from iqa_core.evaluation.bootstrap import (
     Resampler,
     bootstrap_p_value,
     draw_resamples,
+    expanded_tails,
     percentile_interval,
 )
 from iqa_core.evaluation.correlations import plcc, srcc
@@ -92,10 +94,11 @@ def evaluate(
     each = [[resampler.resample(rows) for resampler in resamplers.values()] for rows in drawn]
     boot = np.array([[m for m, _ in row] for row in each]).reshape(-1, len(sets), len(METRICS))
     curves = np.array([[c for _, c in row] for row in each]).reshape(-1, len(sets), CURVE_POINTS)
-    tails = ((1 - confidence) / 2, (1 + confidence) / 2)
+    drawn_clusters = None if cluster is None else len(np.unique(cluster))
+    tails = expanded_tails(confidence, drawn_clusters)
     evaluation = Evaluation(
         count=len(y),
-        clusters=None if cluster is None else len(np.unique(cluster)),
+        clusters=drawn_clusters,
         resamples=resamples,
         confidence=confidence,
         seed=seed,
@@ -113,7 +116,7 @@ def evaluate(
             )
             for i, (name, resampler) in enumerate(resamplers.items())
         },
-        comparisons=_compare(resamplers, boot, tails),
+        comparisons=_compare(resamplers, boot, tails, drawn_clusters),
     )
     if groups is not None:
         group_of = np.asarray(groups)
@@ -136,12 +139,17 @@ def evaluate(
 
 
 def _compare(
-    resamplers: Mapping[str, Resampler], boot: np.ndarray, tails: tuple[float, float]
+    resamplers: Mapping[str, Resampler],
+    boot: np.ndarray,
+    tails: tuple[float, float],
+    clusters: int | None,
 ) -> list[Comparison]:
     comparisons = []
     for metric in COMPARED_METRICS:
         k = list(METRICS).index(metric)
-        name, test, correlate = _TESTS.get(metric, ("", None, None))
+        # The tests assume independent images, which those of one cluster are not.
+        tested = _TESTS if clusters is None else {}
+        name, test, correlate = tested.get(metric, ("", None, None))
         rows: list[tuple[str, str, Estimate, float, float]] = []
         for (i, (a, first)), (j, (b, second)) in itertools.combinations(
             enumerate(resamplers.items()), 2
@@ -156,7 +164,7 @@ def _compare(
                 between = correlate(first.x, second.x)
                 pair = (first.metrics[metric], second.metrics[metric])
                 p_test = test(*pair, between, len(first.y))[1]
-            rows.append((a, b, difference, bootstrap_p_value(differences), p_test))
+            rows.append((a, b, difference, bootstrap_p_value(differences, clusters), p_test))
         corrected = holm([p_test if test is not None else p for *_, p, p_test in rows])
         comparisons += [
             Comparison(a, b, metric, difference, p, name, p_test, p_holm)

@@ -48,7 +48,7 @@ class Comparison:
         metric: Key of :data:`METRICS`.
         difference: ``first`` minus ``second``, with its paired bootstrap interval.
         p_bootstrap: Two-sided p-value of the paired bootstrap; NaN without one.
-        test: ``meng`` for SRCC, ``williams`` for PLCC, else empty.
+        test: ``meng`` for SRCC, ``williams`` for PLCC; empty for other metrics, and with clusters.
         p_test: Its two-sided p-value.
         p_holm: ``p_test`` (``p_bootstrap`` where there is no test) corrected for the number of pairs.
     """

@@ -8,7 +8,7 @@
   Steiger, Psychological Bulletin 87(2), 1980, https://doi.org/10.1037/0033-2909.87.2.245.
 - Holm's correction for several comparisons: Scand. J. Statist. 6(2), 1979.
 
-Both tests assume that images are independent.
+Both tests assume that images are independent: where several are of one reference, they are not used.
 """
 
 from __future__ import annotations

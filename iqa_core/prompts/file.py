@@ -1,28 +1,30 @@
 """The file of learned prompts: what scoring needs, how the prompts were made, and nothing that can run.
 
-A safetensors file (https://huggingface.co/docs/safetensors) with two float32 tensors, ``context``
-and ``features``, and one metadata entry, a JSON document with everything else. One entry, because
-safetensors does not keep several in order: the same prompts give the same bytes.
+A safetensors file (https://huggingface.co/docs/safetensors) with the float32 tensors ``context`` and
+``features``, ``weights`` where pairs are weighted, and one metadata entry, a JSON document with everything
+else. One entry, because safetensors does not keep several in order: the same prompts give the same bytes.
+
+Format 1 has one context and no weights: tensors (M, width) or (2, M, width), and (P, 2, D). Format 2 has a
+first dimension for several contexts; it is written only where it is needed, so that older versions read all
+that they can score with.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from iqa_core.clip.encoder import MAX_LOGIT_SCALE
 from iqa_core.errors import InputError
+from iqa_core.prompts.learned import ContextKind, LearnedPrompts, Position
 from iqa_core.prompts.pairs import PromptPair
-from iqa_core.scoring.features import PromptFeatures
 from iqa_core.storage.folder import Folder, has_scheme
 
 if TYPE_CHECKING:
@@ -31,130 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "ContextKind", "LearnedPrompts", "Position", "load_prompts", "save_prompts"]
 
-Position = Literal["front", "end", "middle"]
-ContextKind = Literal["shared", "per-side"]
-
-#: The version of the format that is written; older ones are read.
-FORMAT = 1
+#: The newest version of the format; older ones are read.
+FORMAT = 2
 
 _SUFFIX = ".safetensors"
 _KEY = "iqa_prompts"
-
-
-@dataclass(frozen=True, eq=False)
-class LearnedPrompts:
-    """Learned prompts and how they were made.
-
-    Attributes:
-        model: The ``--model`` text of the CLIP they were learned for; ``tower`` in the file.
-        weights_digest: SHA-256 (hex) of its weights.
-        quick_gelu: Whether its activation was QuickGELU.
-        pairs: The P base prompt pairs.
-        position: See :class:`iqa_core.prompts.learner.PromptLearner`.
-        kind: ``shared`` or ``per-side``.
-        context: (M, width) or (2, M, width) float32.
-        text_features: (P, 2, D) float32 of length 1; side 0 is the positive prompt.
-        logit_scale: The factor g on cosine differences.
-        nearest_words: For each context vector the nearest tokens and their distances.
-        training: The training's configuration, as JSON holds it.
-        metrics: What was measured, as JSON holds it, such as ``{"teacher": {"srcc": 0.7},
-            "student": {"srcc": 0.8}}``.
-
-    Raises:
-        InputError: If the parts don't fit each other.
-    """
-
-    model: str
-    weights_digest: str
-    quick_gelu: bool
-    pairs: tuple[PromptPair, ...]
-    position: Position
-    kind: ContextKind
-    context: np.ndarray
-    text_features: np.ndarray
-    logit_scale: float
-    nearest_words: list[list[tuple[str, float]]] = field(default_factory=list)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Check that shapes, names and numbers fit each other."""
-        for problem, text in (
-            (self.position not in get_args(Position), f"position {self.position!r} is unknown"),
-            (self.kind not in get_args(ContextKind), f"context kind {self.kind!r} is unknown"),
-            (
-                self.context.ndim != {"shared": 2, "per-side": 3}.get(self.kind)
-                or (self.kind == "per-side" and len(self.context) != 2),
-                f"a context of shape {self.context.shape} is not {self.kind}",
-            ),
-            (
-                self.text_features.ndim != 3
-                or self.text_features.shape[:2] != (len(self.pairs), 2)
-                or not self.pairs,
-                f"features of shape {self.text_features.shape} do not belong to "
-                f"{len(self.pairs)} pairs",
-            ),
-            (
-                len({pair.name for pair in self.pairs}) < len(self.pairs),
-                "two pairs have the same name",
-            ),
-            (
-                {self.context.dtype, self.text_features.dtype} != {np.dtype(np.float32)},
-                "context and features are not float32",
-            ),
-            (
-                not 0 < self.logit_scale <= MAX_LOGIT_SCALE,
-                f"logit scale {self.logit_scale} is not a number above 0 and at most "
-                f"{MAX_LOGIT_SCALE:g}",
-            ),
-            (not np.isfinite(self.context).all(), "the context is not finite"),
-            (not np.isfinite(self.text_features).all(), "features are not finite"),
-            (
-                not np.allclose(np.linalg.norm(self.text_features, axis=-1), 1, atol=1e-3),
-                "features are not of length 1",
-            ),
-        ):
-            if problem:
-                raise InputError(f"learned prompts don't fit together: {text}")
-
-    @property
-    def features(self) -> PromptFeatures:
-        """What scoring needs: no text tower."""
-        source = [
-            self.weights_digest,
-            self.quick_gelu,
-            self.logit_scale,
-            [asdict(pair) for pair in self.pairs],
-        ]
-        stored = np.ascontiguousarray(self.text_features, dtype="<f4").tobytes()
-        return PromptFeatures(
-            names=tuple(pair.name for pair in self.pairs),
-            features=self.text_features,
-            logit_scale=self.logit_scale,
-            # The stored features are the source here: they are the same on every machine.
-            digest=hashlib.sha256(json.dumps(source).encode() + stored).hexdigest(),
-        )
-
-    def check(self, towers: Towers | ModelFacts) -> None:
-        """Refuse towers other than those that the prompts were learned for, by their facts.
-
-        Raises:
-            InputError: If the weights or the activation are others.
-        """
-        if towers.digest != self.weights_digest:
-            raise InputError(
-                f"the prompts were learned for --model {self.model} (weights "
-                f"{self.weights_digest[:12]}), but --model {towers.name} has the weights "
-                f"{towers.digest[:12]}: score with --model {self.model}, or learn prompts for "
-                f"{towers.name}"
-            )
-        if towers.quick_gelu != self.quick_gelu:
-            raise InputError(
-                f"the prompts were learned for --model {self.model} "
-                f"{'with' if self.quick_gelu else 'without'} QuickGELU, but --model {towers.name} "
-                f"runs the same weights {'with' if towers.quick_gelu else 'without'} it: score with "
-                f"--model {self.model}"
-            )
 
 
 def save_prompts(path: str | Path, prompts: LearnedPrompts) -> None:
@@ -172,8 +55,9 @@ def save_prompts(path: str | Path, prompts: LearnedPrompts) -> None:
     folder, name = _split(path)
     if not name.endswith(_SUFFIX):
         raise InputError(f"prompt file {path} must be named *{_SUFFIX}: add it to the name")
+    plain = prompts.contexts == 1 and prompts.weights is None
     document = {
-        "format": FORMAT,
+        "format": 1 if plain else FORMAT,
         "tower": prompts.model,
         "weights_digest": prompts.weights_digest,
         "quick_gelu": prompts.quick_gelu,
@@ -187,10 +71,12 @@ def save_prompts(path: str | Path, prompts: LearnedPrompts) -> None:
         "metrics": prompts.metrics,
     }
     text = json.dumps(_plain(document), sort_keys=True, allow_nan=False)
-    tensors = {
-        "context": np.ascontiguousarray(prompts.context),
-        "features": np.ascontiguousarray(prompts.text_features),
-    }
+    tensors = {"context": prompts.context, "features": prompts.text_features}
+    if plain:
+        tensors = {key: tensor[0] for key, tensor in tensors.items()}
+    if prompts.weights is not None:
+        tensors["weights"] = prompts.weights
+    tensors = {key: np.ascontiguousarray(tensor) for key, tensor in tensors.items()}
     folder.write(name, safetensors.numpy.save(tensors, metadata={_KEY: text}))
 
 
@@ -252,6 +138,7 @@ def _parse(data: bytes) -> LearnedPrompts:
                 f"its format is {version}, but this version reads up to {FORMAT}: upgrade "
                 "distributed-iqa"
             )
+        many = version > 1
         return LearnedPrompts(
             model=str(document["tower"]),
             weights_digest=str(document["weights_digest"]),
@@ -259,8 +146,10 @@ def _parse(data: bytes) -> LearnedPrompts:
             pairs=tuple(PromptPair(**pair) for pair in document["pairs"]),
             position=document["position"],
             kind=document["kind"],
-            context=tensors["context"].copy(),  # as loaded, it is read-only
-            text_features=tensors["features"].copy(),
+            # As loaded, they are read-only.
+            context=tensors["context"].copy() if many else tensors["context"].copy()[None],
+            text_features=tensors["features"].copy() if many else tensors["features"].copy()[None],
+            weights=tensors["weights"].copy() if "weights" in tensors else None,
             logit_scale=float(document["logit_scale"]),
             nearest_words=[
                 [(str(word), float(distance)) for word, distance in words]

@@ -11,25 +11,24 @@ CoOp names the place of the class ("end" is context first); here a position is t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import nn
 
 from iqa_core.clip.encoder import context_encoder
 from iqa_core.errors import InputError
-from iqa_core.prompts.file import ContextKind, LearnedPrompts, Position
-from iqa_core.prompts.nearest_words import nearest_words
+from iqa_core.prompts.learned import ContextKind, Position
 from iqa_core.prompts.prefix_tree import PrefixTree
 from iqa_core.scoring.margins import pair_margins
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from iqa_core.clip.encoder import ContextTextEncoder, TextEncoder, Towers
+    from iqa_core.clip.encoder import ContextTextEncoder, TextEncoder
     from iqa_core.prompts.pairs import PromptPair
 
-__all__ = ["DEFAULT_CONTEXT_LENGTH", "PromptLearner", "learned_prompts"]
+__all__ = ["DEFAULT_CONTEXT_LENGTH", "PromptLearner", "lay_out"]
 
 DEFAULT_CONTEXT_LENGTH = 8
 _INIT_STD = 0.02  # CoOp's, and about that of CLIP's own token embedding
@@ -115,7 +114,11 @@ class PromptLearner(nn.Module):
                 f"vectors {needed}, but the text tower takes at most {tower.context_length}: "
                 f"use at most {tower.context_length - end - 1} vectors or a shorter prompt"
             )
-        distinct, tree = _tree(tokens, ends, self.context_length, position, context)
+        self.token_rows = tuple(
+            tuple(row[: end + 1]) for row, end in zip(tokens.tolist(), ends.tolist(), strict=True)
+        )
+        every = [(0, pair) for pair in range(len(self.pairs))]
+        distinct, tree = lay_out(self.token_rows, every, self.context_length, position, context)
         mask = torch.zeros(tree.visible.shape).masked_fill(~tree.visible, -torch.inf)
         # They follow from the arguments, so they are no state; buffers only to move with .to().
         for name, buffer in (
@@ -157,46 +160,6 @@ class PromptLearner(nn.Module):
         return pair_margins(self(tower), images, logit_scale)
 
 
-def learned_prompts(
-    learner: PromptLearner,
-    towers: Towers,
-    *,
-    logit_scale: float | None = None,
-    training: Mapping[str, Any] | None = None,
-    metrics: Mapping[str, Any] | None = None,
-) -> LearnedPrompts:
-    """Take the prompts out of a learner.
-
-    Args:
-        learner: The trained learner, on the device of the text tower.
-        towers: The CLIP that it was trained with.
-        logit_scale: Factor on cosine differences; None takes the model's own.
-        training: The training's configuration.
-        metrics: What was measured.
-
-    Returns:
-        The prompts with their features and nearest words.
-
-    Raises:
-        InputError: If training diverged (the context is not finite), or the text encoder takes no context.
-    """
-    text = context_encoder(towers.text)
-    return LearnedPrompts(
-        model=towers.name,
-        weights_digest=towers.digest,
-        quick_gelu=towers.quick_gelu,
-        pairs=learner.pairs,
-        position=learner.position,
-        kind=learner.kind,
-        context=learner.context.detach().float().cpu().numpy().copy(),
-        text_features=learner(text).detach().cpu().numpy(),
-        logit_scale=towers.logit_scale if logit_scale is None else float(logit_scale),
-        nearest_words=nearest_words(text, learner.context),
-        training=training or {},
-        metrics=metrics or {},
-    )
-
-
 def _initial_context(
     tower: ContextTextEncoder, length: int | None, init: str, seed: int
 ) -> torch.Tensor:
@@ -220,34 +183,35 @@ def _initial_context(
     return _INIT_STD * draw.to(embedding)
 
 
-def _tree(
-    tokens: torch.Tensor,
-    ends: torch.Tensor,
+def lay_out(
+    token_rows: Sequence[Sequence[int]],
+    units: Sequence[tuple[int, int]],
     length: int,
     position: Position,
-    context: ContextKind,
+    kind: ContextKind,
 ) -> tuple[list[int], PrefixTree]:
-    """Lay out the prompts with their context.
+    """Lay out prompts with their contexts.
 
     Args:
-        tokens: (2 P, L) token ids; row 2p + k is side k of pair p.
-        ends: (2 P,) positions of end-of-text; what follows is never read.
+        token_rows: 2 P rows of token ids, start-of-text to end-of-text; row 2p + k is side k of pair p.
+        units: (context, pair) of each pair to lay out.
         length: M.
         position: See :class:`PromptLearner`.
-        context: See :class:`PromptLearner`.
+        kind: See :class:`PromptLearner`.
 
     Returns:
-        The K distinct tokens, and the tree. Its symbols below K are places among them; vector m of
-        context k is K + k M + m.
+        The K distinct tokens, and the tree. Its symbols below K are places among them; those from K on
+        are vectors, in the order of the flattened contexts.
     """
-    prompts = [row[: end + 1] for row, end in zip(tokens.tolist(), ends.tolist(), strict=True)]
-    known = sorted({token for prompt in prompts for token in prompt})
+    known = sorted({token for row in token_rows for token in row})
     symbol = {token: place for place, token in enumerate(known)}
     before = {"front": length, "end": 0, "middle": length // 2}[position]
+    sides = 2 if kind == "per-side" else 1
     laid_out = []
-    for row, prompt in enumerate(prompts):
-        first = len(known) + (row % 2 * length if context == "per-side" else 0)
-        vectors = range(first, first + length)
-        start, *own, end = (symbol[token] for token in prompt)
-        laid_out.append([start, *vectors[:before], *own, *vectors[before:], end])
+    for context, pair in units:
+        for side in (0, 1):
+            first = len(known) + (context * sides + side % sides) * length
+            vectors = range(first, first + length)
+            start, *own, end = (symbol[token] for token in token_rows[2 * pair + side])
+            laid_out.append([start, *vectors[:before], *own, *vectors[before:], end])
     return known, PrefixTree.of(laid_out)

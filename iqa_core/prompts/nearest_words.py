@@ -14,7 +14,9 @@ import torch
 if TYPE_CHECKING:
     from iqa_core.clip.encoder import ContextTextEncoder
 
-__all__ = ["nearest_words"]
+__all__ = ["nearest_words", "token_distance"]
+
+_SAMPLE = 256
 
 
 @torch.no_grad()
@@ -45,3 +47,19 @@ def nearest_words(
         ]
         for tokens, far in zip(near.indices.tolist(), near.values.tolist(), strict=True)
     ]
+
+
+@torch.no_grad()
+def token_distance(token_embedding: torch.Tensor) -> float:
+    """Return the median distance of a token to the nearest other one: a scale for distances to words.
+
+    A vector much farther from its nearest word than words are from each other is like none of them.
+
+    Args:
+        token_embedding: (tokens, width); a few hundred tokens, evenly spaced, are measured.
+    """
+    table = token_embedding.detach().float()
+    chosen = torch.linspace(0, len(table) - 1, min(_SAMPLE, len(table))).long().to(table.device)
+    distances = torch.cdist(table[chosen], table)
+    distances[torch.arange(len(chosen)), chosen] = torch.inf
+    return float(distances.amin(dim=1).median())

@@ -32,16 +32,21 @@ class PromptFeatures:
 
     Attributes:
         names: The P pairs' names.
-        features: (P, 2, D) float32 unit text features; side 0 is the positive prompt.
+        features: (K P, 2, D) float32 unit text features, all P pairs of the first of K contexts, then those
+            of the next; side 0 is the positive prompt.
         logit_scale: The factor g on cosine differences.
         digest: SHA-256 (hex) of what the features were made from, for the run's fingerprint. Not
             of the features, whose last bits are those of the processor that computed them.
+        contexts: K; a pair's score is the mean over them. 1 for fixed prompts.
+        weights: (P,) of the pairs in the image score, with the sum 1; None is the mean.
     """
 
     names: tuple[str, ...]
     features: np.ndarray
     logit_scale: float
     digest: str
+    contexts: int = 1
+    weights: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that would make scores not-a-number.
@@ -52,8 +57,9 @@ class PromptFeatures:
         """
         wrong = not_unit(self.features).any(axis=1)
         if wrong.any():
+            name = self.names[int(wrong.argmax()) % len(self.names)]
             raise InputError(
-                f"the text features of prompt pair {self.names[int(wrong.argmax())]!r} are not finite "
+                f"the text features of prompt pair {name!r} are not finite "
                 "numbers of length 1: use other prompts, or another --model"
             )
         if not 0 < self.logit_scale <= MAX_LOGIT_SCALE:

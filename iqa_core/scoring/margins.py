@@ -61,10 +61,10 @@ def margins(features: np.ndarray, prompts: PromptFeatures) -> np.ndarray:
 
     Args:
         features: (N, D) unit image features of any float type.
-        prompts: P pairs of width D.
+        prompts: P pairs of width D, of one context.
 
     Returns:
-        (N, P) float32.
+        (N, P) float32; (N, K P) of K contexts.
     """
     images = features.astype(np.float64, copy=False)
     scaled: np.ndarray = _margins(images, prompts.features.astype(np.float64), prompts.logit_scale)
@@ -141,9 +141,11 @@ def score_features(
 
     Returns:
         (N, P) margins, (N, P) pair scores and (N,) scores, all float32. All are NaN in rows whose
-        features are not finite or not of length 1, or where a number is not finite.
+        features are not finite or not of length 1, or where a number is not finite. With several
+        contexts, margins and pair scores are their means.
     """
-    margin = np.empty((len(features), len(prompts.names)), dtype=np.float32)
+    shape = (len(features), prompts.contexts, len(prompts.names))
+    margin = np.empty((shape[0], shape[1] * shape[2]), dtype=np.float32)
     texts = torch.from_numpy(prompts.features.astype(np.float64))
     for start in range(0, len(features), _BLOCK_ROWS):
         rows = slice(start, start + _BLOCK_ROWS)
@@ -158,7 +160,15 @@ def score_features(
         margin[rows] = _margins(images, texts, prompts.logit_scale).numpy()
     margin = np.where(np.isfinite(margin).all(axis=1, keepdims=True), margin, np.float32(np.nan))
     scores = pair_scores(margin)
-    return margin, scores, image_scores(scores)
+    if prompts.contexts > 1:
+        scores, margin = (
+            values.reshape(shape).mean(axis=1, dtype=np.float64).astype(np.float32)
+            for values in (scores, margin)
+        )
+    if prompts.weights is None:
+        return margin, scores, image_scores(scores)
+    weighted: np.ndarray = scores.astype(np.float64) @ prompts.weights.astype(np.float64)
+    return margin, scores, weighted.astype(np.float32)
 
 
 def _in_float64(features: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,9 +1,9 @@
 """The rows of a training on disk, memory-mapped by each worker.
 
-Rows are ordered by a hash of their identity. So any contiguous shard is a random sample of the manifest,
-the held-out rows are the same in every run, and neither depends on the order in which the cache's part
-files were committed. The files are plain arrays of numbers; ``data.json`` is written last and makes them
-complete.
+Rows are ordered by a hash of their identity, so the first ones are a random sample of the manifest, the
+held-out rows are the same in every run, and neither depends on the order in which the cache's part
+files were committed. Beside the rows there are bases: images with degraded copies, whose order is known.
+The files are plain arrays of numbers; ``data.json`` is written last and makes them complete.
 """
 
 from __future__ import annotations
@@ -20,25 +20,34 @@ from iqa_core.storage.folder import Folder
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ARRAY_TYPES", "COLUMN", "DATA", "FILES", "TRAIN_ARRAYS", "Rows", "TrainingData"]
+__all__ = ["COLUMN", "DATA", "FILES", "PARTS", "Bases", "Rows", "TrainingData"]
 
 DATA = "data.json"
 #: What a teacher that is a column of the manifest starts with.
 COLUMN = "column:"
-#: The arrays of the held-out rows; those of the rows to train on are :data:`TRAIN_ARRAYS`.
-ARRAY_TYPES: Mapping[str, Any] = MappingProxyType(
+#: Part of the data -> its arrays and their types; an array's file is ``PART.ARRAY``.
+PARTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        "features": np.float16,
-        "targets": np.float64,
-        "fixed_scores": np.float64,
-        "watched": np.float64,
-        "views": np.float16,
-        "levels": np.int8,
+        "train": {"features": np.float16, "targets": np.float64},
+        "held_out": {
+            "features": np.float16,
+            "targets": np.float64,
+            "fixed_scores": np.float64,
+            "watched": np.float64,
+            "groups": np.int64,
+            "places": np.int64,
+        },
+        "bases": {"features": np.float16, "views": np.float16, "levels": np.int8},
+        "held_out_bases": {
+            "features": np.float16,
+            "views": np.float16,
+            "levels": np.int8,
+            "groups": np.int64,
+        },
     }
 )
-TRAIN_ARRAYS = ("features", "targets", "views", "levels")
 #: Every file of a training's data.
-FILES = (DATA, *(f"{part}.{kind}" for part in ("train", "held_out") for kind in ARRAY_TYPES))
+FILES = (DATA, *(f"{part}.{array}" for part, arrays in PARTS.items() for array in arrays))
 
 _COPY_BYTES = 16 * 1024 * 1024
 
@@ -48,20 +57,28 @@ class Rows(NamedTuple):
 
     Attributes:
         features: (n, D) float16.
-        targets: (n, P) or (n, 1) float64.
-        views: (n, V D) float16, the features of degraded copies.
-        levels: (n, V) int8, how strongly they were degraded.
+        targets: (n, P) or (n, 1) float64, higher is better.
     """
 
     features: np.ndarray
     targets: np.ndarray
-    views: np.ndarray
+
+
+class Bases(NamedTuple):
+    """Images with degraded copies, as read-only memory maps.
+
+    Attributes:
+        features: (n, 1 + V, D) float16, of the image and of its copies.
+        levels: (n, 1 + V) int8, how strongly they were degraded; 0 is the image.
+    """
+
+    features: np.ndarray
     levels: np.ndarray
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Rows to train on and rows to measure agreement on.
+    """Rows to train on and rows to measure on, and bases for both.
 
     Attributes:
         folder: Path or URI of the folder that holds them.
@@ -72,9 +89,16 @@ class TrainingData:
         pairs: P, the base prompt pairs.
         teacher: What the student is to agree with: ``ensemble``, ``per-pair`` or ``column:NAME``.
         watched: Names of columns whose agreement is only reported.
-        views: V, the degraded copies of each row, whose order is known; 0 if there are none.
+        views: V, the degraded copies of each base; 0 if there are none.
+        bases: Images with copies to train on.
+        held_out_bases: Images with copies to measure on.
+        clean: Where the bases come from: ``given``, a cache of images known to be good; ``best``, the
+            rows with the highest scores; ``own``, all rows.
         trust: P weights in [0, 1] of the teacher's order: how often it agrees with the known order of
-            the views; 1 where there are no views, or the teacher is a column.
+            the copies; 1 where there are no copies, or the teacher is a column.
+        pair_trust: P weights in [0, 1] of the pairs' own orders, likewise; empty where they were not
+            measured.
+        near_duplicates: Rows that are not trained on, as a held-out row is nearly equal.
     """
 
     folder: str
@@ -84,9 +108,14 @@ class TrainingData:
     width: int
     pairs: int
     teacher: str
-    watched: tuple[str, ...]
+    watched: tuple[str, ...] = ()
     views: int = 0
+    bases: int = 0
+    held_out_bases: int = 0
+    clean: str = "own"
     trust: tuple[float, ...] = ()
+    pair_trust: tuple[float, ...] = ()
+    near_duplicates: int = 0
 
     @property
     def per_pair(self) -> bool:
@@ -102,54 +131,76 @@ class TrainingData:
     def open(cls, folder: str) -> TrainingData:
         """Open what :func:`iqa_core.training.write.write_training_data` wrote."""
         document = Folder.of(folder).read_json(DATA)
-        tuples = {name: tuple(document[name]) for name in ("watched", "trust")}
+        tuples = {name: tuple(document[name]) for name in ("watched", "trust", "pair_trust")}
         return cls(**{**document, **tuples, "folder": folder})
 
-    def shard(self, rank: int, size: int) -> Rows:
-        """Map one worker's rows.
+    @property
+    def within(self) -> bool:
+        """Whether only copies of one image are compared, as not all bases are clean."""
+        return self.clean == "own"
 
-        Args:
-            rank: The worker's number, from 0.
-            size: The number of workers.
-        """
-        return self._rows("train", rank * self.rows // size, (rank + 1) * self.rows // size)
+    def train(self) -> Rows:
+        """Map the rows to train on."""
+        return Rows(*(self._map("train", array, self.rows) for array in ("features", "targets")))
 
     def held_out(self) -> Rows:
         """Map the held-out rows."""
-        return self._rows("held_out", 0, self.held_out_rows)
+        count = self.held_out_rows
+        return Rows(*(self._map("held_out", array, count) for array in ("features", "targets")))
 
     def held_out_references(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the (n,) scores by the fixed base prompts, and the (n, W) watched columns."""
-        rows = (0, self.held_out_rows)
-        fixed = self._map("held_out", "fixed_scores", *rows)[:, 0]
-        return fixed, self._map("held_out", "watched", *rows)
+        fixed = self._map("held_out", "fixed_scores", self.held_out_rows)[:, 0]
+        return fixed, self._map("held_out", "watched", self.held_out_rows)
 
-    def columns(self, kind: str) -> int:
-        """Return the number of columns of one of :data:`ARRAY_TYPES`."""
+    def held_out_groups(self) -> np.ndarray:
+        """Return (n,) numbers of the held-out rows' contents: equal ones show the same."""
+        return self._map("held_out", "groups", self.held_out_rows)[:, 0]
+
+    def held_out_places(self) -> np.ndarray:
+        """Return the held-out rows' places in the cache, in its order: (n,)."""
+        return self._map("held_out", "places", self.held_out_rows)[:, 0]
+
+    def train_bases(self) -> Bases:
+        """Map the bases to train on."""
+        return self._bases("bases", self.bases)
+
+    def measured_bases(self) -> tuple[Bases, np.ndarray]:
+        """Map the held-out bases, and (n,) numbers of their contents."""
+        count = self.held_out_bases
+        return self._bases("held_out_bases", count), self._map("held_out_bases", "groups", count)[
+            :, 0
+        ]
+
+    def columns(self, array: str) -> int:
+        """Return the number of columns of one of the arrays of :data:`PARTS`."""
         return {
             "features": self.width,
             "targets": self.pairs if self.per_pair else 1,
-            "fixed_scores": 1,
             "watched": len(self.watched),
             "views": self.views * self.width,
             "levels": self.views,
-        }[kind]
+        }.get(array, 1)
 
-    def _rows(self, part: str, start: int, stop: int) -> Rows:
-        return Rows(*(self._map(part, kind, start, stop) for kind in TRAIN_ARRAYS))
+    def _bases(self, part: str, count: int) -> Bases:
+        images, views, levels = (
+            self._map(part, array, count) for array in ("features", "views", "levels")
+        )
+        whole = np.concatenate([images, views], axis=1) if count else images
+        zero = np.zeros((count, 1), np.int8)
+        shape = (count, 1 + self.views if count else 1, self.width)
+        return Bases(whole.reshape(shape), np.concatenate([zero, levels], axis=1))
 
-    def _map(self, part: str, kind: str, start: int, stop: int) -> np.ndarray:
-        columns = self.columns(kind)
-        dtype = np.dtype(ARRAY_TYPES[kind])
-        shape, offset = (stop - start, columns), start * columns * dtype.itemsize
+    def _map(self, part: str, array: str, rows: int) -> np.ndarray:
+        shape, dtype = (rows, self.columns(array)), np.dtype(PARTS[part][array])
         if 0 in shape:
             return np.empty(shape, dtype)
-        folder, name = Folder.of(self.folder), f"{part}.{kind}"
+        folder, name = Folder.of(self.folder), f"{part}.{array}"
         if folder.is_local:
-            return np.memmap(folder.path(name), dtype, "r", offset, shape)
+            return np.memmap(folder.path(name), dtype, "r", 0, shape)
         with tempfile.TemporaryFile() as file:  # on this worker's own disk, removed with the map
-            end = offset + shape[0] * columns * dtype.itemsize
-            for at in range(offset, end, _COPY_BYTES):
+            end = shape[0] * shape[1] * dtype.itemsize
+            for at in range(0, end, _COPY_BYTES):
                 path = folder.path(name)
                 file.write(folder.fs.cat_file(path, start=at, end=min(end, at + _COPY_BYTES)))
             file.flush()

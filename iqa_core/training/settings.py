@@ -11,13 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
+
 from iqa_core.errors import InputError
 from iqa_core.losses.table import Loss, make_loss
 
-__all__ = ["Lists", "Optimizer", "Settings", "learning_rate"]
+__all__ = ["Optimizer", "Settings", "learning_rate", "relative_rate"]
 
-Lists = Literal["global", "local"]
 Optimizer = Literal["adamw", "sgd"]
+
+#: Of the token embedding's standard deviation: 0.002 where that is 0.02, as CLIP's is about.
+_RELATIVE_RATE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,19 +32,19 @@ class Settings:
         loss: A name of :func:`iqa_core.losses.table.find_loss`.
         loss_options: Its hyper-parameters; those left out have their defaults.
         list_size: L, the images of one list, at least 2.
-        lists: ``global`` lists span the workers, L / W rows from each; with ``local`` ones each
-            worker ranks L rows of its own, and the gradients are averaged.
         optimizer: AdamW, or SGD with momentum 0.9.
         learning_rate: The peak.
         weight_decay: Of the context, towards 0.
         warmup: Share of the steps in which the learning rate rises from 0; then a cosine to 0.
-        steps: Maximum number of steps.
+        steps: Number of steps; the context of the last one is kept.
         checkpoint_steps: Steps between two checks on the held-out rows, each of which is a checkpoint.
-        patience: Training ends after this number of checks without a better agreement.
         logit_scale: The factor g on cosine differences.
-        order_weight: Weight of the known order of degraded views beside that of the teacher, where
-            the data have views; 0 ignores them.
-        seed: Of the lists; the context's initial values have their own.
+        order_weight: Weight of the known order of degraded copies beside that of the teacher, where
+            the data have copies; 0 ignores them.
+        meaning: Weight of each pair's own order by the fixed prompts, where there are several pairs, of
+            which those that are trusted less then learn less of the order of quality; 0 for neither.
+        seed: Of the first context's lists; the next ones have the next seeds. The contexts' initial
+            values have their own.
 
     Raises:
         InputError: If a value is unusable.
@@ -49,16 +53,15 @@ class Settings:
     loss: str = "listmle"
     loss_options: Mapping[str, float] = field(default_factory=dict)
     list_size: int = 64
-    lists: Lists = "global"
     optimizer: Optimizer = "adamw"
     learning_rate: float = 2e-3
     weight_decay: float = 0.0
     warmup: float = 0.1
-    steps: int = 500
-    checkpoint_steps: int = 20
-    patience: int = 10
+    steps: int = 1000
+    checkpoint_steps: int = 50
     logit_scale: float = 100.0
     order_weight: float = 1.0
+    meaning: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -68,7 +71,6 @@ class Settings:
             ("list_size", self.list_size, 2),
             ("steps", self.steps, 1),
             ("checkpoint_steps", self.checkpoint_steps, 1),
-            ("patience", self.patience, 1),
         ):
             if value < low:
                 raise InputError(
@@ -87,3 +89,15 @@ def learning_rate(step: int, settings: Settings) -> float:
         return settings.learning_rate * (step + 1) / warm
     progress = (step - warm) / max(1, settings.steps - warm)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def relative_rate(token_embedding: torch.Tensor) -> float:
+    """Return a learning rate on the scale of a tower's token embedding.
+
+    AdamW moves each number by about the learning rate a step, so a rate that suits one tower throws the
+    contexts of another out of the space that its tokens fill.
+
+    Args:
+        token_embedding: (tokens, width).
+    """
+    return _RELATIVE_RATE * float(token_embedding.detach().float().std())

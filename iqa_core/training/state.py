@@ -17,24 +17,16 @@ class State:
 
     Attributes:
         step: Steps done.
-        context: The context vectors.
+        context: The K contexts.
         optimizer: The optimizer's state.
-        best: The highest agreement so far; -inf if there is none.
-        best_step: The step with that agreement.
-        best_context: The context vectors of that step.
-        checks_without_improvement: Checks on the held-out rows since.
         history: One record for each check: ``step``, ``epoch``, ``loss`` (mean since the last check,
             NaN at step 0), ``learning_rate``, ``agreement``, ``seconds`` since the start or restart.
-        ended: Why training ended: ``steps``, ``patience`` or ``diverged``; None if it has not.
+        ended: Why training ended: ``steps`` or ``diverged``; None if it has not.
     """
 
     step: int
     context: torch.Tensor
     optimizer: dict[str, Any]
-    best: float
-    best_step: int
-    best_context: torch.Tensor
-    checks_without_improvement: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     ended: str | None = None
 

@@ -1,4 +1,4 @@
-"""How far a teacher can be trusted: its agreement with the known order of degraded copies."""
+"""How far fixed prompts can be trusted: their agreement with the known order of degraded copies."""
 
 from __future__ import annotations
 
@@ -7,46 +7,64 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from iqa_core.columns import EMBEDDING, VIEW_LEVELS, VIEWS
+from iqa_core.prompts.pairs import NAMED_PAIRS
+from iqa_core.scoring.features import encode_prompts
 from iqa_core.scoring.margins import image_scores_f64, margins, pair_scores_f64
-from iqa_core.tables.feature_cache import features_of, views_of
 from iqa_core.training.known_order import known_order_agreement, reliability
 
 if TYPE_CHECKING:
+    from iqa_core.clip.encoder import Towers
     from iqa_core.scoring.features import PromptFeatures
-    from iqa_core.tables.feature_cache import FeatureCache
+    from iqa_core.training.data import Bases
 
-__all__ = ["ensemble_scores", "measure_trust"]
+__all__ = ["ensemble_scores", "measure_trust", "tower_doubt", "views_in_rows"]
 
 #: Number of views from which trust is measured.
 _TRUST_VIEWS = 4096
+#: Pairs of prompts that praise, and how many of them, and how far on average, must be right.
+_PANEL = (*NAMED_PAIRS["pyiqa"], *NAMED_PAIRS["quality"])
+_FEWEST_RIGHT, _LEAST_MEAN = 11, 0.1
 
 
-def measure_trust(cache: FeatureCache, prompts: PromptFeatures) -> tuple[np.ndarray, float]:
-    """Measure on the first rows of a cache how reliable fixed prompts are.
+def views_in_rows(
+    bases: Bases, within: bool, most: int | None = None
+) -> tuple[np.ndarray, torch.Tensor, torch.Tensor | None]:
+    """Lay out bases as rows.
 
     Args:
-        cache: Features with views.
+        bases: n images with V copies each.
+        within: Whether only views of one image are compared.
+        most: Rows to return at most; whole images.
+
+    Returns:
+        (M, D) features, (M,) levels, and (M,) numbers of the images or None, for
+        :func:`iqa_core.training.known_order.order_loss`.
+    """
+    each = bases.levels.shape[1]
+    count = len(bases.levels) if most is None else min(len(bases.levels), most // each)
+    features = np.asarray(bases.features[:count]).reshape(count * each, -1)
+    levels = torch.from_numpy(np.array(bases.levels[:count])).ravel()
+    return features, levels, torch.arange(count).repeat_interleave(each) if within else None
+
+
+def measure_trust(
+    bases: Bases, prompts: PromptFeatures, *, within: bool
+) -> tuple[np.ndarray, float]:
+    """Measure how reliable fixed prompts are, on bases to train on, which are in random order.
+
+    Args:
+        bases: Images with copies.
         prompts: Features of the P fixed base prompts.
+        within: Whether only views of one image are compared.
 
     Returns:
         (P,) weights in [0, 1] of the pairs, and the weight of their ensemble by these weights.
     """
-    values: list[torch.Tensor] = []
-    levels: list[torch.Tensor] = []
-    for table in cache.tables([EMBEDDING, VIEWS, VIEW_LEVELS]):
-        images, (copies, strengths) = features_of(table), views_of(table)
-        present = np.isfinite(images).all(axis=1)
-        both = np.concatenate([images[present, None], copies[present]], axis=1)
-        values.append(torch.from_numpy(margins(both.reshape(-1, cache.width), prompts)))
-        zero = np.zeros((len(strengths), 1), dtype=np.int8)
-        levels.append(torch.from_numpy(np.concatenate([zero, strengths], axis=1)[present].ravel()))
-        if sum(map(len, values)) >= _TRUST_VIEWS:
-            break
-    margin, level = torch.cat(values)[:_TRUST_VIEWS], torch.cat(levels)[:_TRUST_VIEWS]
-    weights = reliability(known_order_agreement(margin, level))
+    features, levels, images = views_in_rows(bases, within, _TRUST_VIEWS)
+    margin = torch.from_numpy(margins(features, prompts))
+    weights = reliability(known_order_agreement(margin, levels, images))
     scores = ensemble_scores(margin, weights.numpy())
-    return weights.numpy(), float(reliability(known_order_agreement(scores, level))[0])
+    return weights.numpy(), float(reliability(known_order_agreement(scores, levels, images))[0])
 
 
 def ensemble_scores(margin: torch.Tensor, weights: np.ndarray) -> torch.Tensor:
@@ -63,3 +81,30 @@ def ensemble_scores(margin: torch.Tensor, weights: np.ndarray) -> torch.Tensor:
         return image_scores_f64(margin)
     each = pair_scores_f64(margin)
     return each @ torch.from_numpy(weights / weights.sum())[:, None]
+
+
+def tower_doubt(towers: Towers, bases: Bases, *, within: bool) -> str:
+    """Return why a tower is not to be trusted with words of quality, or "".
+
+    Whatever the base prompts are, a tower that knows quality puts most of fifteen plain pairs ("a good
+    photo" / "a bad photo") the right way round. Random weights do so with half of them; yet their features
+    follow blur and noise, so that learned prompts can follow the copies of ``iqa embed`` and nothing else.
+
+    Args:
+        towers: The CLIP.
+        bases: Images with copies.
+        within: Whether only views of one image are compared.
+    """
+    distinct = {(pair.positive, pair.negative): pair for pair in _PANEL}
+    renamed = [type(pair)(str(n), *text) for n, (text, pair) in enumerate(distinct.items())]
+    features, levels, images = views_in_rows(bases, within, _TRUST_VIEWS)
+    margin = torch.from_numpy(margins(features, encode_prompts(towers, renamed)))
+    found = known_order_agreement(margin, levels, images)
+    right, mean = int((found > 0).sum()), float(found.mean())
+    if right >= _FEWEST_RIGHT and mean >= _LEAST_MEAN:
+        return ""
+    return (
+        f"the model's words don't know quality: of {len(found)} plain pairs such as good and bad photo "
+        f"{right} order degraded copies the right way round (mean agreement {mean:.2f}; "
+        f"{_FEWEST_RIGHT} and {_LEAST_MEAN:g} are asked for)"
+    )

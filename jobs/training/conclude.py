@@ -1,9 +1,10 @@
-"""The end of `iqa train`: agreement of fixed and learned prompts, advice, the prompt file, its page."""
+"""The end of `iqa train`: what was learned is measured, and written or not, with its page."""
 
 from __future__ import annotations
 
+import math
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,38 +12,35 @@ import numpy as np
 import torch
 
 from iqa_core.clip.encoder import context_encoder
+from iqa_core.columns import IMAGE_ID, MANIFEST_FILE, MANIFEST_ROW, URI
 from iqa_core.errors import InputError
-from iqa_core.evaluation.correlations import srcc
-from iqa_core.pages.training import TrainingFacts, training_page
+from iqa_core.fetch.fetcher import Fetcher
+from iqa_core.pages.run.thumbnails import MAX_FILE_BYTES, folder_of, thumbnail_of
+from iqa_core.pages.training import Moved, TrainingFacts, training_page
+from iqa_core.prompts.ensemble import PromptEnsemble, learned_prompts
 from iqa_core.prompts.file import save_prompts
-from iqa_core.prompts.learner import learned_prompts
-from iqa_core.scoring.margins import image_scores_f64
-from iqa_core.scoring.margins import margins as fixed_margins
+from iqa_core.prompts.learner import PromptLearner
+from iqa_core.prompts.nearest_words import token_distance
 from iqa_core.storage.folder import Folder, has_scheme
-from iqa_core.training.check import agreement, held_out_margins
-from iqa_core.training.data import Rows
-from iqa_core.training.known_order import known_order_agreement
+from iqa_core.tables.plan import PLAN
+from iqa_core.training.outcome import Outcome, conclude_training
 
 from .run_folder import STARTS, tidy, write_metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from iqa_core.clip.encoder import Towers
-    from iqa_core.prompts.file import LearnedPrompts
-    from iqa_core.prompts.learner import PromptLearner
     from iqa_core.scoring.features import PromptFeatures
+    from iqa_core.tables.feature_cache import FeatureCache
     from iqa_core.training.data import TrainingData
     from iqa_core.training.state import State
 
     from .config import Config
 
-__all__ = ["TrainingRun", "advice", "conclude"]
+__all__ = ["TrainingRun", "conclude"]
 
-_VIEWED_ROWS = 512  # held-out rows whose copies are compared at the end
-
-#: Reference -> agreement of the fixed and of the learned prompts with it.
-Agreements = dict[str, tuple[float, float]]
+_MOVED = 12  # images on the page whose rank moved most, half of them up
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,134 +50,205 @@ class TrainingRun:
     Attributes:
         config: The options.
         towers: The CLIP.
-        learner: The prompt learner.
+        ensemble: The contexts at their start.
         prompts: Features of the fixed base prompts.
         data: The rows.
+        cache: The features that they are from, of the part files that are read.
         document: Everything that determines the result.
         folder: The run folder.
     """
 
     config: Config
     towers: Towers
-    learner: PromptLearner
+    ensemble: PromptEnsemble
     prompts: PromptFeatures
     data: TrainingData
+    cache: FeatureCache
     document: Mapping[str, Any]
     folder: Folder
 
 
-def conclude(run: TrainingRun, state: State) -> None:
-    """Measure the best context, write the prompt file, its page and the metrics, and print a summary.
+def conclude(run: TrainingRun, state: State | None) -> None:
+    """Measure the last contexts, write the prompt file, its page and the metrics, and print a summary.
+
+    Args:
+        run: The training.
+        state: Its last state; None where no context was learned.
 
     Raises:
-        InputError: If training diverged at once.
+        InputError: If training diverged.
     """
-    config, data = run.config, run.data
-    if state.ended == "diverged" and not state.best_step:
-        tidy(run.folder, keep=())
-        raise InputError(
-            f"training diverged at step {state.step}: lower --learning-rate "
-            f"({config.learning_rate:g})"
-        )
-    with torch.no_grad():
-        run.learner.context.copy_(state.best_context)
-    fixed, student, agreements = _measure(run)
+    config, ensemble = run.config, run.ensemble
+    moved = 1.0
+    if state is not None:
+        if state.ended == "diverged":
+            tidy(run.folder, keep=())
+            raise InputError(
+                f"training diverged at step {state.step}: lower --learning-rate "
+                f"({run.document['learning_rate']:g})"
+            )
+        moved = float((state.context - ensemble.context.detach().cpu()).abs().max())
+        with torch.no_grad():
+            ensemble.context.copy_(state.context)
+    outcome = conclude_training(
+        ensemble,
+        run.towers,
+        run.data,
+        run.prompts,
+        history=state.history if state else (),
+        moved=moved,
+        weigh_pairs=config.pair_weights or config.recipe == "weights",
+    )
+    is_learned = outcome.is_better or config.write == "learned" or config.recipe == "seed"
     starts = [run.folder.read_json(name) for name in run.folder.list(STARTS)]
     recovered = [start["step"] for start in starts[1:]]
     training = {
         **run.document,
-        "steps_done": state.step,
-        "best_step": state.best_step,
-        "ended": state.ended,
+        "steps_done": state.step if state else 0,
+        "ended": state.ended if state else "weights",
         "recovered_at_steps": recovered,
+        "written": "learned" if is_learned else "fixed",
+        "trained_on": {"rows": run.data.rows, "bases": run.data.bases},
     }
     learned = learned_prompts(
-        run.learner,
+        ensemble if is_learned else _fixed(run),
         run.towers,
         logit_scale=config.logit_scale,
         training=training,
-        metrics={
-            "held_out_rows": data.held_out_rows,
-            "teacher": {name: pair[0] for name, pair in agreements.items()},
-            "student": {name: pair[1] for name, pair in agreements.items()},
-            "agreement": {"start": state.history[0]["agreement"], "best": state.best},
-            "trust": list(data.trust),
-        },
+        metrics=_metrics(run, outcome),
+        weights=outcome.weights if is_learned else None,
     )
-    write_metrics(run.folder, state)
+    if state is not None:
+        write_metrics(run.folder, state)
     restarts = [
         f"Workers were lost or stopped; training continued from the checkpoint of step {step:,}."
         for step in recovered
     ]
+    lines = [*_sentences(outcome, is_learned, bool(state)), *restarts]
+    embedding = context_encoder(run.towers.text).token_embedding.weight
     page = training_page(
         TrainingFacts(
             title=f"Learned prompts: {Path(config.output).name}",
-            history=state.history,
-            best_step=state.best_step,
-            teacher=fixed,
-            student=student,
-            agreements=agreements,
+            history=state.history if state else [],
+            teacher=outcome.fixed,
+            student=outcome.learned,
+            agreements=outcome.agreements,
+            evidence=_evidence_rows(outcome),
+            measure=outcome.evidence.measure if outcome.evidence else "",
+            pairs=_pair_rows(run, outcome),
+            moved=_moved(run, outcome),
             words=learned.nearest_words,
-            notices=[*restarts, *filter(None, [advice(agreements)])],
+            word_scale=token_distance(embedding) if learned.nearest_words else math.nan,
+            notices=lines,
             facts={key: value for key, value in training.items() if key != "pairs"},
         )
     )
     _write_beside(config.output, ".html", page.encode())
     save_prompts(config.output, learned)
-    _print_summary(run, state, agreements, learned, restarts)
+    _print_summary(run, state, outcome, lines)
 
 
-def _measure(run: TrainingRun) -> tuple[np.ndarray, np.ndarray, Agreements]:
-    """Return the held-out rows' scores by fixed and by learned prompts, and both's agreements."""
-    data, scale = run.data, run.prompts.logit_scale
-    rows, (fixed, watched) = data.held_out(), data.held_out_references()
-    margins = held_out_margins(run.learner, context_encoder(run.towers.text), rows.features, scale)
-    student = image_scores_f64(margins)[:, 0].numpy()
-    # Per pair, a teacher agrees with itself; in the ensemble its pairs are weighted by their trust.
-    own = 1.0 if data.per_pair else srcc(fixed, rows.targets[:, 0])
-    reached = agreement(margins, rows.targets, per_pair=data.per_pair)
-    agreements = {f"srcc {data.teacher}": (own, reached)}
-    for place, name in enumerate(data.watched):
-        column = watched[:, place]
-        agreements[f"srcc {name}"] = (srcc(fixed, column), srcc(student, column))
-    if data.views:
-        agreements["known order"] = _known_order(run)
-    return fixed, student, agreements
+def _fixed(run: TrainingRun) -> PromptEnsemble:
+    """Return the base prompts as they are, without context."""
+    plain = PromptLearner(run.towers.text, run.ensemble.pairs, context_length=0)
+    return PromptEnsemble([plain])
 
 
-def _known_order(run: TrainingRun) -> tuple[float, float]:
-    """Return how far fixed and learned prompts agree with the known order of held-out copies."""
-    rows = Rows(*(part[:_VIEWED_ROWS] for part in run.data.held_out()))
-    width = run.data.width
-    views = np.concatenate(
-        [rows.features[:, None], rows.views.reshape(len(rows.views), -1, width)], 1
-    ).reshape(-1, width)
-    clean = np.zeros((len(rows.levels), 1), rows.levels.dtype)
-    levels = torch.from_numpy(np.concatenate([clean, rows.levels], 1).ravel())
-    fixed = torch.from_numpy(fixed_margins(views, run.prompts))
-    learned = held_out_margins(
-        run.learner, context_encoder(run.towers.text), views, run.prompts.logit_scale
-    )
-    teacher, student = (
-        float(known_order_agreement(image_scores_f64(margins), levels)[0])
-        for margins in (fixed, learned)
-    )
-    return teacher, student
+def _metrics(run: TrainingRun, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "held_out_rows": run.data.held_out_rows,
+        "teacher": {name: pair[0] for name, pair in outcome.agreements.items()},
+        "student": {name: pair[1] for name, pair in outcome.agreements.items()},
+        "evidence": asdict(outcome.evidence) if outcome.evidence else None,
+        "is_better": outcome.is_better,
+        "reason": outcome.reason,
+        "findings": [asdict(finding) for finding in outcome.findings],
+        "pairs": [asdict(pair) for pair in outcome.health],
+        "between_pairs": {"fixed": outcome.between[0], "learned": outcome.between[1]},
+        "trust": list(run.data.trust),
+    }
 
 
-def advice(agreements: Mapping[str, tuple[float, float]]) -> str:
-    """Return a sentence where the learned prompts are no better, else "".
+def _sentences(outcome: Outcome, is_learned: bool, was_trained: bool) -> list[str]:
+    """Return what was decided and why, and what is wrong."""
+    what = "learned prompts" if was_trained else "weighted pairs"
+    reason = outcome.reason if was_trained else outcome.reason.replace("learned prompts", what)
+    if is_learned:
+        decided = f"The {what} are written: "
+        decided += reason if outcome.is_better else f"that was asked for, but {reason}"
+    else:
+        decided = f"Keep the fixed prompts; they are written: {reason}"
+    found = [finding.text for finding in outcome.findings if finding.text not in reason]
+    found += [outcome.doubt] if outcome.doubt and outcome.doubt not in reason else []
+    return [f"{text[:1].upper()}{text[1:]}." for text in (decided, *found)]
 
-    Agreement with a teacher is no evidence of a gain; the known order is.
 
-    Args:
-        agreements: Name -> agreement of the fixed and of the learned prompts; only ``known order`` is
-            used, where present.
-    """
-    fixed, learned = agreements.get("known order", (0.0, 1.0))
-    if learned > fixed:
-        return ""
-    return "By the known order the learned prompts are no better: keep the fixed ones."
+def _evidence_rows(outcome: Outcome) -> list[tuple[str, float, float, float]]:
+    evidence = outcome.evidence
+    if evidence is None:
+        return []
+    rows = [("fixed prompts", evidence.fixed)]
+    if len(evidence.each) > 1:
+        rows += [(f"context {n}", one) for n, one in enumerate(evidence.each, start=1)]
+    rows += [
+        ("learned prompts, average", evidence.learned),
+        ("learned less fixed", evidence.difference),
+    ]
+    return [(name, one.value, one.low, one.high) for name, one in rows]
+
+
+def _pair_rows(run: TrainingRun, outcome: Outcome) -> list[tuple[str, float, float, float, float]]:
+    """Name, agreement with its own fixed order, known order before and after, weight."""
+    equal = 1 / len(outcome.health)
+    return [
+        (
+            pair.name,
+            pair.own,
+            pair.known_fixed,
+            pair.known_learned,
+            equal if outcome.weights is None else float(outcome.weights[place]),
+        )
+        for place, pair in enumerate(outcome.health)
+    ]
+
+
+def _moved(run: TrainingRun, outcome: Outcome) -> list[Moved]:
+    """Return the held-out images whose rank moved most."""
+    before, after = (np.argsort(np.argsort(-x)) + 1 for x in (outcome.fixed, outcome.learned))
+    order = np.argsort(after - before, kind="stable")
+    half = min(_MOVED // 2, len(order) // 2)
+    chosen = [*order[:half], *order[len(order) - half :]]
+    rows = _rows(run, [int(run.data.held_out_places()[place]) for place in chosen])
+    folder = folder_of(run.cache.folder.read_json(PLAN).get("manifest"))
+    fetcher = Fetcher(folder or ".", timeout=10.0, retries=1, max_bytes=MAX_FILE_BYTES)
+    return [
+        Moved(
+            str(
+                row.get(URI)
+                or row.get(IMAGE_ID)
+                or f"row {row[MANIFEST_ROW]}, {row[MANIFEST_FILE]}"
+            ),
+            int(before[place]),
+            int(after[place]),
+            thumbnail_of(row.get(URI), fetcher, folder),
+        )
+        for place, row in zip(chosen, rows, strict=True)
+        if before[place] != after[place]
+    ]
+
+
+def _rows(run: TrainingRun, places: Sequence[int]) -> list[dict[str, Any]]:
+    """Return rows of the cache by their places in it, as far as a page needs them."""
+    known = [name for name in (URI, IMAGE_ID) if name in run.cache.schema.names]
+    wanted, start = set(places), 0
+    found: dict[int, dict[str, Any]] = {}
+    for table in run.cache.tables(known):
+        for place in wanted & set(range(start, start + len(table))):
+            found[place] = table.slice(place - start, 1).to_pylist()[0]
+        start += len(table)
+        if len(found) == len(wanted):
+            break
+    return [found[place] for place in places]
 
 
 def _write_beside(output: str, suffix: str, content: bytes) -> None:
@@ -189,30 +258,23 @@ def _write_beside(output: str, suffix: str, content: bytes) -> None:
 
 
 def _print_summary(
-    run: TrainingRun,
-    state: State,
-    agreements: Agreements,
-    learned: LearnedPrompts,
-    restarts: list[str],
+    run: TrainingRun, state: State | None, outcome: Outcome, lines: Sequence[str]
 ) -> None:
-    reasons = {
-        "steps": "all steps",
-        "patience": "stopped early: no improvement",
-        "diverged": "it diverged",
-    }
-    print(
-        f"{state.step:,} steps ({reasons[str(state.ended)]}), kept the prompts of step "
-        f"{state.best_step:,}; agreement on {run.data.held_out_rows:,} held-out rows:"
-    )
-    for name, (teacher, student) in agreements.items():
+    steps = f"{state.step:,} steps; " if state else ""
+    print(f"{steps}agreement on {run.data.held_out_rows:,} held-out rows:")
+    for name, (teacher, student) in outcome.agreements.items():
         print(f"  {name}: fixed prompts {teacher:.4f}, learned prompts {student:.4f}")
-    if advice(agreements):
-        print(f"  {advice(agreements)}")
-    for number, near in enumerate(learned.nearest_words, start=1):
-        words = ", ".join(f"{word} ({distance:.2f})" for word, distance in near)
-        print(f"  vector {number} is nearest to {words}")
-    for sentence in restarts:
-        print(f"  {sentence}")
+    if outcome.evidence:
+        for name, value, low, high in _evidence_rows(outcome):
+            print(f"  {outcome.evidence.measure}, {name}: {value:.3f} [{low:.3f}, {high:.3f}]")
+    if len(outcome.health) > 1:
+        fixed, learned = outcome.between
+        print(f"  correlation between pairs: fixed {fixed:.2f}, learned {learned:.2f}")
+    if outcome.weights is not None:
+        weighed = zip(outcome.health, outcome.weights, strict=True)
+        print("  pair weights: " + ", ".join(f"{pair.name} {w:.2f}" for pair, w in weighed))
+    for line in lines:
+        print(f"  {line}")
     output = run.config.output
     page = output.removesuffix(".safetensors") + ".html"
     print(f"{output}: for `iqa score --prompts`; curves in {page}")

@@ -17,17 +17,33 @@ class Config:
     """Options of ``iqa train``."""
 
     features: str = option(help="output of `iqa embed`", metavar="F")
+    clean_features: str | None = option(
+        None,
+        help="output of `iqa embed --views 4` of images known to be good: quality is learned by their "
+        "degraded copies. best: take the tenth of --features with the highest scores (default: compare "
+        "only the copies of one image with each other, which teaches less)",
+        metavar="F2|best",
+    )
     output: str = option(help="the prompt file to write", metavar="P.safetensors")
     pairs: str = option(
         DEFAULT_PAIRS,
         help=f"base prompt pairs: {', '.join(NAMED_PAIRS)}, or a TOML file with [[pair]] tables",
         metavar="NAME|FILE",
     )
+    recipe: Literal["default", "seed", "weights"] = option(
+        "default",
+        help="default: learn from the fixed prompts' order, degraded copies and each pair's own order; "
+        "seed: from the fixed prompts' order alone, by lists or pairs (--loss); weights: learn no context, "
+        "but weigh the fixed pairs in closed form",
+    )
     teacher: str = option(
         "ensemble",
         help="scores whose order is learned: ensemble (mean score of the fixed prompts), per-pair (each "
         "pair's own score), or column:NAME, a kept numeric column such as MOS, higher is better",
         metavar="T",
+    )
+    lower_is_better: bool = option(
+        False, help="a low value of --teacher column:NAME is a good image, as in DMOS"
     )
     watch: tuple[str, ...] = option(
         (),
@@ -45,13 +61,28 @@ class Config:
     order_weight: float = option(
         1.0,
         help="weight of the known order of degraded copies (`iqa embed --views`) relative to the teacher's "
-        "order",
+        "order; 0 ignores the copies, also as a measure of the teacher",
         metavar="X",
         minimum=0,
     )
+    meaning: float = option(
+        0.5,
+        help="weight of each pair's own order by the fixed prompts, where there are several: a pair goes "
+        "on measuring what it is named for; 0 also makes all pairs learn the order of quality alike",
+        metavar="X",
+        minimum=0,
+    )
+    pair_weights: bool = option(
+        False,
+        help="weigh the pairs in closed form, from degraded copies; `iqa score` uses the weights",
+    )
     list_size: int = option(64, help="images per list", metavar="N", minimum=2)
-    lists: Literal["global", "local"] = option(
-        "global", help="one list across all workers, or one list per worker"
+    seeds: int = option(
+        3,
+        help="number of contexts, learned from as many random starts and lists; scores are averaged",
+        metavar="K",
+        minimum=1,
+        maximum=32,
     )
     context_length: int | None = option(
         None,
@@ -80,14 +111,20 @@ class Config:
     optimizer: Literal["adamw", "sgd"] = option(
         "adamw", help="optimizer; linear warm-up, cosine decay"
     )
-    learning_rate: float = option(0.002, help="peak learning rate", metavar="X", above=0)
+    learning_rate: float | None = option(
+        None,
+        help="peak learning rate (default: a tenth of the token embedding's standard deviation, 0.002 for "
+        "OpenAI's weights)",
+        metavar="X",
+        above=0,
+    )
     weight_decay: float = option(0.0, help="weight decay of the context", metavar="X", minimum=0)
     warmup: float = option(
         0.1, help="share of the steps used for warm-up", metavar="X", minimum=0, maximum=1
     )
     steps: int | None = option(
         None,
-        help="maximum number of steps (default: 500, unless --epochs is given)",
+        help="number of steps, the last of which is kept (default: 1000, unless --epochs is given)",
         metavar="N",
         minimum=1,
     )
@@ -95,13 +132,10 @@ class Config:
         None, help="maximum number of passes over the rows", metavar="X", above=0
     )
     checkpoint_steps: int = option(
-        20,
+        50,
         help="steps between two checkpoints, each with a check on the held-out rows",
         metavar="N",
         minimum=1,
-    )
-    patience: int = option(
-        10, help="stop after N checks without improvement", metavar="N", minimum=1
     )
     holdout: float = option(
         0.1,
@@ -112,11 +146,17 @@ class Config:
     )
     holdout_by: str | None = option(
         None,
-        help="kept column by which rows are held out: rows of equal value stay together",
+        help="kept column by which rows are held out: rows of equal value stay together; give it where "
+        "several images show the same",
         metavar="COLUMN",
     )
+    write: Literal["auto", "learned"] = option(
+        "auto",
+        help="auto: write the fixed prompts unless the learned ones are better on held-out images (with "
+        "--recipe seed: the learned ones); learned: write the learned ones",
+    )
     seed: int = option(
-        0, help="random seed of the initial context and of the lists", metavar="N", minimum=0
+        0, help="first random seed of initial contexts and lists", metavar="N", minimum=0
     )
     num_workers: int = option(1, help="number of training workers", metavar="N", minimum=1)
     gpus_per_worker: float | None = option(

@@ -30,7 +30,7 @@ def show_progress(
 
     Args:
         folder: The run folder.
-        steps: Maximum number of steps.
+        steps: Number of steps.
         waiting: Returns what the workers wait for; None if for nothing.
     """
     stopped = threading.Event()
@@ -45,10 +45,9 @@ def show_progress(
             return
         if record["step"] > printed:
             printed = record["step"]
-            loss, reached, best = (_number(record[key]) for key in ("loss", "agreement", "best"))
+            loss, reached = (_number(record[key]) for key in ("loss", "agreement"))
             print(
-                f"step {printed:,} of {steps:,}, loss {loss}, held-out agreement {reached} "
-                f"(best {best} at step {record['best_step']:,})",
+                f"step {printed:,} of {steps:,}, loss {loss}, held-out agreement {reached}",
                 file=sys.stderr,
                 flush=True,
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import ray
@@ -13,15 +13,17 @@ from ray.train import ScalingConfig
 from iqa_core.clip.encoder import context_encoder
 from iqa_core.clip.load import load_towers
 from iqa_core.errors import InputError
+from iqa_core.losses.table import find_loss
+from iqa_core.prompts.ensemble import PromptEnsemble
 from iqa_core.prompts.learner import PromptLearner
-from iqa_core.prompts.pairs import load_pairs
+from iqa_core.prompts.pairs import DEFAULT_PAIRS, load_pairs
 from iqa_core.scoring.features import encode_prompts
 from iqa_core.storage.folder import Folder
 from iqa_core.storage.lease import OutputLease
 from iqa_core.tables.feature_cache import FeatureCache
-from iqa_core.training.settings import Settings
-from iqa_core.training.split import check_teacher, plan_training_data
-from iqa_core.training.world import World, steps_per_epoch
+from iqa_core.training.settings import Settings, relative_rate
+from iqa_core.training.split import MAX_ROWS, check_teacher, plan_training_data
+from iqa_core.training.world import check_workers
 
 from ..cluster import Cluster
 from ..scoring.pool import ActorPool, waiting_for
@@ -41,6 +43,10 @@ from .run_folder import (
 from .workers import Job, fit
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from iqa_core.clip.encoder import Towers
+    from iqa_core.prompts.pairs import PromptPair
     from iqa_core.training.data import TrainingData
 
     from ..progress import Waiting
@@ -48,7 +54,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run_training", "settings_of"]
 
-_DEFAULT_STEPS = 500
+_DEFAULT_STEPS = 1000
 _LEASE_SECONDS = 30.0
 
 
@@ -68,30 +74,43 @@ def run_training(config: Config) -> int:
     _check_output(config.output)
     cache = FeatureCache(config.features)
     check_teacher(cache, config.teacher, config.watch)
+    clean = _clean_features(config, cache)
     towers = load_towers(cache.fingerprint["model"])
     cache.check_weights(towers.digest)
     pairs = load_pairs(config.pairs)
-    learner = PromptLearner(
-        towers.text,
-        pairs,
-        context_length=config.context_length,
-        position=config.position,
-        context=config.context,
-        init=config.init,
-        seed=config.seed,
-    )
+    ensemble = _contexts(config, towers, pairs)
     prompts = encode_prompts(towers, pairs, config.logit_scale)
+    # The best images are the best whatever the base prompts praise.
+    judge = encode_prompts(towers, load_pairs(DEFAULT_PAIRS)) if clean == "best" else None
+    own_order = config.recipe == "default"
     plan = plan_training_data(
         cache,
         len(pairs),
         teacher=config.teacher,
+        lower_is_better=config.lower_is_better,
         holdout=config.holdout,
         holdout_by=config.holdout_by,
         watch=config.watch,
+        clean=clean,
+        most_rows=_rows_wanted(config),
+        weighs_teacher=own_order and config.order_weight > 0,
     )
-    settings = settings_of(config, prompts.logit_scale, plan.data.rows)
-    document = describe_training(config, cache, settings, plan.data, learner)
+    rate = config.learning_rate or relative_rate(
+        context_encoder(towers.text).token_embedding.weight
+    )
+    settings = settings_of(config, prompts.logit_scale, plan.data.rows, rate)
+    document = describe_training(config, cache, settings, plan.data, ensemble, clean)
     folder = Folder.of(config.run_folder or config.output.removesuffix(".safetensors") + ".run")
+    run = TrainingRun(
+        config, towers, ensemble, prompts, plan.data, plan.rows.cache, document, folder
+    )
+    if config.recipe == "weights":
+        check_same_run(folder, document)
+        with OutputLease(folder, _LEASE_SECONDS):
+            conclude(replace(run, data=open_data(cache, plan, folder, prompts, judge)), None)
+            tidy(folder, keep=())
+        return 0
+    check_workers(config.num_workers, config.seeds, len(pairs))
     with Cluster(config.address) as cluster:
         scaling = _scaling(config, cluster)
         check_same_run(folder, document)
@@ -101,18 +120,62 @@ def run_training(config: Config) -> int:
             else:
                 tidy(folder, keep=())
                 folder.write_json(RUN, document)
-            data = open_data(cache, plan, folder, prompts)
-            print(_summary(config, data, settings, scaling), flush=True)
+            run = replace(run, data=open_data(cache, plan, folder, prompts, judge))
+            print(_summary(config, run.data, settings, scaling), flush=True)
             cluster.start()
             if folder.is_local:
                 check_visible(folder.path(RUN), f"--run-folder {folder.uri}")
-            job = Job(context_encoder(towers.text), learner, settings, absolute(folder))
+            job = Job(context_encoder(towers.text), ensemble, settings, absolute(folder))
             with show_progress(folder, settings.steps, partial(_waiting, scaling)):
                 state = fit(job, scaling, config.max_failures, folder)
-            run = TrainingRun(config, towers, learner, prompts, data, document, folder)
             conclude(run, state)
             tidy(folder, keep=(METRICS, TENSORBOARD))
     return 0
+
+
+def _clean_features(config: Config, cache: FeatureCache) -> FeatureCache | Literal["own", "best"]:
+    """Return where images with copies come from.
+
+    Raises:
+        InputError: If the features given are none, or have no copies.
+    """
+    if config.clean_features is None:
+        return "own"
+    if config.clean_features != "best":
+        return FeatureCache(config.clean_features)
+    if not cache.views:
+        raise InputError(
+            argument="clean_features",
+            value="best",
+            limit="used with --features that have degraded copies",
+            fix="make them by `iqa embed --views 4`",
+        )
+    return "best"
+
+
+def _contexts(config: Config, towers: Towers, pairs: Sequence[PromptPair]) -> PromptEnsemble:
+    """Return the contexts at their random starts."""
+    return PromptEnsemble(
+        [
+            PromptLearner(
+                towers.text,
+                pairs,
+                context_length=0 if config.recipe == "weights" else config.context_length,
+                position=config.position,
+                context=config.context,
+                init=config.init,
+                seed=config.seed + number,
+            )
+            for number in range(1 if config.recipe == "weights" else config.seeds)
+        ]
+    )
+
+
+def _rows_wanted(config: Config) -> int:
+    """Return how many rows a training reads: not more than its steps use."""
+    if config.epochs:
+        return MAX_ROWS
+    return (config.steps or _DEFAULT_STEPS) * config.list_size
 
 
 def _check_output(output: str) -> None:
@@ -122,13 +185,16 @@ def _check_output(output: str) -> None:
         )
 
 
-def settings_of(config: Config, logit_scale: float, rows: int) -> Settings:
+def settings_of(
+    config: Config, logit_scale: float, rows: int, learning_rate: float = 0.002
+) -> Settings:
     """Return the settings that the options ask for.
 
     Args:
         config: The options.
         logit_scale: The factor g on cosine differences.
         rows: The number of rows to train on.
+        learning_rate: Where the options have none.
 
     Raises:
         InputError: If an option is unusable.
@@ -137,18 +203,24 @@ def settings_of(config: Config, logit_scale: float, rows: int) -> Settings:
         loss=config.loss,
         loss_options=_loss_options(config.loss_options),
         list_size=config.list_size,
-        lists=config.lists,
         optimizer=config.optimizer,
-        learning_rate=config.learning_rate,
+        learning_rate=config.learning_rate or learning_rate,
         weight_decay=config.weight_decay,
         warmup=config.warmup,
         checkpoint_steps=config.checkpoint_steps,
-        patience=config.patience,
         logit_scale=logit_scale,
-        order_weight=config.order_weight,
+        order_weight=config.order_weight if config.recipe == "default" else 0.0,
+        meaning=config.meaning if config.recipe == "default" else 0.0,
         seed=config.seed,
     )
-    per_epoch = steps_per_epoch(rows, settings, World(0, config.num_workers))
+    per_epoch = max(1, rows // config.list_size)
+    if rows < config.list_size and find_loss(config.loss).kind != "pseudo-label":
+        raise InputError(
+            argument="list_size",
+            value=config.list_size,
+            limit=f"at most {rows:,}, the number of training rows",
+            fix="lower it, or embed more images",
+        )
     given = [config.steps] if config.steps else []
     given += [max(1, round(config.epochs * per_epoch))] if config.epochs else []
     return replace(settings, steps=min(given) if given else _DEFAULT_STEPS)
@@ -198,14 +270,32 @@ def _scaling(config: Config, cluster: Cluster) -> ScalingConfig:
 
 
 def _summary(config: Config, data: TrainingData, settings: Settings, scaling: ScalingConfig) -> str:
-    views = "no degraded copies (`iqa embed --views` adds them)"
-    if data.views:
-        views = f"{data.views} degraded copies each, trust in the teacher {np.mean(data.trust):.2f}"
+    near = ""
+    if data.near_duplicates:
+        near = f", {data.near_duplicates:,} left out as nearly equal to held-out ones"
     return (
-        f"{data.rows:,} rows to train on, {data.held_out_rows:,} held out, {data.unused:,} unusable; "
-        f"{views}\nat most {settings.steps:,} steps of {settings.loss} on {settings.lists} lists of "
-        f"{settings.list_size}, workers: {config.num_workers} on "
+        f"{data.rows:,} rows to train on, {data.held_out_rows:,} held out, {data.unused:,} unusable{near}\n"
+        f"{_copies(data)}\n{settings.steps:,} steps of {settings.loss} on lists of {settings.list_size}, "
+        f"contexts: {config.seeds}, workers: {config.num_workers} on "
         f"{'GPUs' if scaling.use_gpu else 'CPUs'}"
+    )
+
+
+def _copies(data: TrainingData) -> str:
+    """Return the sentence on degraded copies: where they come from, and what that costs."""
+    if not data.bases:
+        return "no degraded copies (`iqa embed --views 4` adds them): nothing here knows quality"
+    trust = f"; trust in the fixed prompts {np.mean(data.trust):.2f}"
+    if data.clean == "given":
+        return f"{data.views} degraded copies each of {data.bases:,} clean images{trust}"
+    if data.clean == "best":
+        return (
+            f"{data.views} degraded copies each of the {data.bases:,} images with the highest scores, "
+            f"taken for clean{trust}"
+        )
+    return (
+        f"{data.views} degraded copies of each image, compared with each other only, as images may be "
+        f"damaged themselves{trust}. Images known to be good teach more: --clean-features"
     )
 
 

@@ -24,7 +24,7 @@ from iqa_core.training.write import write_training_data
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from iqa_core.prompts.learner import PromptLearner
+    from iqa_core.prompts.ensemble import PromptEnsemble
     from iqa_core.scoring.features import PromptFeatures
     from iqa_core.tables.feature_cache import FeatureCache
     from iqa_core.training.settings import Settings
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 #: The version of a run folder's format during training; others are not resumed.
-_FORMAT = 2
+_FORMAT = 3
 
 RUN = "run.json"
 PROGRESS = "progress.json"
@@ -67,7 +67,8 @@ def describe_training(
     cache: FeatureCache,
     settings: Settings,
     data: TrainingData,
-    learner: PromptLearner,
+    learner: PromptEnsemble,
+    clean: FeatureCache | str,
 ) -> dict[str, Any]:
     """Return everything that determines the result; equal documents give equal prompts."""
     document = {
@@ -76,6 +77,12 @@ def describe_training(
         "features": cache.tower,
         "rows": {"train": data.rows, "held_out": data.held_out_rows, "unused": data.unused},
         "views": data.views,
+        "recipe": config.recipe,
+        "clean_features": clean if isinstance(clean, str) else [clean.tower, clean.parts],
+        "seeds": config.seeds,
+        "lower_is_better": config.lower_is_better,
+        "pair_weights": config.pair_weights,
+        "write": config.write,
         "pairs": [asdict(pair) for pair in learner.pairs],
         "teacher": config.teacher,
         "watch": list(config.watch),
@@ -140,12 +147,16 @@ def tidy(folder: Folder, keep: tuple[str, ...]) -> None:
 
 
 def open_data(
-    cache: FeatureCache, plan: DataPlan, folder: Folder, prompts: PromptFeatures
+    cache: FeatureCache,
+    plan: DataPlan,
+    folder: Folder,
+    prompts: PromptFeatures,
+    judge: PromptFeatures | None = None,
 ) -> TrainingData:
     """Open the rows in a run folder; write them first if they are not there."""
     if folder.exists(DATA):
         return TrainingData.open(absolute(folder))
-    return write_training_data(cache, plan, absolute(folder), prompts)
+    return write_training_data(cache, plan, absolute(folder), prompts, judge)
 
 
 def write_metrics(folder: Folder, state: State) -> None:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from iqa_core.clip.encoder import ContextTextEncoder
-    from iqa_core.prompts.learner import PromptLearner
+    from iqa_core.prompts.ensemble import PromptEnsemble
     from iqa_core.training.settings import Settings
 
 __all__ = ["Job", "fit", "train_worker"]
@@ -63,13 +63,13 @@ class Job:
 
     Attributes:
         tower: The text tower.
-        learner: The prompt learner at its start.
+        learner: The contexts at their start.
         settings: How to train.
         folder: The run folder, for any working directory.
     """
 
     tower: ContextTextEncoder
-    learner: PromptLearner
+    learner: PromptEnsemble
     settings: Settings
     folder: str
 
@@ -192,7 +192,7 @@ def _record_start(folder: Folder, step: int) -> None:
 
 
 def _latest(state: State) -> dict[str, float]:
-    return {**state.history[-1], "best": state.best, "best_step": state.best_step}
+    return dict(state.history[-1])
 
 
 def _report(state: State, *, first: bool) -> None:

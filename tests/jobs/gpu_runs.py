@@ -27,7 +27,7 @@ import jobs.scoring.run
 import jobs.training.run
 import jobs.training.workers
 from iqa_core.clip.load import load_towers
-from iqa_core.prompts.learner import PromptLearner
+from iqa_core.prompts.ensemble import PromptEnsemble
 from jobs.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -70,8 +70,8 @@ class TextOnDevice(nn.Module):
         return getattr(self.tower, name)
 
 
-class LearnerOnDevice(PromptLearner):
-    """A learner that stays where it is."""
+class EnsembleOnDevice(PromptEnsemble):
+    """Contexts that stay where they are."""
 
     def to(self, device):
         assert device.type == "cuda"
@@ -91,7 +91,7 @@ def pretend():
 
     jobs.scoring.run.lightest_towers = load
     jobs.training.run.load_towers = load_to_train
-    jobs.training.run.PromptLearner = LearnerOnDevice
+    jobs.training.run.PromptEnsemble = EnsembleOnDevice
     jobs.training.workers._backend = lambda scaling: "gloo"  # NCCL takes no logical GPUs
 
 

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from scipy import stats
@@ -68,7 +69,7 @@ def test_json(study, capsys):
     assert found["metrics"][good]["srcc"]["value"] == pytest.approx(wanted, abs=1e-9)
     first = found["comparisons"][0]
     assert (first["first"], first["second"], first["metric"]) == (good, bad, "srcc")
-    assert first["p_holm"] < 0.001
+    assert (first["test"], first["p_holm"]) == ("", first["p_bootstrap"])  # with clusters
     assert set(found["groups"]) == {"blur", "noise"}
 
 
@@ -144,3 +145,23 @@ def test_a_figure_that_can_not_be_written(study, capsys):
     status, _, err = evaluate(study, capsys, "--figure", target, "--resamples", "0")
     assert status == 1
     assert f"--figure {target} can't be written: " in err
+
+
+def test_a_single_pair(study, capsys):
+    part = study / "good" / "part-0.parquet"
+    table = pq.read_table(part)
+    turned = pc.subtract(1.0, table["score"].combine_chunks()).cast(pa.float32())
+    pairs = pa.StructArray.from_arrays(
+        [table["score"].combine_chunks(), turned], ["plain", "turned"]
+    )
+    pq.write_table(table.append_column("scores", pairs), part)
+    values = {}
+    for pair in ("plain", "turned"):
+        status, out, _ = evaluate(study, capsys, "--json", "--resamples", "0", "--pair", pair)
+        assert status == 0
+        values[pair] = json.loads(out)["metrics"][str(study / "good")]["srcc"]["value"]
+    assert values["turned"] == pytest.approx(-values["plain"])
+    status, _, err = evaluate(study, capsys, "--pair", "noise")
+    assert status == 1
+    assert "--pair 'noise' is no prompt pair of --scores" in err
+    assert "which has plain, turned" in err

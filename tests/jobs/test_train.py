@@ -30,7 +30,8 @@ EMBED, TRAIN, SCORE = (
 )
 IMAGES = 80
 OPTIONS = ["--pairs", "pyiqa", "--list-size", "16", "--steps", "60", "--checkpoint-steps", "5"]
-OPTIONS += ["--context-length", "4", "--patience", "99", "--watch", "sharpness", "--holdout", "0.3"]
+OPTIONS += ["--context-length", "4", "--seeds", "2", "--watch", "sharpness", "--holdout", "0.3"]
+OPTIONS += ["--write", "learned"]
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +64,16 @@ def trained(folder):
 
 def test_training_leaves_what_it_says(trained):
     prompts = load_prompts(trained)
-    assert (prompts.kind, len(prompts.context)) == ("shared", 4)
+    assert (prompts.kind, prompts.context.shape[:2]) == ("shared", (2, 4))
     assert prompts.training["ended"] == "steps"
     assert prompts.training["recovered_at_steps"] == []
     assert prompts.training["num_workers"] == 2
-    start, best = (prompts.metrics["agreement"][when] for when in ("start", "best"))
-    assert 1 >= best >= start
+    assert prompts.training["written"] == "learned"
+    evidence = prompts.metrics["evidence"]
+    assert evidence["measure"] == "known order"
+    assert len(evidence["each"]) == 2
+    assert evidence["difference"]["low"] <= evidence["difference"]["value"]
+    assert [pair["name"] for pair in prompts.metrics["pairs"]] == [p.name for p in prompts.pairs]
     for who in ("teacher", "student"):
         found = prompts.metrics[who]
         assert set(found) == {"srcc ensemble", "srcc sharpness", "known order"}
@@ -77,12 +82,14 @@ def test_training_leaves_what_it_says(trained):
     run = trained.with_suffix(".run")
     metrics = pq.read_table(run / "metrics.parquet").to_pandas()
     assert metrics.step.tolist() == list(range(0, 61, 5))
-    assert metrics.agreement.max() == best
+    assert metrics.agreement[1:].notna().all()
     assert metrics.loss[1:].notna().all()
     left = {path.name for path in run.iterdir() if path.is_file() or any(path.iterdir())}
     assert left == {"metrics.parquet", "tensorboard"}  # neither rows nor checkpoints
     page = trained.with_suffix(".html").read_text()
     assert "Held-out agreement" in page
+    assert "Known order on held-out contents" in page
+    assert "Health of each pair" in page
     assert "continued from" not in page
     assert "<script" not in page
 
@@ -99,6 +106,39 @@ def test_learned_prompts_score(trained, folder, tmp_path):
     assert len(first) == IMAGES
     np.testing.assert_allclose(first, second, atol=2e-3)  # float16 features
     assert read[0].schema.field("scores").type.num_fields == 5
+
+
+def test_weights_alone_take_no_training(folder, tmp_path, capsys):
+    """No worker is started, and the file says what was decided."""
+    output = tmp_path / "weights.safetensors"
+    words = ["--recipe", "weights", "--write", "learned", "--holdout", "0.3"]
+    assert main(command(folder, output, *words, "--clean-features", "best")) == 0
+    said = capsys.readouterr().out
+    assert "The weighted pairs are written: " in said
+    assert "pair weights: quality 0." in said
+    prompts = load_prompts(output)
+    assert prompts.context.shape[-2] == 0
+    assert prompts.weights.sum() == pytest.approx(1)
+    assert prompts.training["steps_done"] == 0
+    assert not any(path.is_file() for path in output.with_suffix(".run").rglob("*"))
+    scores = tmp_path / "scores"
+    assert (
+        main(
+            [
+                "rescore",
+                "--features",
+                str(folder / "features"),
+                "--prompts",
+                str(output),
+                "--output",
+                str(scores),
+            ]
+        )
+        == 0
+    )
+    table = pq.read_table(scores)
+    each = np.array([list(row.values()) for row in table.column("scores").to_pylist()])
+    np.testing.assert_allclose(table.column("score").to_numpy(), each @ prompts.weights, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -189,9 +229,10 @@ def test_the_same_command_continues_a_failed_training(folder, tmp_path, capsys):
         (["--loss-options", "k=1"], "loss listmle has no hyper-parameter 'k'"),
         (["--list-size", "100"], "--list-size 100 must be at most"),
         (
-            ["--list-size", "16", "--num-workers", "3"],
-            "--list-size 16 must be a multiple of the 3 workers",
+            ["--pairs", "clip-iqa", "--list-size", "8", "--seeds", "1", "--num-workers", "2"],
+            "--num-workers 2 must be at most 1, as 1 contexts of 1 prompt pairs are shared",
         ),
+        (["--clean-features", "gone"], "--features gone holds no features"),
         (["--holdout", "0.01"], "--holdout 0.01 must be large enough to hold out 8 rows, not only"),
         (["--context-length", "80"], "but the text tower takes at most"),
         (["--learning-rate", "0"], "--learning-rate 0.0 must be above 0"),

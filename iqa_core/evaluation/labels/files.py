@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import fsspec
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from iqa_core.columns import (
@@ -106,12 +107,13 @@ class LabelTable:
 # Scores -------------------------------------------------------------------------------------------
 
 
-def read_scores(uri: str, columns: Sequence[str]) -> ScoreSet:
+def read_scores(uri: str, columns: Sequence[str], pair: str | None = None) -> ScoreSet:
     """Read the output of ``iqa score``.
 
     Args:
         uri: Its folder.
         columns: Kept columns to read as well, where they exist.
+        pair: Name of the prompt pair whose scores are read instead of the image scores.
 
     Raises:
         InputError: If it is none, or can't be read.
@@ -135,13 +137,30 @@ def read_scores(uri: str, columns: Sequence[str]) -> ScoreSet:
                 )
             kept = [find_column(have, column)[0] for column in columns]
             wanted = dict.fromkeys([*IDENTITY, IMAGE_ID, STATUS, SCORE, *kept])
-            tables.append(_plain_table(part.read([name for name in wanted if name in have])))
+            if pair is not None:
+                wanted[SCORES] = None
+            read = part.read([name for name in wanted if name in have])
+            tables.append(_plain_table(read if pair is None else _of_pair(read, pair, uri)))
     table = pa.concat_tables(tables, promote_options="default")
     try:
         files = [(file["name"], file["size"]) for file in folder.read_json(PLAN)["files"]]
     except (OSError, ValueError, KeyError, TypeError):
         files = None
     return ScoreSet(uri, table, files, [name for name in have if name not in _NO_LABELS])
+
+
+def _of_pair(table: pa.Table, pair: str, uri: str) -> pa.Table:
+    """Return a table whose image scores are those of one pair."""
+    names = []
+    if SCORES in table.column_names:
+        names = [field.name for field in table.schema.field(SCORES).type]
+    if pair not in names:
+        raise InputError(
+            f"--pair {pair!r} is no prompt pair of --scores {uri}, which has {', '.join(names) or 'none'}"
+        )
+    values = pc.struct_field(table[SCORES], pair)
+    place = table.column_names.index(SCORE)
+    return table.set_column(place, SCORE, values).drop_columns([SCORES])
 
 
 # Labels -------------------------------------------------------------------------------------------

@@ -80,6 +80,7 @@ def join_labels(
     group_column: str | None = None,
     cluster_column: str | None = None,
     where: str | None = None,
+    pair: str | None = None,
 ) -> Joined:
     """Read the scores of runs and the labels of their images, and join them.
 
@@ -93,6 +94,7 @@ def join_labels(
         group_column: Column to group by, of the labels or else of the first score set.
         cluster_column: Column of the clusters for the bootstrap, found likewise.
         where: ``COLUMN=VALUE``: use only the images with this value, found likewise.
+        pair: Name of the prompt pair whose scores are used; None uses the image scores.
 
     Returns:
         The images to use, and how many rows were left out for which reason.
@@ -118,7 +120,7 @@ def join_labels(
         )
         if column
     }
-    runs = [read_scores(run, [label_column, *texts.values()]) for run in scores]
+    runs = [read_scores(run, [label_column, *texts.values()], pair) for run in scores]
     if labels is None:
         source = _Source(f"--scores {scores[0]}", LabelTable(runs[0].table))
     else:

@@ -32,7 +32,15 @@ if TYPE_CHECKING:
     from iqa_core.pages.run.data import Run
     from iqa_core.pages.run.layout import Layout
 
-__all__ = ["MAX_FILE_BYTES", "Card", "Thumbnail", "folder_of", "load_cards", "make_cards"]
+__all__ = [
+    "MAX_FILE_BYTES",
+    "Card",
+    "Thumbnail",
+    "folder_of",
+    "load_cards",
+    "make_cards",
+    "thumbnail_of",
+]
 
 MAX_FILE_BYTES = 2**27  # a thumbnail is not worth reading more
 
@@ -116,6 +124,21 @@ def make_cards(
     with ThreadPoolExecutor(_READERS) as pool:
         cards |= zip(order, pool.map(load, order), strict=True)
     return cards
+
+
+def thumbnail_of(uri: str | None, fetcher: Fetcher, folder: str | None) -> Thumbnail | None:
+    """Return a small thumbnail of one image, or None if it can't be read.
+
+    Args:
+        uri: Of the image.
+        fetcher: Reads it.
+        folder: The manifest's, see :func:`folder_of`; None if unknown.
+    """
+    try:
+        data = _fetch(uri, fetcher, folder)
+        return _thumbnail(data, None, None, _SMALL_SIDE, _SMALL_QUALITIES)
+    except Exception:  # an unknown file: whatever it raises, the page is made
+        return None
 
 
 def folder_of(manifest: str | None) -> str | None:

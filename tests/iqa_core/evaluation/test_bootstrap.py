@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from iqa_core.evaluation.bootstrap import bootstrap_p_value, draw_resamples, percentile_interval
+from iqa_core.evaluation.bootstrap import (
+    bootstrap_p_value,
+    draw_resamples,
+    expanded_tails,
+    percentile_interval,
+)
 from iqa_core.evaluation.evaluate import evaluate
 from iqa_core.evaluation.logistic import fit_logistic
 from tests.iqa_core.evaluation.opinions import opinions
@@ -96,3 +101,23 @@ def test_undefined_resamples_are_left_out_of_intervals_and_p_values():
     assert bootstrap_p_value(np.array([-1.0, 1.0])) == 1.0
     assert all(map(math.isnan, percentile_interval(values[1:2], (0.0, 1.0))))
     assert math.isnan(bootstrap_p_value(values[1:2]))
+
+
+def test_few_clusters_widen_the_tails():
+    """Student's t: with many clusters the plain percentiles."""
+    assert expanded_tails(0.95, None) == pytest.approx((0.025, 0.975))
+    assert expanded_tails(0.95, 10_000)[0] == pytest.approx(0.025, abs=1e-4)
+    low, high = expanded_tails(0.95, 8)
+    expected = stats.norm.cdf(stats.t.ppf(0.025, 7) * (8 / 7) ** 0.5)
+    assert low == pytest.approx(expected)
+    assert high == pytest.approx(1 - expected)
+
+
+def test_p_is_that_whose_interval_touches_0():
+    rng = np.random.default_rng(0)
+    differences = rng.normal(0.4, 0.2, size=20_000)
+    for clusters in (None, 8, 30):
+        p = bootstrap_p_value(differences, clusters)
+        low = np.quantile(differences, expanded_tails(1 - p, clusters)[0])
+        assert low == pytest.approx(0, abs=0.01)
+    assert bootstrap_p_value(differences, 8) > bootstrap_p_value(differences, 30)

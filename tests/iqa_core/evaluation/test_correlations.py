@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from iqa_core.evaluation.correlations import krcc, plcc, srcc
+from iqa_core.evaluation.correlations import krcc, plcc, srcc, weighted_srcc
 
 ALL = pytest.mark.parametrize("metric", [srcc, krcc, plcc])
 
@@ -87,3 +87,19 @@ def test_shapes_must_be_equal_and_flat(metric):
 
 def test_the_result_is_a_plain_float():
     assert type(srcc([1, 2, 3], [1, 2, 3])) is float
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_many_resamples_at_once_equal_one_by_one(ties):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 40))
+    if ties:
+        x, y = x.round(), y.round()
+    counts = rng.multinomial(40, np.full(40, 1 / 40), size=20)
+    expected = [srcc(np.repeat(x, c), np.repeat(y, c)) for c in counts]
+    np.testing.assert_allclose(weighted_srcc(x, y, counts), expected, atol=1e-12)
+
+
+def test_a_constant_side_has_no_correlation_in_any_resample():
+    found = weighted_srcc(np.ones(5), np.arange(5.0), np.ones((3, 5)))
+    assert np.isnan(found).all()

@@ -108,3 +108,23 @@ def test_groups_are_evaluated_by_themselves():
     assert found.groups["blur"].as_dict() == alone.as_dict()
     assert found.as_dict()["groups"]["blur"]["images"] == 40
     assert any(line.startswith("blur ") for line in describe(found))
+
+
+def test_clusters_have_no_test_of_independent_images():
+    """Two models that differ in one reference's images only are no different."""
+    rng = np.random.default_rng(0)
+    cluster = np.repeat(np.arange(12), 20)
+    y = rng.normal(size=240)
+    shared = rng.normal(size=240)
+    sets = {name: y + shared + rng.normal(size=12)[cluster] for name in ("a", "b")}
+    alone = evaluate(sets, y, resamples=200)
+    together = evaluate(sets, y, resamples=200, clusters=cluster)
+    assert {one.test for one in alone.comparisons} == {"meng", "williams", ""}
+    assert {one.test for one in together.comparisons} == {""}
+    for one in together.comparisons:
+        assert math.isnan(one.p_test)
+        assert one.p_holm == one.p_bootstrap
+    first = [e.comparisons[0] for e in (alone, together)]
+    assert first[1].p_holm > first[0].p_holm
+    assert "12 clusters are few" in "\n".join(describe(together))
+    assert "Meng" not in "\n".join(describe(together))

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from iqa_core.pages.training import TrainingFacts, training_page
+from iqa_core.pages.training import Moved, TrainingFacts, training_page
 
 VOID = {"meta"}
 
@@ -44,10 +44,14 @@ def facts():
     return TrainingFacts(
         title="Learned <prompts>",
         history=history,
-        best_step=60,
         teacher=teacher,
         student=teacher**2,
         agreements={"srcc ensemble": (1.0, 0.93), "srcc <mos>": (0.5, -0.25)},
+        evidence=[("fixed prompts", 0.5, 0.4, 0.6), ("context <1>", 0.7, 0.65, 0.75)],
+        measure="known order",
+        pairs=[("sharp", 0.9, 0.3, 0.6, 0.25)],
+        moved=[Moved("a<b>.png", 2900, 12)],
+        word_scale=0.42,
         words=[[("sharp", 0.25), ("<b>", 0.5)]],
         notices=["Workers were lost; training went on from the checkpoint of step 40."],
         facts={"loss": "listmle", "rows": {"train": 1234}, "watch": [], "seed": None, "ok": True},
@@ -63,7 +67,13 @@ def test_everything_is_on_the_page(facts):
         "Agreement on 3,000 held-out rows",
         "the checkpoint of step 40",
         "&lt;b&gt; <small>0.50</small>",
-        "kept: step 60",
+        "Known order on held-out contents",
+        "context &lt;1&gt;",
+        "Health of each pair",
+        "a&lt;b&gt;.png",
+        "2,900",
+        "+2,888",
+        "from word to word it is usually 0.42",
         "rows: train",
         "1,234",
     ):

@@ -21,8 +21,9 @@ from iqa_core.clip.encoder import Towers
 from iqa_core.clip.load import load_towers
 from iqa_core.errors import InputError
 from iqa_core.images.decode import decode_image
+from iqa_core.prompts.ensemble import PromptEnsemble, learned_prompts
 from iqa_core.prompts.file import FORMAT, LearnedPrompts, load_prompts, save_prompts
-from iqa_core.prompts.learner import PromptLearner, learned_prompts
+from iqa_core.prompts.learner import PromptLearner
 from iqa_core.prompts.pairs import NAMED_PAIRS
 from iqa_core.scoring.margins import margins, score_features
 
@@ -100,7 +101,7 @@ def test_the_context_continues_the_training(path, prompts, learner, towers):
         position=loaded.position,
         context=loaded.kind,
     )
-    again.load_state_dict({"context": torch.from_numpy(loaded.context)})
+    again.load_state_dict({"context": torch.from_numpy(loaded.context[0])})
     assert torch.equal(again(towers.text), learner(towers.text))
 
 
@@ -119,7 +120,7 @@ def test_the_metadata_can_be_read_without_this_project(path, prompts):
     with safetensors.safe_open(path, "np") as file:
         assert set(file.keys()) == {"context", "features"}
         document = json.loads(file.metadata()["iqa_prompts"])
-    assert document["format"] == FORMAT == 1
+    assert document["format"] == 1  # what older versions read, as long as nothing needs more
     assert document["tower"] == "tiny"
     assert document["context_length"] == 8
     assert document["pairs"][0] == {
@@ -256,11 +257,21 @@ def test_weights_are_not_prompts(path):
 
 def test_a_newer_format_is_refused(path, prompts):
     save_prompts(path, prompts)
-    rewrite(path, lambda document: document.update(format=2, pairs="something new"))
+    rewrite(path, lambda document: document.update(format=FORMAT + 1, pairs="something new"))
     with pytest.raises(
-        InputError, match="its format is 2, but this version reads up to 1: upgrade"
+        InputError, match="its format is 3, but this version reads up to 2: upgrade"
     ):
         load_prompts(path)
+
+
+def test_several_contexts_have_a_format_that_older_versions_refuse(path, towers):
+    """They refuse a format above 1 by its number, before they look at anything else."""
+    both = PromptEnsemble([PromptLearner(towers.text, PAIRS, seed=seed) for seed in range(2)])
+    save_prompts(path, learned_prompts(both, towers))
+    with safetensors.safe_open(path, "np") as file:
+        document = json.loads(file.metadata()["iqa_prompts"])
+        assert file.get_tensor("features").shape == (2, 2, 2, 128)
+    assert document["format"] == FORMAT == 2
 
 
 @pytest.mark.parametrize(
@@ -388,5 +399,5 @@ def test_a_prompt_file_needs_no_text_tower(path, prompts, towers):
 
     without = replace(towers, load_text=fail)
     found = load_prompts(path, without).features
-    np.testing.assert_array_equal(found.features, prompts.text_features)
+    np.testing.assert_array_equal(found.features, prompts.text_features[0])
     assert found.features.shape[-1] == without.image.width

@@ -6,6 +6,7 @@ import json
 
 import pyarrow.parquet as pq
 
+from iqa_core.prompts.ensemble import PromptEnsemble
 from iqa_core.prompts.learner import PromptLearner
 from iqa_core.prompts.pairs import NAMED_PAIRS
 from iqa_core.tables.feature_cache import FeatureCache
@@ -34,8 +35,11 @@ def written(cache, folder, prompts, **options):
     return write_training_data(cache, plan, folder, prompts)
 
 
-def new_learner(towers, seed=0, **options):
-    return PromptLearner(towers.text, PAIRS, context_length=4, seed=seed, **options)
+def new_learner(towers, seed=0, contexts=1, pairs=PAIRS, **options):
+    """Return an ensemble of contexts with consecutive seeds."""
+    options = {"context_length": 4, **options}
+    seeds = range(seed, seed + contexts)
+    return PromptEnsemble([PromptLearner(towers.text, pairs, seed=one, **options) for one in seeds])
 
 
 def settings(towers, **options):

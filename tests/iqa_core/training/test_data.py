@@ -14,13 +14,11 @@ from tests.iqa_core.training.rows import (
 )
 
 
-def test_shards_are_the_rows_once(data):
-    whole = data.shard(0, 1).features
-    parts = [data.shard(rank, 3) for rank in range(3)]
-    np.testing.assert_array_equal(np.concatenate([part.features for part in parts]), whole)
-    assert {len(part.targets) for part in parts} <= {data.rows // 3, data.rows // 3 + 1}
-    assert isinstance(whole, np.memmap)
-    assert whole.dtype == np.float16
+def test_rows_are_mapped(data):
+    rows = data.train()
+    assert isinstance(rows.features, np.memmap)
+    assert rows.features.dtype == np.float16
+    assert len(rows.features) == len(rows.targets) == data.rows
 
 
 def test_data_elsewhere_is_copied_to_the_worker(cache, data, prompts):
@@ -28,9 +26,8 @@ def test_data_elsewhere_is_copied_to_the_worker(cache, data, prompts):
     try:
         written(cache, folder, prompts, holdout=0.2, watch=["mos"])
         elsewhere = TrainingData.open(folder)
-        for rank in range(2):
-            for here, there in zip(data.shard(rank, 2), elsewhere.shard(rank, 2), strict=True):
-                np.testing.assert_array_equal(here, there)
+        for here, there in zip(data.train(), elsewhere.train(), strict=True):
+            np.testing.assert_array_equal(here, there)
         assert dataclasses.replace(elsewhere, folder="") == dataclasses.replace(data, folder="")
     finally:
         fsspec.filesystem("memory").rm("/training", recursive=True)

@@ -55,3 +55,24 @@ def test_nothing_known_costs_nothing():
 def test_reliability():
     found = reliability(torch.tensor([-0.5, 0.0, 0.5, 1.0]))
     assert found.tolist() == [0.0, 0.0, 0.25, 1.0]
+
+
+def test_only_copies_of_one_image_are_compared_where_images_may_be_damaged():
+    levels = torch.tensor([0, 4, 0, 4], dtype=torch.int8)
+    images = torch.tensor([0, 0, 1, 1])
+    # The second image is worse than the first one's copy; its own copy is worse still.
+    margins = torch.tensor([[2.0], [1.0], [0.5], [0.0]], dtype=torch.float64)
+    assert known_order_agreement(margins, levels, images).item() == 1
+    assert known_order_agreement(margins, levels).item() == 0.5  # 3 right, 1 wrong
+    within = order_loss(margins, levels, images).item()
+    expected = (math.log1p(math.exp(-1.0)) + math.log1p(math.exp(-0.5))) / 2
+    assert within == pytest.approx(expected)
+
+
+def test_blocks_are_the_sum_over_all_pairs():
+    generator = torch.Generator().manual_seed(0)
+    levels = torch.randint(0, 6, (60,), generator=generator)
+    margins = torch.randn(60, 2, generator=generator, dtype=torch.float64)
+    better, worse = (levels[None, :] - levels[:, None] >= MIN_LEVEL_GAP).nonzero(as_tuple=True)
+    expected = torch.nn.functional.softplus(margins[worse] - margins[better]).mean(0)
+    torch.testing.assert_close(order_loss(margins, levels), expected)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from iqa_core.errors import InputError
 from iqa_core.tables.feature_cache import features_of
 from iqa_core.training.split import plan_training_data
+from iqa_core.training.write import write_training_data
 from tests.iqa_core.training.rows import (
     PAIRS,
     ROWS,
@@ -23,7 +25,7 @@ def test_the_order_of_the_part_files_changes_nothing(table, data, prompts, tmp_p
     other = written(
         write_cache(tmp_path / "f", turned, 77), str(tmp_path / "d"), prompts, holdout=0.2
     )
-    for here, there in ((data.shard(0, 1), other.shard(0, 1)), (data.held_out(), other.held_out())):
+    for here, there in ((data.train(), other.train()), (data.held_out(), other.held_out())):
         np.testing.assert_array_equal(here[0], there[0])
         np.testing.assert_allclose(here[1], there[1], rtol=1e-7)  # products of other shapes
     assert dataclasses.replace(other, folder="", watched=("mos",)) == dataclasses.replace(
@@ -43,7 +45,7 @@ def test_rows_that_share_a_value_are_on_one_side(cache, table, prompts, tmp_path
             strict=True,
         )
     )
-    trained = {photo[row.tobytes()] for row in split.shard(0, 1)[0]}
+    trained = {photo[row.tobytes()] for row in split.train()[0]}
     held_out = {photo[row.tobytes()] for row in split.held_out()[0]}
     assert trained
     assert held_out
@@ -53,7 +55,7 @@ def test_rows_that_share_a_value_are_on_one_side(cache, table, prompts, tmp_path
 def test_rows_without_the_column_are_left_out(cache, prompts, tmp_path):
     column = written(cache, str(tmp_path), prompts, teacher="column:mos")
     assert column.unused == 8 + 20
-    assert np.isfinite(column.shard(0, 1)[1]).all()
+    assert np.isfinite(column.train()[1]).all()
 
 
 @pytest.mark.parametrize(
@@ -83,10 +85,45 @@ def test_unusable_data(cache, prompts, tmp_path, options, text):
 
 def test_each_usable_row_has_one_place(cache):
     plan = plan_training_data(cache, 3, holdout=0.2)
-    train, held_out = plan.train_place, plan.held_out_place
-    assert ((train >= 0) | (held_out >= 0)).tolist() == [n % 50 != 0 for n in range(ROWS)]
+    train, held_out = plan.rows.train, plan.rows.held_out
+    status = pa.concat_tables(plan.rows.cache.tables(["status"])).column("status").to_pylist()
+    assert len(status) == ROWS
+    assert ((train >= 0) | (held_out >= 0)).tolist() == [one == "ok" for one in status]
     assert not ((train >= 0) & (held_out >= 0)).any()
     assert sorted(train[train >= 0]) == list(range(plan.data.rows))
     assert sorted(held_out[held_out >= 0]) == list(range(plan.data.held_out_rows))
     assert (train[train < 0] == -1).all()
     assert (held_out[held_out < 0] == -1).all()
+
+
+def test_a_large_cache_is_read_in_part(cache, prompts, tmp_path, monkeypatch):
+    """Part files until there are a few times the rows that are used; the same ones each time."""
+    monkeypatch.setattr("iqa_core.training.split.MAX_HELD_OUT", 20)
+    plan = plan_training_data(cache, 3, holdout=0.2, most_rows=20)
+    assert len(plan.rows.cache.parts) == 2 < len(cache.parts)
+    assert plan.data.rows == 20
+    assert 8 <= plan.data.held_out_rows <= 20
+    again = plan_training_data(cache, 3, holdout=0.2, most_rows=20)
+    np.testing.assert_array_equal(again.rows.train, plan.rows.train)
+    data = write_training_data(cache, plan, str(tmp_path), prompts)
+    assert len(data.train().features) == 20
+
+
+def test_a_column_can_fall_with_quality(cache, prompts, tmp_path):
+    up, down = (
+        written(
+            cache, str(tmp_path / str(lower)), prompts, teacher="column:mos", lower_is_better=lower
+        )
+        for lower in (False, True)
+    )
+    np.testing.assert_array_equal(up.train().targets, -down.train().targets)
+
+
+def test_nearly_equal_rows_are_not_on_both_sides(table, prompts, tmp_path):
+    """Each row once more, as if its image had been encoded again."""
+    again = table.set_column(1, "manifest_row", pa.array(range(ROWS, 2 * ROWS), pa.int64()))
+    cache = write_cache(tmp_path / "cache", pa.concat_tables([table, again]))
+    data = written(cache, str(tmp_path / "data"), prompts, holdout=0.2)
+    assert data.near_duplicates > 40
+    trained = {row.tobytes() for row in data.train().features}
+    assert not trained & {row.tobytes() for row in data.held_out().features}

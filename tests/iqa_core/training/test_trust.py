@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 
 from iqa_core.prompts.pairs import PromptPair
 from iqa_core.scoring.features import encode_prompts
 from iqa_core.scoring.margins import margins as scoring_margins
+from iqa_core.training.trust import tower_doubt
 from tests.iqa_core.training.rows import (
     written,
 )
@@ -28,3 +32,29 @@ def test_trust_is_measured_for_each_pair(viewed, towers, tmp_path):
     features, targets = both.held_out()[:2]
     margins = torch.from_numpy(scoring_margins(np.array(features), prompts)).double()
     np.testing.assert_allclose(targets[:, 0], margins.sigmoid()[:, 0].numpy(), atol=1e-6)
+
+
+def test_no_trust_is_asked_for_where_the_order_is_not_used(viewed, towers, tmp_path):
+    pairs = [PromptPair("turned", "Bad photo.", "Good photo.")]
+    prompts = encode_prompts(towers, pairs)
+    data = written(viewed, str(tmp_path / "d"), prompts, holdout=0.2, weighs_teacher=False)
+    assert data.trust == (1.0,)
+
+
+def test_a_tower_that_knows_no_quality_is_doubted(viewed, towers, tmp_path):
+    prompts = encode_prompts(towers, [PromptPair("good", "Good photo.", "Bad photo.")])
+    data = written(viewed, str(tmp_path / "d"), prompts, holdout=0.2)
+    turned = SimpleNamespace(encode=lambda texts: -towers.text.encode(texts))
+    # Half of the pairs turned round, as random weights do.
+    half = SimpleNamespace(
+        encode=lambda texts: torch.cat(
+            [
+                towers.text.encode(pair if place % 2 else pair[::-1])
+                for place, pair in enumerate(zip(texts[::2], texts[1::2], strict=True))
+            ]
+        )
+    )
+    for text in (turned, half):
+        doubted = dataclasses.replace(towers, load_text=lambda text=text: text)
+        found = tower_doubt(doubted, data.train_bases(), within=True)
+        assert "the model's words don't know quality: of " in found

@@ -6,159 +6,106 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from iqa_core.errors import InputError
-from iqa_core.losses.table import make_loss
-from iqa_core.prompts.learner import PromptLearner
-from iqa_core.scoring.margins import image_scores_f64, pair_margins, pair_scores_f64
-from iqa_core.scoring.margins import margins as scoring_margins
-from iqa_core.training.world import World, epoch_order, list_loss, steps_per_epoch
-from tests.iqa_core.training.rows import (
-    PAIRS,
-    WIDTH,
-    settings,
-)
+from iqa_core.prompts.pairs import PromptPair
+from iqa_core.scoring.features import encode_prompts
+from iqa_core.training.lists import Lists
+from iqa_core.training.loop import Objective
+from iqa_core.training.world import World, check_workers
+from tests.iqa_core.training.rows import PAIRS, new_learner, settings, written
 
 ROOT = Path(__file__).parents[3]
 
 WORKER = """
 import sys, torch, torch.distributed as dist
-from iqa_core.prompts.learner import PromptLearner
-from iqa_core.losses.table import make_loss
-from iqa_core.prompts.pairs import NAMED_PAIRS, PromptPair
 from iqa_core.clip.load import load_towers
-from iqa_core.scoring.margins import pair_margins
-from iqa_core.training.world import World, list_loss, sum_gradients
+from iqa_core.training.data import TrainingData
+from iqa_core.training.loop import train
+from tests.iqa_core.training.rows import new_learner, settings
 
-folder, rank = sys.argv[1], int(sys.argv[2])
+folder, rank, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(1)
-tower = load_towers("tiny").text
-rows = torch.load(f"{folder}/rows.pt", weights_only=True)
-found = {}
-for size in (2, 4):
-    if rank >= size:
-        continue
-    dist.init_process_group("gloo", f"file://{folder}/init{size}", rank=rank, world_size=size)
-    world = World.current()
-    each = len(rows["features"]) // size
-    mine = slice(rank * each, (rank + 1) * each)
-    for lists in ("global", "local"):
-        for loss in ("listmle", "ranknet", "plcc"):
-            for target in ("ensemble", "per-pair"):
-                learner = PromptLearner(tower, NAMED_PAIRS["pyiqa"][:3], init="a photo of it")
-                margins = pair_margins(learner(tower), rows["features"][mine], 7.0)
-                part = list_loss(margins, rows[target][mine], make_loss(loss), lists, world)
-                part.backward()
-                sum_gradients(learner.context, world)
-                value = part.detach().clone()
-                if lists == "local":
-                    dist.all_reduce(value)
-                found[f"{size} {lists} {loss} {target}"] = (value, learner.context.grad)
-    dist.barrier()
-    dist.destroy_process_group()
-torch.save(found, f"{folder}/found{rank}.pt")
+towers = load_towers("tiny")
+dist.init_process_group("gloo", f"file://{folder}/init", rank=rank, world_size=size)
+learner = new_learner(towers, contexts=2, init="a photo of it", context_length=None)
+chosen = settings(towers, steps=3, checkpoint_steps=3, optimizer="sgd", meaning=0.5)
+state = train(learner, towers.text, TrainingData.open(f"{folder}/data"), chosen)
+torch.save((learner.context.detach(), state.history[-1]["loss"]), f"{folder}/found{rank}.pt")
+dist.destroy_process_group()
 """
 
 
 @pytest.fixture(scope="module")
-def one_list(prompts):
-    """64 images: features in half precision, and targets of both kinds."""
-    features = torch.nn.functional.normalize(
-        torch.randn(64, WIDTH, generator=torch.Generator().manual_seed(1)), dim=-1
-    ).half()
-    margins = torch.from_numpy(scoring_margins(features.numpy(), prompts))
-    targets = {"ensemble": image_scores_f64(margins), "per-pair": pair_scores_f64(margins)}
-    return {"features": features, **targets}
-
-
-@pytest.fixture(scope="module")
-def found(one_list, tmp_path_factory):
-    """What each of four processes found, in groups of two and of four."""
+def copied(viewed, towers, tmp_path_factory):
+    """Rows and copies, and the contexts that one process learns from them in three steps."""
     folder = tmp_path_factory.mktemp("workers")
-    torch.save(one_list, folder / "rows.pt")
+    data = written(viewed, str(folder / "data"), encode_prompts(towers, PAIRS), holdout=0.2)
+    return folder, data
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_parts_of_the_prompts_have_the_gradient_of_all(towers, copied, size):
+    _, data = copied
+    chosen = settings(towers, meaning=0.5)
+    lists = Lists(data, chosen)
+    whole = new_learner(towers, contexts=2, init="a photo of it", context_length=None)
+    batches = next(lists.batches([0, 1], 0))
+    loss = Objective(whole, towers.text, data, chosen)(batches)
+    (expected,) = torch.autograd.grad(loss, whole.context)
+    assert expected.abs().max() > 1e-4
+    total, gradient = 0.0, torch.zeros_like(expected)
+    for rank in range(size):
+        part = Objective(whole.part(rank, size), towers.text, data, chosen)
+        value = part({context: batches[context] for context in part.contexts})
+        gradient += torch.autograd.grad(value, whole.context)[0]
+        total += float(value.detach())
+    assert total == pytest.approx(float(loss.detach()), rel=1e-5)
+    assert (gradient - expected).norm() / expected.norm() < 1e-5
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(towers, copied):
+    from iqa_core.training.loop import train
+
+    folder, data = copied
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(folder), str(rank)],
+            [sys.executable, "-c", WORKER, str(folder), str(rank), "2"],
             cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(4)
+        for rank in range(2)
     ]
     for process in processes:
         _, said = process.communicate(timeout=200)
         assert process.returncode == 0, said
-    return [torch.load(folder / f"found{rank}.pt", weights_only=True) for rank in range(4)]
+    alone = new_learner(towers, contexts=2, init="a photo of it", context_length=None)
+    chosen = settings(towers, steps=3, checkpoint_steps=3, optimizer="sgd", meaning=0.5)
+    state = train(alone, towers.text, data, chosen)
+    for rank in range(2):
+        context, loss = torch.load(folder / f"found{rank}.pt", weights_only=True)
+        torch.testing.assert_close(context, alone.context.detach(), rtol=0, atol=1e-6)
+        assert loss == pytest.approx(state.history[-1]["loss"], rel=1e-5)
 
 
-def alone(towers, one_list, lists, loss, target):
-    """Return loss and gradient of the mean over lists, in one process and without gathers."""
-    learner = PromptLearner(towers.text, PAIRS, init="a photo of it")
-    margins = pair_margins(learner(towers.text), one_list["features"], 7.0)
-    targets = one_list[target].expand(margins.shape)
-    shape = (lists, 64 // lists, len(PAIRS))
-    in_lists = (values.reshape(shape).mT.contiguous() for values in (margins, targets))
-    each = make_loss(loss)(*in_lists)
-    each.mean().backward()
-    return each.mean().detach(), learner.context.grad
+def test_this_process_is_the_only_worker():
+    assert World.current() == World(0, 1)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("target", ["ensemble", "per-pair"])
-@pytest.mark.parametrize("loss", ["listmle", "ranknet", "plcc"])
-@pytest.mark.parametrize("lists", ["global", "local"])
-@pytest.mark.parametrize("size", [2, 4])
-def test_workers_have_the_gradient_of_one_process(
-    towers, one_list, found, size, lists, loss, target
-):
-    number = 1 if lists == "global" else size
-    value, gradient = alone(towers, one_list, number, loss, target)
-    assert gradient.abs().max() > 1e-4
-    for rank in range(size):
-        theirs = found[rank][f"{size} {lists} {loss} {target}"]
-        torch.testing.assert_close(theirs[0].to(value), value, rtol=1e-5, atol=0)
-        distance = (theirs[1] - gradient).norm() / gradient.norm()
-        assert distance < 1e-5
+def test_more_workers_than_prompts_are_refused():
+    check_workers(6, 2, 3)
+    with pytest.raises(InputError) as raised:
+        check_workers(7, 2, 3)
+    assert raised.value.on_command_line() == (
+        "--num-workers 7 must be at most 6, as 2 contexts of 3 prompt pairs are shared: use fewer workers"
+    )
 
 
-@pytest.mark.parametrize("lists", ["global", "local"])
-def test_one_worker_is_no_special_case(towers, one_list, lists):
-    learner = PromptLearner(towers.text, PAIRS, init="a photo of it")
-    margins = pair_margins(learner(towers.text), one_list["features"], 7.0)
-    value = list_loss(margins, one_list["ensemble"], make_loss("listmle"), lists, World())
-    value.backward()
-    expected, gradient = alone(towers, one_list, 1, "listmle", "ensemble")
-    assert torch.equal(value, expected)
-    torch.testing.assert_close(learner.context.grad, gradient)
-
-
-def test_the_order_of_an_epoch():
-    first = epoch_order(100, 0, 0, World(0, 2))
-    assert sorted(first) == list(range(100))
-    assert np.array_equal(first, epoch_order(100, 0, 0, World(0, 2)))
-    for other in ((1, 0, World(0, 2)), (0, 1, World(0, 2)), (0, 0, World(1, 2)), (0, 0, World())):
-        assert not np.array_equal(first, epoch_order(100, *other))
-
-
-def test_steps_of_an_epoch(towers):
-    assert steps_per_epoch(129, settings(towers), World()) == 4
-    assert steps_per_epoch(129, settings(towers), World(1, 2)) == 4
-    assert steps_per_epoch(129, settings(towers, lists="local"), World(1, 2)) == 2
-    with pytest.raises(
-        InputError,
-        match=r"list_size \(32\) must be at most 31, the number of training rows: lower it",
-    ):
-        steps_per_epoch(31, settings(towers), World())
-    with pytest.raises(
-        InputError,
-        match=r"list_size \(32\) must be at most 31, one worker's share of the 63 training",
-    ):
-        steps_per_epoch(63, settings(towers, lists="local"), World(0, 2))
-    with pytest.raises(
-        InputError,
-        match=r"list_size \(32\) must be a multiple of the 5 workers that share a list: use 30",
-    ):
-        steps_per_epoch(1000, settings(towers), World(0, 5))
+def test_a_pair_of_its_own_for_each_worker(towers):
+    learner = new_learner(towers, pairs=[PromptPair("a", "Good photo.", "Bad photo.")], contexts=3)
+    units = [learner.part(rank, 2).units for rank in range(2)]
+    assert units == [[(0, 0)], [(1, 0), (2, 0)]]

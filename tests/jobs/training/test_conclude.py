@@ -1,11 +1,37 @@
-"""Tests of jobs/training/conclude.py that need no Ray."""
+"""Tests of jobs/training/conclude.py that need no Ray: what is said about the decision."""
 
 from __future__ import annotations
 
-from jobs.training.conclude import advice
+from types import SimpleNamespace
+
+from iqa_core.training.safety import Finding
+from jobs.training.conclude import _sentences
 
 
-def test_prompts_that_are_no_better_come_with_advice():
-    assert "keep the fixed ones" in advice({"known order": (0.6, 0.6), "srcc ensemble": (1, 0.9)})
-    assert not advice({"known order": (0.6, 0.7)})
-    assert not advice({"srcc ensemble": (1.0, 0.9)})  # nothing is known without views
+def outcome(**options):
+    given = {"is_better": False, "reason": "because", "findings": [], "doubt": ""}
+    return SimpleNamespace(**{**given, **options})
+
+
+def test_what_is_written_and_why():
+    assert _sentences(outcome(), False, True) == [
+        "Keep the fixed prompts; they are written: because."
+    ]
+    assert _sentences(outcome(is_better=True), True, True) == [
+        "The learned prompts are written: because."
+    ]
+    assert _sentences(outcome(), True, True) == [
+        "The learned prompts are written: that was asked for, but because."
+    ]
+
+
+def test_findings_are_said_once():
+    found = [Finding("flown", "a context flew away"), Finding("inverted", "pair x", False)]
+    said = _sentences(
+        outcome(reason="a context flew away", findings=found, doubt="no words"), False, True
+    )
+    assert said == [
+        "Keep the fixed prompts; they are written: a context flew away.",
+        "Pair x.",
+        "No words.",
+    ]

@@ -19,10 +19,10 @@ def config(**options):
 @pytest.mark.parametrize(
     ("options", "steps"),
     [
-        ({}, 500),
+        ({}, 1000),
         ({"steps": 7}, 7),
         ({"epochs": 3.0}, 3 * 12),
-        ({"epochs": 3.0, "lists": "local", "num_workers": 2}, 3 * 6),
+        ({"epochs": 3.0, "num_workers": 2}, 3 * 12),
         ({"epochs": 0.01}, 1),
         ({"epochs": 3.0, "steps": 7}, 7),
         ({"epochs": 0.5, "steps": 7}, 6),
@@ -30,6 +30,13 @@ def config(**options):
 )
 def test_steps_and_epochs_are_both_limits(options, steps):
     assert settings_of(config(**options), 1.0, rows=125).steps == steps
+
+
+def test_the_recipe_of_the_seed_is_the_fixed_prompts_order_alone():
+    chosen = settings_of(config(recipe="seed", order_weight=2.0), 1.0, 125)
+    assert (chosen.order_weight, chosen.meaning) == (0.0, 0.0)
+    assert settings_of(config(), 1.0, 125, 0.5).learning_rate == 0.5
+    assert settings_of(config(learning_rate=0.1), 1.0, 125, 0.5).learning_rate == 0.1
 
 
 def test_hyper_parameters_are_numbers_by_name():

@@ -9,14 +9,13 @@ import pytest
 
 from iqa_core.clip.load import load_towers
 from iqa_core.errors import InputError
-from iqa_core.prompts.learner import PromptLearner
 from iqa_core.prompts.pairs import load_pairs
 from iqa_core.storage.folder import Folder
 from iqa_core.tables.feature_cache import FeatureCache
 from iqa_core.training.data import FILES
 from iqa_core.training.split import plan_training_data
 from jobs.training.config import Config
-from jobs.training.run import settings_of
+from jobs.training.run import _contexts, settings_of
 from jobs.training.run_folder import (
     CHECKPOINTS,
     METRICS,
@@ -39,7 +38,13 @@ OTHER = {
     "loss_options": ("temperature=0.5",),
     "order_weight": 0.5,
     "list_size": 2,
-    "lists": "local",
+    "seeds": 2,
+    "recipe": "seed",
+    "clean_features": "best",
+    "lower_is_better": True,
+    "meaning": 0.25,
+    "pair_weights": True,
+    "write": "learned",
     "context_length": 4,
     "position": "end",
     "context": "per-side",
@@ -52,7 +57,6 @@ OTHER = {
     "steps": 7,
     "epochs": 3.0,
     "checkpoint_steps": 3,
-    "patience": 2,
     "holdout": 0.5,
     "holdout_by": "mos",
     "seed": 1,
@@ -76,18 +80,12 @@ def described(towers, config):
         holdout_by=config.holdout_by,
         watch=config.watch,
     )
-    learner = PromptLearner(
-        towers.text,
-        pairs,
-        context_length=config.context_length,
-        position=config.position,
-        context=config.context,
-        init=config.init,
-        seed=config.seed,
-    )
+    ensemble = _contexts(config, towers, pairs)
     scale = config.logit_scale or towers.logit_scale
     settings = settings_of(config, scale, plan.data.rows)
-    return describe_training(config, cache, settings, plan.data, learner)
+    return describe_training(
+        config, cache, settings, plan.data, ensemble, config.clean_features or "own"
+    )
 
 
 def test_every_option_is_considered():
