@@ -8,7 +8,7 @@ beside the code; the text features of the named prompt sets are in a file, too. 
 from __future__ import annotations
 
 import json
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     import torch
 
-    from iqa_core.clip.encoder import ImageEncoder, Precision, Resolution, TextEncoder
+    from iqa_core.clip.encoder import ImageEncoder, Precision, Resolution
     from iqa_core.preprocess import Preprocess
 
-__all__ = ["PROMPTS_FILE", "EmbeddedTower", "embedded_prompts", "lightest_towers"]
+__all__ = ["PROMPTS_FILE", "EmbeddedText", "EmbeddedTower", "lightest_towers"]
 
 _WEIGHTS = Path(__file__).parents[1] / "weights"
 #: Text features of the named prompt sets, (N, D) float32; the texts are in its metadata.
@@ -99,6 +99,28 @@ class EmbeddedTower:
         )
 
 
+class EmbeddedText:
+    """The text tower of ``tiny``, loaded where prompts are not of the named sets.
+
+    Args:
+        digest: Of the model.
+    """
+
+    def __init__(self, digest: str) -> None:
+        self.digest = digest
+
+    def encode(self, prompts: Sequence[str]) -> torch.Tensor:
+        """Encode prompts; see :meth:`iqa_core.clip.encoder.TextEncoder.encode`."""
+        return load_towers(TINY).text.encode(prompts)
+
+    def encode_as_array(self, prompts: Sequence[str]) -> np.ndarray:
+        """Return (N, D) float32 features of length 1, without torch if all are of the named sets."""
+        digest, places, features = _prompts()
+        if digest != self.digest or not all(text in places for text in prompts):
+            return self.encode(prompts).numpy()
+        return features[[places[text] for text in prompts]]
+
+
 def lightest_towers(model: str, resolution: Resolution) -> Towers:
     """Load a model, or of ``tiny`` only the facts: its image tower is built where it computes.
 
@@ -115,26 +137,10 @@ def lightest_towers(model: str, resolution: Resolution) -> Towers:
     return Towers(
         name=TINY,
         image=EmbeddedTower(facts, resolution),
-        load_text=_text,
+        load_text=partial(EmbeddedText, facts.digest),
         logit_scale=facts.logit_scale,
         quick_gelu=facts.quick_gelu,
     )
-
-
-def embedded_prompts(digest: str, texts: Sequence[str]) -> np.ndarray | None:
-    """Return the text features of prompts of the named sets; None if one is not among them.
-
-    Args:
-        digest: Of the model: only those of ``tiny`` are here.
-        texts: N prompts.
-
-    Returns:
-        (N, D) float32 features of length 1.
-    """
-    of_model, places, features = _prompts()
-    if digest != of_model or not all(text in places for text in texts):
-        return None
-    return features[[places[text] for text in texts]]
 
 
 @cache
@@ -144,7 +150,3 @@ def _prompts() -> tuple[str, dict[str, int], np.ndarray]:
         features: np.ndarray = file.get_tensor("features")
     texts = json.loads(about["texts"])
     return about["digest"], {text: place for place, text in enumerate(texts)}, features
-
-
-def _text() -> TextEncoder:
-    return load_towers(TINY).text

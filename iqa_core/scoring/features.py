@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from iqa_core.clip.embedded import embedded_prompts
+from iqa_core.clip.embedded import EmbeddedText
 from iqa_core.clip.encoder import MAX_LOGIT_SCALE
 from iqa_core.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from iqa_core.clip.encoder import Towers
+    from iqa_core.clip.encoder import TextEncoder, Towers
     from iqa_core.clip.facts import ModelFacts
     from iqa_core.prompts.pairs import PromptPair
 
@@ -101,15 +101,19 @@ def encode_prompts(
             fix="leave it out for the model's own, or give 1 for plain cosines",
         )
     texts = [side for pair in pairs for side in (pair.positive, pair.negative)]
-    features = embedded_prompts(towers.digest, texts)
-    if features is None:
-        features = towers.text.encode(texts).numpy()
+    features = _text_features(towers.text, texts)
     return PromptFeatures(
         names=names,
         features=features.reshape(len(pairs), 2, -1),
         logit_scale=towers.logit_scale if logit_scale is None else float(logit_scale),
         digest=prompts_digest(towers, pairs, logit_scale),
     )
+
+
+def _text_features(text: TextEncoder, texts: Sequence[str]) -> np.ndarray:
+    if isinstance(text, EmbeddedText):
+        return text.encode_as_array(texts)
+    return text.encode(texts).numpy()
 
 
 def prompts_digest(

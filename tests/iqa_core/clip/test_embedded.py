@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from iqa_core.clip.embedded import EmbeddedTower, embedded_prompts, lightest_towers
+from iqa_core.clip import embedded as module
+from iqa_core.clip.embedded import EmbeddedText, EmbeddedTower, lightest_towers
 from iqa_core.clip.facts import ModelFacts
 from iqa_core.clip.load import load_towers
 from iqa_core.prompts.pairs import NAMED_PAIRS, PromptPair
@@ -68,13 +69,16 @@ def test_other_weights_on_a_node_are_refused(loaded):
 @pytest.mark.parametrize("name", NAMED_PAIRS)
 def test_the_features_of_named_prompts_are_the_text_tower_s(loaded, name):
     texts = [side for pair in NAMED_PAIRS[name] for side in (pair.positive, pair.negative)]
-    stored = embedded_prompts(loaded.digest, texts)
+    stored = EmbeddedText(loaded.digest).encode_as_array(texts)
     np.testing.assert_allclose(stored, loaded.text.encode(texts).numpy(), atol=2e-6)
 
 
-def test_other_prompts_and_other_models_are_not_there(loaded):
-    assert embedded_prompts(loaded.digest, ["Good photo.", "no such prompt"]) is None
-    assert embedded_prompts("0" * 64, ["Good photo."]) is None
+def test_features_of_other_weights_are_not_taken(loaded, monkeypatch):
+    monkeypatch.setattr(
+        module, "_prompts", lambda: ("0" * 64, {"Good photo.": 0}, np.zeros((1, 128)))
+    )
+    found = EmbeddedText(loaded.digest).encode_as_array(["Good photo."])
+    np.testing.assert_array_equal(found, loaded.text.encode(["Good photo."]).numpy())
 
 
 def test_other_prompts_go_through_the_text_tower(loaded):

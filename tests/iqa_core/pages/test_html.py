@@ -13,7 +13,8 @@ from iqa_core.pages.html import asset, page, render, table
 
 
 def training(title="T", script="", images=False):
-    parts = dict.fromkeys(("agreements", "words", "facts"), Markup("<p>own</p>"))
+    names = ("evidence", "agreements", "pairs", "moved", "words", "facts")
+    parts = dict.fromkeys(names, Markup("<p>own</p>"))
     return page(
         "training.html", title=title, script=script, images=images, notices=[], figures=[], **parts
     )
