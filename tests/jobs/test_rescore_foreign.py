@@ -180,7 +180,11 @@ def test_arrays_without_metadata_are_their_own_manifest(tmp_path, halves, capsys
         ("npy", [], "does not say which model made it: name that by --model"),
         ("npy", ["--model", "tiny", "--keep", "x"], "--keep x must be a column that the features"),
         ("cache", ["--model", "tiny"], "--model is for features of other programs, but --features"),
-        ("gone", ["--model", "tiny"], "holds neither features of `iqa embed` nor *.npy"),
+        (
+            "gone",
+            ["--model", "tiny"],
+            "holds no features: give the output folder of `iqa embed`, or *.npy",
+        ),
     ],
 )
 def test_options_that_do_not_fit(
