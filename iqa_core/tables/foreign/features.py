@@ -293,7 +293,6 @@ def kind_of_files(uri: str, option: str = "features") -> str:
         if suffix in there:
             return suffix
     raise InputError(
-        f"--{option} {redact(uri)} holds neither features of `iqa embed` nor *.npy, *.npz or *.parquet "
-        "files: "
-        "check the path"
+        f"--{option} {redact(uri)} holds no features: give the output folder of `iqa embed`, or *.npy, "
+        "*.npz or *.parquet files"
     )

@@ -117,5 +117,7 @@ def test_options_that_do_not_fit(tmp_path):
         ForeignFeatures.open(place, "tiny", column="x")
     with pytest.raises(InputError, match="uri_column x is a column of metadata: give that, too"):
         ForeignFeatures.open(place, "tiny", uri_column="x")
-    with pytest.raises(InputError, match="holds neither features of `iqa embed` nor"):
+    with pytest.raises(
+        InputError, match="holds no features: give the output folder of `iqa embed`, or"
+    ):
         ForeignFeatures.open(str(tmp_path / "gone"), "tiny")
