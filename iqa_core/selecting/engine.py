@@ -7,7 +7,6 @@ not fit into its memory goes to a temporary folder.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import pyarrow as pa
 
 from iqa_core.errors import InputError
 from iqa_core.redaction import error_line
+from iqa_core.tables.read_ahead import available_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -83,7 +83,7 @@ class Engine:
         settings: dict[str, Any] = {
             "memory_limit": memory,
             "temp_directory": spill,
-            "threads": threads or len(os.sched_getaffinity(0)),
+            "threads": threads or available_cpus(),
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
         }
