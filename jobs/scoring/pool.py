@@ -159,9 +159,18 @@ def plan_actors(
         return ActorPool(most, cpus, gpus)
     now = sum(_fitting(node, 0.0 if gpus else cpus, gpus) for node in nodes)
     if possible is None:
+        if gpus and (free := _leaving_a_cpu(now, cpus, nodes)) < now:
+            return ActorPool(free, cpus, gpus)  # a pool that may grow would take the last CPU
         return ActorPool(None, cpus, gpus, first=max(1, now))
     most = sum(_fitting(node, 0.0 if gpus else cpus, gpus) for node in possible)
     return ActorPool(max(1, now, most), cpus, gpus)
+
+
+def _leaving_a_cpu(actors: int, cpus: float, nodes: Sequence[Mapping[str, float]]) -> int:
+    """Return how many of some actors leave a CPU for the tasks that decode for them, at least 1."""
+    have = sum(node.get("CPU", 0.0) for node in nodes)
+    fitting = math.floor((have - 1) / cpus + _ROUNDING) if cpus else actors
+    return max(1, min(actors, fitting))
 
 
 def _fitting(node: Mapping[str, float], cpus: float, gpus: float) -> int:

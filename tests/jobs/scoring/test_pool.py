@@ -80,10 +80,15 @@ class TestPlanning:
         ],
     )
     def test_actors_are_counted_for_each_gpu_and_node(self, gpus, each, fitting):
-        nodes = [{"CPU": 4, "GPU": number} for number in gpus]
+        nodes = [{"CPU": 64, "GPU": number} for number in gpus]
         assert plan_actors(None, None, each, nodes, nodes).most == fitting
         assert plan_actors(None, None, each, [{"CPU": 8}], nodes).most == fitting
         assert plan_actors(None, None, each, nodes).first == fitting
+
+    def test_a_pool_that_would_take_all_cpus_leaves_one_and_does_not_grow(self):
+        node = {"CPU": 4, "GPU": 2}
+        assert plan_actors(None, None, 0.5, [node]) == ActorPool(3, 1.0, 0.5)
+        assert plan_actors(None, 0.5, 0.5, [node]) == ActorPool(None, 0.5, 0.5, first=4)
 
     @pytest.mark.parametrize(
         ("cpus", "nodes", "fitting"),
