@@ -34,6 +34,17 @@ __all__ = ["LocalCluster", "LocalNode", "NodeSpec"]
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 15.0
+_PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
+#: What Ray reads of every configuration, and a provider of processes has no use for.
+_COMMANDS = (
+    "cluster_synced_files",
+    "initialization_commands",
+    "setup_commands",
+    "head_setup_commands",
+    "worker_setup_commands",
+    "head_start_ray_commands",
+    "worker_start_ray_commands",
+)
 #: How soon a node that was killed is noticed; Ray's own values are for networks of many machines.
 _HEALTH = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}
 
@@ -195,7 +206,9 @@ class LocalCluster:
             "max_workers": sum(kind["max_workers"] for kind in types.values()),
             "idle_timeout_minutes": idle_minutes,
             "provider": {
-                "type": "fake_multinode",
+                # Under its own type Ray would read an example that its wheels lack.
+                "type": "external",
+                "module": _PROVIDER,
                 "gcs_address": self.address,
                 "head_node_id": FAKE_HEAD_NODE_ID,
                 "launch_multiple": True,
@@ -203,6 +216,9 @@ class LocalCluster:
             # The provider knows the head by this name.
             "available_node_types": {"ray.head.default": {**head, "max_workers": 0}, **workers},
             "head_node_type": "ray.head.default",
+            **dict.fromkeys(_COMMANDS, []),
+            "file_mounts": {},
+            "auth": {},
         }
         path = self._root / "ray_bootstrap_config.yaml"  # where `ray up` leaves it
         path.write_text(json.dumps(config), encoding="utf-8")
