@@ -216,7 +216,7 @@ class LocalCluster:
             # The provider knows the head by this name.
             "available_node_types": {"ray.head.default": {**head, "max_workers": 0}, **workers},
             "head_node_type": "ray.head.default",
-            **dict.fromkeys(_COMMANDS, []),
+            **{key: [] for key in _COMMANDS},
             "file_mounts": {},
             "auth": {},
         }
