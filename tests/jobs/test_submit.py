@@ -253,4 +253,4 @@ def gpus_of(cluster):
     environment = cluster.environment | {"RAY_ADDRESS": cluster.address}
     words = [sys.executable, "-c", words]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
-    return float(done.stdout)
+    return float(done.stdout.split()[0])  # Ray says more behind it
