@@ -177,6 +177,7 @@ def test_a_driver_that_ends_anywhere(make, begin):
 
 
 @pytest.mark.chaos
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("begin", [new, seeded])
 def test_two_drivers_after_each_other_that_end_anywhere(make, begin):
     first = points_of(operations_of(make, begin))
