@@ -57,7 +57,7 @@ def test_each_row_is_scored_once(runs, folder, run):
 
 
 def test_pools_are_as_asked_for(runs):
-    assert [runs[run]["actors"]["at_start"] for run in SCORED] == [2, 1, 4, 2]
+    assert [runs[run]["actors"]["at_start"] for run in SCORED] == [2, 1, 3, 2]
     assert [runs[run]["actors"]["gpus"] for run in SCORED] == [1, 1, 0.5, 1]
     # Four would take all four CPUs, and none would decode.
     assert "in fp16, at most 3 GPU actors" in runs["half a GPU each"]["out"]
