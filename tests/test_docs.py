@@ -183,7 +183,7 @@ def home(tmp_path, photos, monkeypatch):
 def test_the_commands_of_the_readme_run(ray_cluster, home, capsys):
     block = read(README).partition("## Score your images")[2].split("```")[1]
     lines = [line.partition(" #")[0] for line in block.strip().splitlines()]
-    assert [line.split()[0] for line in lines] == ["pip", "iqa", "iqa", "iqa", "iqa"]
+    assert [line.split()[0] for line in lines] == ["pip", *["iqa"] * 5]
     for line in lines[1:]:
         words = [str(Path(word).expanduser()) for word in shlex.split(line)[1:]]
         assert main(words) == 0, capsys.readouterr().err

@@ -214,7 +214,8 @@ def settings_of(
         seed=config.seed,
     )
     per_epoch = max(1, rows // config.list_size)
-    if rows < config.list_size and find_loss(config.loss).kind != "pseudo-label":
+    draws_lists = config.recipe != "weights" and find_loss(config.loss).kind != "pseudo-label"
+    if draws_lists and rows < config.list_size:
         raise InputError(
             argument="list_size",
             value=config.list_size,
