@@ -7,15 +7,14 @@ nothing and exits with 1 if the page on disk is another one; a test does the sam
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import statistics
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.page import write_or_check
 from benchmarks.results import FOLDER
 
 TEMPLATE = Path(__file__).with_name("billion.md")
@@ -330,12 +329,7 @@ def _run_rows(runs: list[Run]) -> list[list[str]]:
 
 def main() -> None:
     """Write or check the page."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if it differs")
-    if not parser.parse_args().check:
-        PAGE.write_text(render(), encoding="utf-8")
-    elif PAGE.read_text(encoding="utf-8") != render():
-        sys.exit(f"{PAGE.name} is not what the results say: run python -m benchmarks.billion")
+    write_or_check(PAGE, render, __doc__.splitlines()[0], "python -m benchmarks.billion")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,14 +96,26 @@ def _section(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Write or check the page."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def write_or_check(page: Path, render: Callable[[], str], about: str, command: str) -> None:
+    """Write a page that follows from the results, or with ``--check`` fail if it differs.
+
+    Args:
+        page: The file.
+        render: Returns its text.
+        about: The command's description.
+        command: What makes the page.
+    """
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if it differs")
     if not parser.parse_args().check:
-        PAGE.write_text(render(), encoding="utf-8")
-    elif PAGE.read_text(encoding="utf-8") != render():
-        sys.exit(f"{PAGE.name} is not what the results say: run python -m benchmarks.page")
+        page.write_text(render(), encoding="utf-8")
+    elif page.read_text(encoding="utf-8") != render():
+        sys.exit(f"{page.name} is not what the results say: run {command}")
+
+
+def main() -> None:
+    """Write or check the page."""
+    write_or_check(PAGE, render, __doc__.splitlines()[0], "python -m benchmarks.page")
 
 
 if __name__ == "__main__":
