@@ -19,7 +19,14 @@ import iqa_core
 from iqa_core.errors import InputError
 
 from .gpus import count_gpus
-from .local_ray import no_process_left, on_loopback, signals_held, variables, without_services
+from .local_ray import (
+    KEPT_WORKERS,
+    no_process_left,
+    on_loopback,
+    signals_held,
+    variables,
+    without_services,
+)
 from .node_types import Autoscaler, Resources, find_autoscaler
 
 if TYPE_CHECKING:
@@ -139,8 +146,12 @@ def _is_connected() -> bool:
 
 @contextmanager
 def _usable_environment() -> Iterator[None]:
-    """Give a local Ray a folder for sockets and a token if those of the environment are unusable."""
+    """Give a local Ray a folder for sockets and a token if those of the environment are unusable.
+
+    And have it keep its workers, unless the environment says for how long.
+    """
     values = {"RAY_TMPDIR": _socket_folder()}
+    values |= {name: os.environ.get(name, value) for name, value in KEPT_WORKERS.items()}
     if not _token_can_be_kept():
         values["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     with variables(values):

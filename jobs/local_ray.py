@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from types import FrameType
 
-__all__ = ["no_process_left", "on_loopback", "signals_held", "variables", "without_services"]
+__all__ = [
+    "KEPT_WORKERS",
+    "no_process_left",
+    "on_loopback",
+    "signals_held",
+    "variables",
+    "without_services",
+]
+
+#: Ray ends a worker process after a second without a task, and the next slice of a manifest starts another,
+#: which costs two seconds of a CPU.
+KEPT_WORKERS = {"RAY_idle_worker_killing_time_threshold_ms": "60000"}
 
 
 @contextmanager

@@ -62,6 +62,15 @@ class Config:
     sample: str | None = option(
         None, help="keep a random sample: a number or a share", metavar="N", exclusive="quota"
     )
+    for_labelling: int | None = option(
+        None,
+        help="keep the N rows whose labels would teach `iqa calibrate` most: over the whole range of "
+        "scores, where the pairs disagree, and random ones",
+        metavar="N",
+        minimum=1,
+        maximum=10_000,
+        exclusive="quota",
+    )
     by: tuple[str, ...] = option(
         (),
         help="columns or expressions: apply the quota to each group of equal values",
@@ -80,7 +89,7 @@ class Config:
         help="draw equally many rows of --sample from each decile of this, such as score",
         metavar="EXPR",
     )
-    seed: int = option(0, help="seed of --sample", metavar="S", minimum=0)
+    seed: int = option(0, help="seed of --sample and --for-labelling", metavar="S", minimum=0)
     keep_best_of: str | None = option(
         None,
         help="of rows with an equal value keep the highest rank, and all rows without a value; duplicates "
@@ -180,6 +189,7 @@ def _request(config: Config) -> Request:
         bottom=config.bottom,
         best=config.best,
         sample=config.sample,
+        for_labelling=config.for_labelling,
         by=config.by,
         weight=config.weight,
         stratify=config.stratify,

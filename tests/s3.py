@@ -26,6 +26,8 @@ class FaultyProxy(BaseHTTPRequestHandler):
     share = 0.0
     stall = 6.0
     seen: Counter[str] = Counter()  # noqa: RUF012 - one for all requests
+    sent: Counter[str] = Counter()  # noqa: RUF012 - bytes by object, as in bucket/key
+    received: Counter[str] = Counter()  # noqa: RUF012 - likewise, of the last PUT
     random = random.Random(0)
 
     def _pass_on(self) -> None:
@@ -56,6 +58,11 @@ class FaultyProxy(BaseHTTPRequestHandler):
             content = answer.read()
         finally:
             upstream.close()
+        name = self.path.partition("?")[0].lstrip("/")
+        if self.command == "GET":
+            self.sent[name] += len(content)
+        elif self.command == "PUT":
+            self.received[name] = len(body)
         headers = dict(answer.getheaders())
         if fault == "truncate" and len(content) > 1:
             self._answer(answer.status, headers, content[: len(content) // 2], len(content))
@@ -108,6 +115,8 @@ def s3_server():
     class Proxy(FaultyProxy):
         target = (host, port)
         seen: Counter[str] = Counter()  # noqa: RUF012
+        sent: Counter[str] = Counter()  # noqa: RUF012
+        received: Counter[str] = Counter()  # noqa: RUF012
         random = random.Random(0)
 
     with _Server(("127.0.0.1", 0), Proxy) as server:

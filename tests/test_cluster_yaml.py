@@ -15,6 +15,8 @@ from jsonschema import ValidationError
 from moto import mock_aws
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from jobs.local_ray import KEPT_WORKERS
+
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "cluster.yaml"
 FILES = [FILE, ROOT / "deploy/gcp.yaml", ROOT / "deploy/onprem.yaml"]
@@ -42,6 +44,8 @@ def test_ray_takes_it(path):
     starts = [command for command in commands if "ray start" in command]
     assert len(starts) == 2
     assert all("RAY_AUTH_MODE=" in command for command in starts)
+    kept = "".join(f"export {name}={value};" for name, value in KEPT_WORKERS.items())
+    assert all(kept in command for command in starts)
     assert "deploy/requirements.lock" in " ".join(prepared["setup_commands"])
     assert text.count("# CHANGE") >= 3
 

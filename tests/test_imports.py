@@ -51,6 +51,7 @@ MAY_IMPORT = {
 ALSO = {
     "storage": {"iqa_core.fetch.http", "iqa_core.fetch.uri"},  # when a store is a web server
     "training": {"iqa_core.evaluation.correlations"},
+    "selecting": {"iqa_core.evaluation.labelling"},
 }
 
 #: Packages that only these files or folders import.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from iqa_core.preprocess import Preprocess
 
-__all__ = ["ImageTower", "of_length_one"]
+__all__ = ["ImageTower", "check_resolution", "of_length_one"]
 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -72,19 +72,13 @@ class ImageTower(nn.Module):
         self.precision: Precision = "fp32"
         self.register_buffer("mean", torch.tensor(preprocess.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(preprocess.std).view(1, 3, 1, 1))
-        _check_choice("resolution", resolution, get_args(Resolution))
+        check_resolution(visual, resolution)
         native = resolution == "native"
-        pool: Any = getattr(visual, "attnpool", None)  # ResNets alone have one
-        if native and pool is None:
-            raise InputError(
-                f"--resolution native needs a ResNet image tower, but this one is a "
-                f"{type(visual).__name__} of fixed size: use --resolution model, or a model "
-                "such as RN50/openai"
-            )
         self.visual = lean_tower(visual, positions=not native)
         self.is_lean = is_lean(self.visual)
         if native and not self.is_lean:
             # One row of zeros broadcasts over any number of positions: no positional embedding.
+            pool: Any = visual.attnpool
             zeros = torch.zeros_like(pool.positional_embedding[:1])
             pool.positional_embedding = nn.Parameter(zeros)
         self.eval().requires_grad_(requires_grad=False)
@@ -213,6 +207,21 @@ def of_length_one(features: torch.Tensor) -> torch.Tensor:
     """Normalise rows; one without a direction becomes NaN, not zeros that would score 0.5."""
     length = features.norm(dim=-1, keepdim=True)  # infinite where the squares overflow
     return F.normalize(features, dim=-1).where((length > 0) & length.isfinite(), torch.nan)
+
+
+def check_resolution(visual: nn.Module, resolution: Resolution) -> None:
+    """Check that open_clip's image tower has this resolution.
+
+    Raises:
+        InputError: If there is no such resolution, or it is ``native`` and the tower is no ResNet.
+    """
+    _check_choice("resolution", resolution, get_args(Resolution))
+    if resolution == "native" and not hasattr(visual, "attnpool"):  # ResNets alone have one
+        raise InputError(
+            f"--resolution native needs a ResNet image tower, but this one is a "
+            f"{type(visual).__name__} of fixed size: use --resolution model, or a model "
+            "such as RN50/openai"
+        )
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

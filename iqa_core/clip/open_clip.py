@@ -1,7 +1,7 @@
 """CLIPs of open_clip's architectures, from its own weights or from files. The only importer of open_clip.
 
-The image tower is built at once. The text tower of a plain CLIP is built on first use: its weights are
-read for the digest, but neither initialised nor held in memory beside the file's own pages.
+The towers of a plain CLIP are built on first use: weights are read for the digest, but neither initialised
+nor held in memory beside the file's own pages.
 
 Source of the model:
     Radford et al., "Learning Transferable Visual Models From Natural Language Supervision",

@@ -17,7 +17,7 @@ CLUSTER = "cluster"
 #: As ``keep_best_of``: the column that a file of clusters has.
 DUPLICATES = "duplicates"
 
-Quota = Literal["top", "bottom", "best", "sample"]
+Quota = Literal["top", "bottom", "best", "sample", "for_labelling"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +34,11 @@ class Request:
         bottom: The lowest ranks.
         best: As ``top``, a number.
         sample: A random sample: a share or a number.
+        for_labelling: The number of rows whose labels would teach a calibration most.
         by: Columns or expressions of groups, of which each has the quota.
         weight: Of ``sample``: expression that rows are drawn in proportion to.
         stratify: Of ``sample``: expression in whose deciles equally many rows are drawn.
-        seed: Of ``sample``.
+        seed: Of ``sample`` and ``for_labelling``.
     """
 
     statuses: tuple[str, ...] = (Status.OK.value,)
@@ -48,6 +49,7 @@ class Request:
     bottom: str | None = None
     best: int | None = None
     sample: str | None = None
+    for_labelling: int | None = None
     by: tuple[str, ...] = ()
     weight: str | None = None
     stratify: str | None = None
@@ -61,6 +63,7 @@ class Request:
             "bottom": self.bottom,
             "best": self.best,
             "sample": self.sample,
+            "for_labelling": self.for_labelling,
         }
         return next((name for name, value in asked.items() if value is not None), None)
 
@@ -69,12 +72,14 @@ class Request:
         """How many rows the quota keeps; None without one."""
         if (quota := self.quota) is None:
             return None
-        return Amount.of(getattr(self, quota), quota)
+        return Amount.of(getattr(self, quota), quota.replace("_", "-"))
 
     @property
     def described(self) -> str:
         """The quota as it was asked for, such as ``--top 20% --by class``."""
-        words = [f"--{self.quota} {getattr(self, self.quota)}"] if self.quota else []
+        words = []
+        if quota := self.quota:
+            words.append(f"--{quota.replace('_', '-')} {getattr(self, quota)}")
         words += [f"--by {' '.join(self.by)}"] if self.by else []
         words += [f"--stratify {self.stratify}"] if self.stratify else []
         words += [f"--weight {self.weight}"] if self.weight else []
@@ -86,13 +91,17 @@ class Request:
         Raises:
             InputError: If options contradict each other.
         """
-        quotas = (self.top, self.bottom, self.best, self.sample)
+        quotas = (self.top, self.bottom, self.best, self.sample, self.for_labelling)
         if sum(value is not None for value in quotas) > 1:
-            raise InputError("--top, --bottom, --best and --sample: give one of them only")
+            raise InputError(
+                "--top, --bottom, --best, --sample and --for-labelling: give one of them only"
+            )
         if self.by and self.quota is None:
             raise InputError(
                 "--by needs a quota: add --best N, --top N%, --bottom N% or --sample N"
             )
+        if self.by and self.quota == "for_labelling":
+            raise InputError("--for-labelling and --by can't be combined: leave one out")
         for option, value in (("weight", self.weight), ("stratify", self.stratify)):
             if value is not None and self.quota != "sample":
                 raise InputError(

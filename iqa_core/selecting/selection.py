@@ -11,11 +11,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from iqa_core.columns import MANIFEST_FILE, MANIFEST_ROW, STATUS
+from iqa_core.columns import MANIFEST_FILE, MANIFEST_ROW, SCORES, STATUS
 from iqa_core.errors import InputError
 from iqa_core.selecting.counts import Counts, Left
 from iqa_core.selecting.engine import identifier, text
 from iqa_core.selecting.expressions import ROWS, column_names, condition, expression, finite, number
+from iqa_core.selecting.labels import labelling_key
 from iqa_core.selecting.quota import allocate, random_key
 from iqa_core.selecting.request import CLUSTER, DUPLICATES
 from iqa_core.selecting.smallest import find_limits, is_within
@@ -150,6 +151,11 @@ class Selection:
         else:
             key = self._rank if quota == "bottom" else f"-({self._rank})"
         targets = f"[{amount.sql('n')}]"
+        if quota == "for_labelling":
+            key, chosen = labelling_key(
+                self._engine, self._rank, self._pairs(), request.for_labelling or 0, request.seed
+            )
+            targets = f"[{chosen}]"
         if self._stratify:
             group = self._strata(self._stratify)
             key = f"CASE WHEN {group} IS NOT NULL THEN {key} END"
@@ -174,6 +180,12 @@ class Selection:
             "LEFT JOIN limits l ON r._iqa_grp IS NOT DISTINCT FROM l.grp",
         )
 
+    def _pairs(self) -> list[str]:
+        """Return SQL of the first output's pair scores."""
+        schema = self._sources[0].schema
+        names = [pair.name for pair in schema.field(SCORES).type] if SCORES in schema.names else []
+        return [f"{SCORES}.{identifier(name)}" for name in names]
+
     def _strata(self, values: str) -> str:
         """Return SQL of the decile, from 0, of each row; equal values are in one decile."""
         rows = self._keys("stratified", "0", finite(values))
@@ -190,7 +202,7 @@ class Selection:
         sql = f"SELECT {_ID}, {group} AS grp, {key} AS key FROM candidates"
         windows = any(re.search(r"\bover\b", given, re.IGNORECASE) for given in self._request.where)
         # MD5 takes a microsecond a row.
-        is_sample = name == "keyed" and self._request.quota == "sample"
+        is_sample = name == "keyed" and self._request.quota in ("sample", "for_labelling")
         is_expensive = is_sample or windows or self._is_joined or self._best_of
         kind = "TABLE" if is_expensive else "VIEW"
         self._engine.run(f"CREATE TEMP {kind} {name} AS {sql}")
@@ -252,7 +264,7 @@ class Selection:
         return f"no finite {' or '.join(names)}, or a weight of 0 or below"
 
     def _threshold(self) -> float | None:
-        if self._request.quota == "sample" or self._by:
+        if self._request.quota in ("sample", "for_labelling") or self._by:
             return None
         found = self._engine.run("SELECT key FROM limits")
         sign = 1 if self._request.quota == "bottom" else -1

@@ -162,6 +162,13 @@ class Config:
     gpus_per_worker: float | None = option(
         None, help="GPUs per worker (default: 1 if there are any)", metavar="X", minimum=0
     )
+    wait_minutes: float | None = option(
+        None,
+        help="end a training that waits for a node that could hold a worker for longer than this "
+        "(default: wait until there is one)",
+        metavar="M",
+        above=0,
+    )
     max_failures: int = option(
         3,
         help="number of restarts after lost workers before giving up",
@@ -173,6 +180,11 @@ class Config:
         help="folder for checkpoints, metrics.parquet and TensorBoard's curves; all nodes must be able to "
         "read and write it (default: next to the prompt file, with .run)",
         metavar="R",
+    )
+    shared_filesystem: bool = option(
+        False,
+        help="say that all nodes of the cluster see the same files: allows a local run folder on several "
+        "nodes",
     )
     address: str | None = option(
         None,

@@ -26,6 +26,7 @@ from iqa_core.training.split import MAX_ROWS, check_teacher, plan_training_data
 from iqa_core.training.world import check_workers
 
 from ..cluster import Cluster
+from ..local_paths import refuse_local_paths
 from ..scoring.pool import ActorPool, waiting_for
 from ..scoring.visibility import check_visible
 from .conclude import TrainingRun, conclude
@@ -112,6 +113,8 @@ def run_training(config: Config) -> int:
         return 0
     check_workers(config.num_workers, config.seeds, len(pairs))
     with Cluster(config.address) as cluster:
+        paths = [("--run-folder", folder.uri)]  # alone: features and output are the driver's
+        refuse_local_paths(paths, cluster, shared=config.shared_filesystem)
         scaling = _scaling(config, cluster)
         check_same_run(folder, document)
         with OutputLease(folder, _LEASE_SECONDS):
@@ -126,7 +129,8 @@ def run_training(config: Config) -> int:
             if folder.is_local:
                 check_visible(folder.path(RUN), f"--run-folder {folder.uri}")
             job = Job(context_encoder(towers.text), ensemble, settings, absolute(folder))
-            with show_progress(folder, settings.steps, partial(_waiting, scaling)):
+            waiting = partial(_waiting, scaling)
+            with show_progress(folder, settings.steps, waiting, config.wait_minutes):
                 state = fit(job, scaling, config.max_failures, folder)
             conclude(run, state)
             tidy(folder, keep=(METRICS, TENSORBOARD))

@@ -6,6 +6,7 @@ import re
 import subprocess
 import tomllib
 
+from jobs.local_ray import KEPT_WORKERS
 from tests.deploy.shared import DEPLOY, ROOT, program
 from tools import lock
 
@@ -44,6 +45,8 @@ def test_the_image_runs_without_root_and_keeps_weights():
     assert ("USER", "1000") in steps()  # a number: Kubernetes can tell that it is not root
     assert "VOLUME" in kinds[kinds.index("USER") :]
     assert "RAY_JOB_STOP_WAIT_TIME_S=60" in dict(steps())["ENV"]
+    for name, value in KEPT_WORKERS.items():
+        assert f"{name}={value}" in dict(steps())["ENV"]
 
 
 def test_the_image_without_cuda_leaves_cuda_out():

@@ -69,7 +69,9 @@ def everything(folder):
     run("embed", "embed", *manifest, "--output", folder / "embed", shared, *where)
     learned = folder / "learned.safetensors"
     words = ("--features", folder / "embed", "--output", learned, "--num-workers", 2)
-    run("train", "train", *words, *STEPS, "--holdout", 0.2)
+    words = (*words, *STEPS, "--holdout", 0.2)
+    runs["train refused"] = command("train", *words)
+    run("train", "train", *words, shared)
     features = ("--features", folder / "embed", "--prompts", learned)
     runs["rescore"] = command("rescore", *features, "--output", folder / "rescore")
     for output in ("score", "embed", "rescore"):

@@ -22,6 +22,7 @@ from iqa_core.errors import InputError
 from jobs import cluster
 from jobs.cluster import Cluster
 from jobs.gpus import count_gpus
+from jobs.local_ray import KEPT_WORKERS
 
 ROOT = Path(__file__).parents[2]
 
@@ -211,3 +212,44 @@ class TestPossibleGpus:
         assert found.resources["CPU"] >= 2
         assert found.is_local
         assert not found.has_several_nodes
+
+
+KEPT = """
+import os, time
+import ray
+from jobs.cluster import Cluster
+
+with Cluster(None) as cluster:
+    cluster.start()
+    @ray.remote(num_cpus=0)
+    class Actor:
+        def ready(self):
+            pass
+
+    @ray.remote(num_cpus=0)
+    def process():
+        return os.getpid()
+
+    # Ray keeps as many workers as there are CPUs anyway.
+    actors = [Actor.remote() for _ in range(int(ray.cluster_resources()["CPU"]) + 1)]
+    ray.get([actor.ready.remote() for actor in actors])
+    first = ray.get(process.remote())
+    time.sleep(4)
+    print("same process:", ray.get(process.remote()) == first)
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("milliseconds", [None, "1000"])
+def test_a_local_ray_keeps_an_idle_worker_for_its_next_task(milliseconds):
+    """Ray's own limit is a second, which the environment can set."""
+    environment = dict(os.environ)
+    [name] = KEPT_WORKERS
+    if milliseconds:
+        environment[name] = milliseconds
+    done = subprocess.run(
+        [sys.executable, "-c", KEPT], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"same process: {milliseconds is None}" in done.stdout

@@ -1,11 +1,15 @@
-"""Towers out of weights: the text tower waits until it is used, and both are as open_clip builds them."""
+"""Towers out of weights: each waits until it is used, and both are as open_clip builds them."""
 
 from __future__ import annotations
 
+import pickle
+
+import numpy as np
 import open_clip
 import pytest
 import torch
 
+from iqa_core.clip.image_tower import ImageTower
 from iqa_core.clip.load import load_towers
 from iqa_core.clip.text_tower import TextTower
 
@@ -34,6 +38,18 @@ def test_the_text_tower_is_built_on_first_use_and_once(built):
     assert built == [towers.text]
 
 
+def test_the_image_tower_is_built_on_first_use_and_once():
+    towers = load_towers("tiny")
+    assert towers.text.encode(PROMPTS).isfinite().all()
+    assert "built" not in vars(towers.image)
+    pixels = np.full((2, *towers.preprocess.size, 3), 99, np.uint8)
+    features = towers.image.encode(pixels)
+    assert towers.image.to_device("cpu") is towers.image.built
+    copy = pickle.loads(pickle.dumps(towers.image))  # noqa: S301 - its own
+    assert type(copy) is ImageTower
+    assert torch.equal(copy.encode(pixels), features)
+
+
 def test_a_text_tower_built_later_is_open_clips(random_clips, tmp_path):
     for name in ("small-vit", "small-rn-quickgelu"):
         clip = random_clips[name]
@@ -43,7 +59,7 @@ def test_a_text_tower_built_later_is_open_clips(random_clips, tmp_path):
         with torch.no_grad():
             expected = clip.encode_text(tokens, normalize=True)
         torch.testing.assert_close(towers.text.encode(PROMPTS), expected, rtol=0, atol=1e-6)
-        state = dict(towers.text.named_parameters()) | dict(towers.image.named_parameters())
+        state = dict(towers.text.named_parameters()) | dict(towers.image.built.named_parameters())
         assert not any(tensor.is_meta for tensor in state.values())
 
 

@@ -45,10 +45,12 @@ def test_tiny_loads_and_says_what_it_is(tiny):
     assert (tiny.name, tiny.preprocess.size, tiny.quick_gelu) == ("tiny", (224, 224), False)
     assert 1 < tiny.logit_scale <= 100 * (1 + 1e-6)
     assert len(tiny.digest) == 64
-    parameters = [*tiny.image.parameters(), *tiny.text.parameters()]
+    parameters = [*tiny.image.built.parameters(), *tiny.text.parameters()]
     assert not any(parameter.requires_grad for parameter in parameters)
     assert {parameter.dtype for parameter in parameters} == {torch.float32}
-    assert not any(module.training for module in [*tiny.image.modules(), *tiny.text.modules()])
+    assert not any(
+        module.training for module in [*tiny.image.built.modules(), *tiny.text.modules()]
+    )
 
 
 def test_loading_twice_gives_the_same(tiny):
@@ -91,7 +93,7 @@ def test_an_archive_of_openai(architecture, named, openai_archives, random_clips
     towers = load_towers(f"{named.format(architecture)}@{path}")
     clip = random_clips[f"{architecture}-quickgelu"]
     assert towers.quick_gelu
-    assert {parameter.dtype for parameter in towers.image.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in towers.image.built.parameters()} == {torch.float32}
     size = clip.visual.preprocess_cfg["size"]
     assert towers.preprocess.size == (size if isinstance(size, tuple) else (size, size))
     pixels = noise(2, *towers.preprocess.size)

@@ -93,10 +93,10 @@ def test_a_tower_of_another_kind_encodes_but_takes_no_embeddings(kind, architect
 def test_neither_tower_holds_the_other(tiny):
     """What is sent to a worker is what it needs."""
     both = sum(
-        parameter.numel() for parameter in [*tiny.image.parameters(), *tiny.text.parameters()]
+        parameter.numel() for parameter in [*tiny.image.built.parameters(), *tiny.text.parameters()]
     )
     image, text = (len(pickle.dumps(tower)) for tower in (tiny.image, tiny.text))
     tokenizer = len(pickle.dumps(tiny.text.tokenizer))
     assert image + text - tokenizer < 1.1 * 4 * both
-    parameters = sum(parameter.numel() for parameter in tiny.image.parameters())
+    parameters = sum(parameter.numel() for parameter in tiny.image.built.parameters())
     assert image < 1.1 * 4 * parameters + 100_000

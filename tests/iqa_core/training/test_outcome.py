@@ -73,7 +73,7 @@ def test_on_random_weights_the_fixed_prompts_are_kept(photos, tmp_path, seed):
     torch.manual_seed(seed)
     towers = load_towers("tiny")
     text = towers.text
-    for module in [*towers.image.modules(), *text.modules()]:
+    for module in [*towers.image.built.modules(), *text.modules()]:
         reset = getattr(module, "reset_parameters", None)
         if callable(reset):
             reset()

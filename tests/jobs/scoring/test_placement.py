@@ -8,6 +8,7 @@ import pytest
 import torch
 from ray._common.ray_option_utils import validate_task_options
 
+from iqa_core.clip.load import load_towers
 from iqa_core.errors import InputError
 from jobs.node_types import Autoscaler, NodeType
 from jobs.scoring.placement import Placement, actor_bytes, placement_of
@@ -95,3 +96,6 @@ def test_the_memory_of_an_actor_grows_with_its_weights():
     grown = actor_bytes(large, 0) - actor_bytes(small, 0)
     assert grown == 4 * (1000 * 1001 - 10 * 11)
     assert actor_bytes(object(), 1) > actor_bytes(object(), 0) > 0
+    image = load_towers("tiny").image
+    weights = sum(each.nbytes for each in image.built.parameters())
+    assert actor_bytes(image, 0) - actor_bytes(object(), 0) == weights > 0
