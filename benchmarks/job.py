@@ -2,12 +2,13 @@
 
     python -m benchmarks.job [--rounds 5] [--seconds 8] [--only tiny-640 ...] [--json FILE]
 
-The bare limit is as many plain processes as there are CPUs, each of which reads, decodes and scores
-the same images in a loop with the functions that the job uses: no Ray, no manifest, no output. The job
-is `iqa score` in a process of its own with a local Ray. Its steady state is the time in which the middle
-of its rows came to the driver, from the block that completes a quarter of the rows to the one that
-completes nine tenths. Bare parts and job run in turn, and each pair of them gives one ratio. Rows in
-and out are counted by `iqa score` itself, whose exit status must be 0.
+The bare limit is as many plain processes as there are CPUs, each of which reads, decodes and scores the
+same images in a loop with the functions that the job uses: no Ray, no manifest, no output. The job is
+`iqa score` in a process of its own with a local Ray. Its steady state is the time in which the middle of
+its rows came to the driver, from the block that completes a quarter of the rows to the one that completes
+nine tenths. What other processes of the job than the workers take of all CPUs in that time is the
+driver's, of reading, and Ray's own. Bare parts and job run in turn, and each pair of them gives one
+ratio. Rows in and out are counted by `iqa score` itself, whose exit status must be 0.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil  # comes with Ray
 import pyarrow as pa
 
 from benchmarks.photos import files as photo_files
@@ -67,6 +71,8 @@ class Round:
         seconds: Of the whole command.
         rows: That the job scored.
         outside: Seconds of the command that its rows would not take in steady state.
+        others: Share of all CPUs that other processes than the workers take in steady state: the driver,
+            reading, and Ray's own.
     """
 
     bare: float
@@ -74,6 +80,7 @@ class Round:
     seconds: float
     rows: int
     outside: float
+    others: float
 
 
 def main() -> None:
@@ -102,10 +109,12 @@ def table(found: dict[str, list[Round]]) -> Table:
             spread([each.job for each in rounds], "{:.1f}"),
             spread([each.job / each.bare for each in rounds], "{:.3f}"),
             spread([each.outside for each in rounds], "{:.1f}"),
+            spread([100 * each.others for each in rounds], "{:.0f}"),
         ]
         for name, rounds in found.items()
     ]
     head = ["images", "bare, images/s", "job, images/s", "job / bare", "outside steady state, s"]
+    head.append("CPU beside the workers, %")
     return Table(f"iqa score on {os.cpu_count()} CPUs against its bare parts", head, rows)
 
 
@@ -152,13 +161,39 @@ def run(
     words = ["score", "--manifest", str(path), "--output", str(output), "--model", model]
     words = noting(notes, [*words, "--max-error-rate", "0"])
     began = time.monotonic()
-    done = subprocess.run(words, capture_output=True, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    job = subprocess.Popen(words, **pipes)
+    samples: list[tuple[float, float]] = []
+    watch = threading.Thread(target=watch_others, args=(job, samples))
+    watch.start()
+    said, _ = job.communicate()
     took = time.monotonic() - began
-    if done.returncode or f"{rows:,} rows in, {rows:,} rows out" not in done.stdout:
-        raise RuntimeError(f"{done.stdout}\n{done.stderr}")
-    rate = steady_rate(notes.read_text().splitlines(), rows)
+    watch.join()
+    if job.returncode or f"{rows:,} rows in, {rows:,} rows out" not in said:
+        raise RuntimeError(said)
+    steady = steady_part(notes.read_text().splitlines(), rows)
+    (start, first), (stop, last) = steady[0], steady[-1]
+    rate = (last - first) / (stop - start)
     bare = (before + bare_rate(model, files, seconds / 2)) / 2
-    return Round(bare, rate, took, rows, took - rows / rate)
+    within = [sample for sample in samples if start <= sample[0] <= stop]
+    (first_at, before_cpu), (last_at, after_cpu) = within[0], within[-1]
+    others = (after_cpu - before_cpu) / (last_at - first_at) / (os.cpu_count() or 1)
+    return Round(bare, rate, took, rows, took - rows / rate, others)
+
+
+def watch_others(job: subprocess.Popen[str], samples: list[tuple[float, float]]) -> None:
+    """Note moments, and the CPU seconds of all processes of a job but the workers; until it ends."""
+    spent: dict[int, float] = {}
+    while job.poll() is None:
+        with suppress(psutil.NoSuchProcess):
+            driver = psutil.Process(job.pid)
+            for process in [driver, *driver.children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    if not any("MapWorker" in word for word in process.cmdline()[:1]):
+                        times = process.cpu_times()
+                        spent[process.pid] = times.user + times.system
+        samples.append((time.monotonic(), sum(spent.values())))
+        time.sleep(0.5)
 
 
 def noting(notes: Path, words: list[str]) -> list[str]:
@@ -173,6 +208,13 @@ def noting(notes: Path, words: list[str]) -> list[str]:
 
 def steady_rate(notes: list[str], rows: int) -> float:
     """Return rows per second from a quarter to nine tenths of the rows."""
+    steady = steady_part(notes, rows)
+    (start, first), (stop, last) = steady[0], steady[-1]
+    return (last - first) / (stop - start)
+
+
+def steady_part(notes: list[str], rows: int) -> list[tuple[float, int]]:
+    """Return moments, and the rows that had come by then, from a quarter to nine tenths of them."""
     total = 0
     reached: list[tuple[float, int]] = []
     for line in notes:
@@ -180,8 +222,7 @@ def steady_rate(notes: list[str], rows: int) -> float:
         total += int(count)
         if rows / 4 <= total <= 0.9 * rows:
             reached.append((float(moment), total))
-    (start, first), (stop, last) = reached[0], reached[-1]
-    return (last - first) / (stop - start)
+    return reached
 
 
 def bare_rate(model: str, files: Sequence[bytes | Path], seconds: float) -> float:
