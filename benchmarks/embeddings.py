@@ -2,14 +2,11 @@
 
     python -m benchmarks.embeddings [--rows 200000] [--rounds 5] [--json FILE]
 
-The first table: photographs, cut into tiles, are encoded by `tiny` as `iqa score` does it, and again
-as other
-programs might: another resize filter, no antialiasing, the whole image instead of the middle, a re-encoded
-JPEG, features in half precision; and as they must not: the rows of other images, and another model of
-the same width
-(`tiny` with its projection turned). The second: reading and scoring random features of width 512 in
-each form, in turns,
-with our own cache's layout as the unit. Rows are counted.
+The first table: photographs, cut into tiles, are encoded by `tiny` as `iqa score` does it, and again as
+other programs might: another resize filter, no antialiasing, the whole image instead of the middle, a
+re-encoded JPEG, features in half precision; and as they must not: the rows of other images, and another
+model of the same width (`tiny` with its projection turned). The second: reading and scoring random
+features of width 512 in each form, in turns, with our own cache's layout as the unit. Rows are counted.
 """
 
 from __future__ import annotations

@@ -46,6 +46,10 @@ SECTIONS = {
         "busy a device is kept, and how fast a pool starts.",
     ),
     "scale": ("A billion rows", "Planning, resuming and auditing synthetic manifests and outputs."),
+    "long_run": (
+        "A million rows through the whole job",
+        "Memory of the driver and the workers, and the rate, against a short run.",
+    ),
     "rescore": ("Scoring from features", "`iqa rescore` on cached features, without images."),
     "select": (
         "Selecting",
@@ -60,9 +64,22 @@ SECTIONS = {
         "Near duplicates",
         "`iqa duplicates` on photographs and their copies, and the time of its search.",
     ),
+    "embeddings": (
+        "Features of other programs",
+        "What `--check-images` sees of other preprocessing and other models, and the cost of each form.",
+    ),
     "crops": (
         "Several crops",
         "`iqa score --crops` on photographs of 12 megapixels, a part of which is blurred.",
+    ),
+    "train_step": ("Training", "A step, its parts, two workers, and the start from a large cache."),
+    "prompt_learning": (
+        "Learned prompts",
+        "Learned and fixed prompts on fresh photographs, by a protocol that was fixed before.",
+    ),
+    "evaluation_null": (
+        "p values without a difference",
+        "`iqa evaluate --resample-by` on studies in which there is nothing to find.",
     ),
 }
 

@@ -1,8 +1,7 @@
 """Fit a monotone map from scores to opinion scores (MOS), from a few hundred labels.
 
 Writes a small JSON file. `iqa score --calibration` and `iqa rescore --calibration` add the predicted
-opinion
-score and its interval to every row.
+opinion score and its interval to every row.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Export a finished output to a format of other tools.
 
-An unfinished output is refused, and so is an existing target, unless the format can append (--append).
-A killed
-export leaves nothing that looks whole.
+An unfinished output is refused, and so is an existing target, unless the format can append (--append). A
+killed export leaves nothing that looks whole.
 """
 
 from __future__ import annotations

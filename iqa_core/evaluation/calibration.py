@@ -1,16 +1,13 @@
 """A monotone map from scores to opinion scores (MOS), fitted to a few hundred labels, with an interval.
 
-The curve is VQEG's logistic (:mod:`iqa_core.evaluation.logistic`) or an isotonic regression (Barlow et al.,
-Statistical Inference under Order Restrictions, 1972), whichever has the smaller error in
-cross-validation. The interval
-is of conformal kind: its half-width is a quantile of the errors on held-out folds, with the correction
-for finite
-samples of Lei et al., Distribution-Free Predictive Inference for Regression, JASA 113(523), 2018,
-https://arxiv.org/abs/1604.04173. What differs: the errors are those of all folds together, as in
-Barber et al.,
-Predictive inference with the jackknife+, Annals of Statistics 49(1), 2021,
-https://arxiv.org/abs/1905.02928, but one
-curve and one width are kept instead of a curve for each fold, so that a file of a few numbers is enough.
+The curve is VQEG's logistic (:mod:`iqa_core.evaluation.logistic`) or an isotonic regression (Barlow et
+al., Statistical Inference under Order Restrictions, 1972), whichever has the smaller error in
+cross-validation. The interval is of conformal kind: its half-width is a quantile of the errors on held-out
+folds, with the correction for finite samples of Lei et al., Distribution-Free Predictive Inference for
+Regression, JASA 113(523), 2018, https://arxiv.org/abs/1604.04173. What differs: the errors are those of
+all folds together, as in Barber et al., Predictive inference with the jackknife+, Annals of Statistics
+49(1), 2021, https://arxiv.org/abs/1905.02928, but one curve and one width are kept instead of a curve for
+each fold, so that a file of a few numbers is enough.
 """
 
 from __future__ import annotations

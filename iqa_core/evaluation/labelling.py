@@ -1,10 +1,8 @@
 """Which images to label next: those that would teach a calibration most.
 
 A curve needs labels over the whole range of scores, not where most images are. Where the prompt pairs
-disagree on an
-image, its score says least of its quality. Taking only such images would make the intervals of a
-calibration too
-wide for all others, so every second one is drawn at random.
+disagree on an image, its score says least of its quality. Taking only such images would make the intervals
+of a calibration too wide for all others, so every second one is drawn at random.
 """
 
 from __future__ import annotations
@@ -56,9 +54,8 @@ def rank_for_labelling(
         seed: Of the random half.
 
     Returns:
-        At most ``count`` row numbers, each once: in turn from ten intervals of the score range, and
-        there in turn
-        the one on which the pairs disagree most and a random one.
+        At most ``count`` row numbers, each once: in turn from ten intervals of the score range, and there
+        in turn the one on which the pairs disagree most and a random one.
     """
     values = np.asarray(scores, dtype=np.float64)
     spread = disagreement(pair_scores)

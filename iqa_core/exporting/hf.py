@@ -1,8 +1,7 @@
 """Export to a data set of Hugging Face: Parquet files with its features, and a card.
 
-Layout: https://huggingface.co/docs/datasets/repository_structure. ``datasets.load_dataset(TARGET)``
-reads it, and
-``huggingface-cli upload`` publishes it as it is.
+Layout: https://huggingface.co/docs/datasets/repository_structure. ``datasets.load_dataset(TARGET)`` reads
+it, and ``huggingface-cli upload`` publishes it as it is.
 """
 
 from __future__ import annotations
@@ -25,9 +24,8 @@ __all__ = ["to_hf"]
 _TEXT = """
 # Image quality scores
 
-{rows:,} rows of `{manifest}`, scored by [distributed-iqa](https://pypi.org/project/distributed-iqa/).
-`score` is the
-mean over the prompt pairs of `scores`, from 0 to 1; it is null where `status` is not `ok`.
+{rows:,} rows of `{manifest}`, scored by distributed-iqa. `score` is the mean over the prompt pairs of
+`scores`, from 0 to 1; it is null where `status` is not `ok`.
 
 | status | rows |
 |---|---|

@@ -1,8 +1,7 @@
 """Places for exports that appear whole or not at all.
 
-Locally, everything is written under a hidden name in the same folder and renamed at the end. On an
-object store, a
-file appears when it is complete; of a folder, ``_export.json`` is written last: without it, it is
+Locally, everything is written under a hidden name in the same folder and renamed at the end. On an object
+store, a file appears when it is complete; of a folder, ``_export.json`` is written last: without it, it is
 unfinished.
 """
 

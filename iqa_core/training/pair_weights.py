@@ -1,12 +1,11 @@
 """Weights of prompt pairs in closed form, from degraded copies whose order is known.
 
 The weights are the best linear separation of better from worse copies by the pairs' scores, as in Fisher's
-discriminant: (E[d d'] + ridge)^-1 E[d], with d the scores of the better copy less those of the worse one. A
-weight below 0 would turn a pair's meaning round, so it is set to 0.
+discriminant: (E[d d'] + ridge)^-1 E[d], with d the scores of the better copy less those of the worse one.
+A weight below 0 would turn a pair's meaning round, so it is set to 0.
 
 Source: Fisher, "The Use of Multiple Measurements in Taxonomic Problems", Annals of Eugenics 7(2), 1936.
-What
-differs: differences of ordered copies instead of classes, a ridge, and no negative weights.
+What differs: differences of ordered copies instead of classes, a ridge, and no negative weights.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """A check of foreign features on a few images at hand: are they those of the named model?
 
-Nothing in an array says which tower made it, and another tower of the same width gives plausible
-scores without
-meaning. So the images are encoded here, and compared with their rows. Another program's resize or precision
-changes features slightly, another tower entirely: see docs/embeddings.md for figures.
+Nothing in an array says which tower made it, and another tower of the same width gives plausible scores
+without meaning. So the images are encoded here, and compared with their rows. Another program's resize or
+precision changes features slightly, another tower entirely: see docs/embeddings.md for figures.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Runs the commands on clusters of several local nodes, for tests/jobs/test_nodes.py.
 
 A program of its own, as a process has one Ray: ``python cluster_runs.py WHAT FOLDER`` leaves
-``FOLDER/found.json``. The
-nodes are raylets on this machine; their GPUs are logical, and the towers only pretend to use them.
+``FOLDER/found.json``. The nodes are raylets on this machine; their GPUs are logical, and the towers only
+pretend to use them.
 """
 
 from __future__ import annotations

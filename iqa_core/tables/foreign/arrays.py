@@ -1,10 +1,8 @@
 """Arrays in NumPy's ``.npy`` and ``.npz`` files, read in slices; never a pickled object.
 
 Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html. What differs from
-``numpy.load``:
-files on any filesystem of fsspec are read by ranges, and a compressed ``.npz`` as a stream, so that no
-array
-has to fit into memory.
+``numpy.load``: files on any filesystem of fsspec are read by ranges, and a compressed ``.npz`` as a
+stream, so that no array has to fit into memory.
 """
 
 from __future__ import annotations
