@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import open_clip
 import pyarrow as pa
 import pytest
 import torch
@@ -67,17 +68,8 @@ def test_without_copies_nothing_is_shown(towers, data, prompts):
     assert "nothing here shows whether the learned prompts are better" in outcome.reason
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_on_random_weights_the_fixed_prompts_are_kept(photos, tmp_path, seed):
-    """Whose features follow blur and noise, so that the copies' order can be learned."""
-    torch.manual_seed(seed)
-    towers = load_towers("tiny")
-    text = towers.text
-    for module in [*towers.image.built.modules(), *text.modules()]:
-        reset = getattr(module, "reset_parameters", None)
-        if callable(reset):
-            reset()
-    towers = replace(towers, load_text=lambda: text)
+def keeps_the_fixed_prompts(photos, towers, folder, steps=40):
+    """Train on copies of photographs whose order can be learned, as features follow blur and noise."""
     pixels, levels = [], []
     for number in range(60):
         photo = list(photos.values())[number % len(photos)]
@@ -85,7 +77,8 @@ def test_on_random_weights_the_fixed_prompts_are_kept(photos, tmp_path, seed):
         views, strengths = degraded_views(np.roll(seen, 7 * number, axis=1), 3, str(number))
         pixels += [seen, *views]
         levels.append(strengths)
-    features = towers.image.encode(np.stack(pixels)).numpy().reshape(60, 4, -1)
+    parts = [towers.image.encode(np.stack(pixels[i : i + 40])) for i in range(0, len(pixels), 40)]
+    features = torch.cat(parts).numpy().reshape(60, 4, -1)
     table = pa.table(
         {
             "manifest_file": ["m.parquet"] * 60,
@@ -97,11 +90,32 @@ def test_on_random_weights_the_fixed_prompts_are_kept(photos, tmp_path, seed):
         }
     )
     prompts = encode_prompts(towers, PAIRS)
-    data = written(write_cache(tmp_path / "f", table), str(tmp_path / "d"), prompts, holdout=0.3)
+    data = written(write_cache(folder / "f", table), str(folder / "d"), prompts, holdout=0.3)
     learner = new_learner(towers)
-    chosen = settings(towers, steps=40, list_size=16, learning_rate=0.02)
+    chosen = settings(towers, steps=steps, list_size=16, learning_rate=0.02)
     state = train(learner, towers.text, data, chosen)
     outcome = conclude_training(learner, towers, data, prompts, history=state.history)
     assert "the model's words don't know quality" in outcome.doubt
     assert not outcome.is_better
     json.dumps([outcome.reason, outcome.doubt])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_on_random_weights_the_fixed_prompts_are_kept(photos, tmp_path, seed):
+    torch.manual_seed(seed)
+    towers = load_towers("tiny")
+    text = towers.text
+    for module in [*towers.image.built.modules(), *text.modules()]:
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
+    keeps_the_fixed_prompts(photos, replace(towers, load_text=lambda: text), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["RN50", "ViT-B-32"])
+def test_on_random_weights_of_the_usual_models_too(photos, tmp_path, model):
+    torch.manual_seed(0)
+    torch.save(open_clip.create_model(model).state_dict(), tmp_path / "w.pt")
+    towers = load_towers(f"{model}@{tmp_path / 'w.pt'}")
+    keeps_the_fixed_prompts(photos, towers, tmp_path, steps=10)
