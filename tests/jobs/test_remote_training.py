@@ -52,6 +52,8 @@ def write_features(folder):
         }
     )
     write_cache(folder, table)
+    fingerprint = {"model": "tiny", "weights": towers.digest}
+    (folder / "_run/fingerprint.json").write_text(json.dumps(fingerprint))
 
 
 class Store:
