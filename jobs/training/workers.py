@@ -21,6 +21,7 @@ import ray
 import ray.train
 import torch
 import torch.distributed as dist
+from pyarrow.fs import FSSpecHandler, PyFileSystem
 from ray.train import (
     Checkpoint,
     CheckpointConfig,
@@ -40,7 +41,7 @@ from iqa_core.training.state import State
 from iqa_core.training.world import World
 
 from ..ray_errors import as_input_error, loss
-from .run_folder import CHECKPOINTS, PROGRESS, STARTS, STATE, TENSORBOARD, absolute
+from .run_folder import CHECKPOINTS, PROGRESS, STARTS, STATE, TENSORBOARD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,7 +97,7 @@ def fit(job: Job, scaling: ScalingConfig, max_failures: int, folder: Folder) -> 
         torch_config=TorchConfig(backend=_backend(scaling)),
         run_config=RunConfig(
             name=CHECKPOINTS,
-            storage_path=absolute(folder),
+            **_storage(folder),
             failure_config=FailureConfig(
                 max_failures=max_failures,
                 controller_failure_limit=_START_FAILURES,  # type: ignore[call-arg]
@@ -118,6 +119,18 @@ def fit(job: Job, scaling: ScalingConfig, max_failures: int, folder: Folder) -> 
     if result.checkpoint is None:
         raise RuntimeError("training ended without a checkpoint")
     return _read_checkpoint(result.checkpoint)
+
+
+def _storage(folder: Folder) -> dict[str, Any]:
+    """Return the place of the checkpoints for Ray Train.
+
+    By way of fsspec, as everything else here: by itself Ray would take Arrow's own clients, which know
+    neither fsspec's configuration, such as the address of a store, nor its other filesystems.
+    """
+    if folder.is_local:
+        return {"storage_path": folder.root}
+    filesystem = PyFileSystem(FSSpecHandler(folder.fs))
+    return {"storage_path": folder.root, "storage_filesystem": filesystem}
 
 
 def _backend(scaling: ScalingConfig) -> str:
