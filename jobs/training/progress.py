@@ -73,7 +73,10 @@ def show_progress(
             waited = progress.wait_for(needs)
             if needs is not None and wait_minutes is not None and waited >= 60 * wait_minutes:
                 overdue = needs
-                _thread.interrupt_main()  # Ray Train has no other end than that of Ctrl-C
+                # Ray Train has no other end than that of Ctrl-C, and only a third one ends a wait at once.
+                for _ in range(3):
+                    _thread.interrupt_main()
+                    stopped.wait(1.0)
                 return
 
     thread = threading.Thread(target=follow, daemon=True)
