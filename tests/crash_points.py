@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 #: Operations that change what is stored, by the names that :class:`Driver` keeps.
 CHANGES = {"create", "write", "replace", "unlink", "put", "remove"}
-_STUCK = 30.0
+_STUCK = 120.0
 
 
 class Ended(BaseException):
@@ -124,8 +124,10 @@ class World:
             self.end(driver)
         if number == driver.pause_before:
             driver.is_suspended = driver.is_suspended_then
-            driver.on_pause()
-            driver.is_suspended = False
+            try:
+                driver.on_pause()
+            finally:  # what fails there must not leave this driver's other threads waiting
+                driver.is_suspended = False
         yield number
         if number == driver.end_after:
             self.end(driver)
