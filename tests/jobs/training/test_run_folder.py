@@ -62,7 +62,15 @@ OTHER = {
     "seed": 1,
     "num_workers": 2,
 }
-ELSEWHERE = {"output", "gpus_per_worker", "max_failures", "run_folder", "address"}
+ELSEWHERE = {
+    "wait_minutes",
+    "shared_filesystem",
+    "output",
+    "gpus_per_worker",
+    "max_failures",
+    "run_folder",
+    "address",
+}
 
 
 @pytest.fixture(scope="module")
