@@ -165,6 +165,10 @@ class TestFourNodes:
         assert self.placed(four, run, "decode_rows").keys() == {"gpu"}
         assert self.placed(four, run, "read_rows").keys() == {"gpu"}
 
+    def test_a_local_run_folder_needs_that_word_too(self, runs):
+        assert runs["train refused"]["status"] == 1
+        assert "--run-folder " in runs["train refused"]["err"]
+
     def test_workers_train_on_the_nodes_with_gpus(self, runs, four):
         assert "workers: 2 on GPUs" in runs["train"]["out"]
         assert self.placed(four, runs["train"], "TrainWorker") == {"gpu": 2}
