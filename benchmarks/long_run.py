@@ -39,7 +39,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from iqa_core.clip.load import TINY
 from iqa_core.preprocess import Preprocess
 from jobs.scoring import run
 

@@ -24,8 +24,8 @@ __all__ = [
     "without_services",
 ]
 
-#: Ray ends a worker process after a second without a task, and the next slice of a manifest starts another,
-#: which costs two seconds of a CPU.
+#: Ray ends idle workers beyond the number of CPUs after a second, and the next slice of a manifest starts
+#: another, which costs two seconds of a CPU.
 KEPT_WORKERS = {"RAY_idle_worker_killing_time_threshold_ms": "60000"}
 
 

@@ -218,7 +218,8 @@ def _moved(run: TrainingRun, outcome: Outcome) -> list[Moved]:
     order = np.argsort(after - before, kind="stable")
     half = min(_MOVED // 2, len(order) // 2)
     chosen = [*order[:half], *order[len(order) - half :]]
-    rows = _rows(run, [int(run.data.held_out_places()[place]) for place in chosen])
+    places = run.data.held_out_places()
+    rows = _rows(run, [int(places[place]) for place in chosen])
     folder = folder_of(run.cache.folder.read_json(PLAN).get("manifest"))
     fetcher = Fetcher(folder or ".", timeout=10.0, retries=1, max_bytes=MAX_FILE_BYTES)
     return [

@@ -76,7 +76,8 @@ def show_progress(
                 # Ray Train has no other end than that of Ctrl-C, and only a third one ends a wait at once.
                 for _ in range(3):
                     _thread.interrupt_main()
-                    stopped.wait(1.0)
+                    if stopped.wait(1.0):  # it has ended: a further one would hit what comes after
+                        break
                 return
 
     thread = threading.Thread(target=follow, daemon=True)
