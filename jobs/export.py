@@ -13,7 +13,6 @@ from iqa_core.exporting.formats import check_format, export
 from iqa_core.exporting.source import FinishedOutput
 from iqa_core.fetch.fetcher import Fetcher
 from iqa_core.fetch.policy import DEFAULT_SCHEMES
-from iqa_core.pages.run.thumbnails import folder_of
 from iqa_core.redaction import redact
 
 from .options import option
@@ -54,7 +53,7 @@ def run(config: Config) -> int:
     check_format(config.to, config.append)  # before a large output is read
     source = FinishedOutput(config.scores)
     fetcher = Fetcher(
-        folder_of(source.manifest) or ".",
+        source.images or ".",
         schemes=(*DEFAULT_SCHEMES, *config.allow_scheme),
         prefixes=config.allow_prefix,
     )

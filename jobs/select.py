@@ -57,7 +57,7 @@ class Config:
         None, help="keep the lowest ranks: a share or a number", metavar="N", exclusive="quota"
     )
     best: int | None = option(
-        None, help="keep the N highest ranks", metavar="N", minimum=1, exclusive="quota"
+        None, help="as --top with a number", metavar="N", minimum=1, exclusive="quota"
     )
     sample: str | None = option(
         None, help="keep a random sample: a number or a share", metavar="N", exclusive="quota"
@@ -162,6 +162,8 @@ def run(config: Config) -> int:
         document = {"scores": [source.facts() for source in sources], **counts.document()}
         print(json.dumps(document, indent=2) if config.json else "\n".join(counts.lines()))
         images = open_images(sources[0].plan, config.manifest)
+        if images.note:
+            print(f"{sources[0].shown}: {images.note}", file=sys.stderr)
         sheet = _sheet_name(config)
         if sheet:
             _write_sheet(config, sheet, selection, images.base)
@@ -209,7 +211,8 @@ def _print_notes(sources: list[ScoreSource]) -> None:
         if source.left_out:
             names = ", ".join(source.left_out)
             print(
-                f"{source.shown}: columns of types without SQL are left out: {names}",
+                f"{source.shown}: columns of types without SQL, or of names that differ in case "
+                f"only, are left out: {names}",
                 file=sys.stderr,
             )
     for other in others:

@@ -20,6 +20,7 @@ from iqa_core.columns import (
     URI,
 )
 from iqa_core.errors import InputError, Status
+from iqa_core.redaction import error_line
 from iqa_core.storage.folder import Folder
 from iqa_core.tables.feature_cache import FeatureCache
 from iqa_core.tables.parts import PARTS, PartFiles
@@ -98,7 +99,11 @@ def read_image_rows(scores: str, features: str | None = None, *, near: bool = Tr
     """
     folder = Folder.given(scores, "scores")
     parts = PartFiles(folder, f"--scores {scores}")
-    names = parts.names()
+    try:
+        names = parts.names()
+        plan = folder.read_json(PLAN) if folder.exists(PLAN) else {}
+    except OSError as error:
+        raise InputError(f"--scores {scores} can't be read: {error_line(error)}") from error
     if not names:
         raise InputError(f"--scores {scores} holds no {PARTS}: give the output of `iqa score`")
     schema = parts.schema(names[0])
@@ -117,7 +122,9 @@ def read_image_rows(scores: str, features: str | None = None, *, near: bool = Tr
     codes, numbers, digests, described = [], [], [], []
     columns = [MANIFEST_FILE, MANIFEST_ROW, STATUS]
     columns += [CONTENT_HASH] * has_hashes + [DESCRIPTOR] * has_descriptors
+    rows = 0
     for table in parts.tables(columns, names):
+        rows += len(table)
         table = table.filter(pc.equal(table.column(STATUS), Status.OK.value))
         codes.append(_codes(table.column(MANIFEST_FILE), files))
         numbers.append(table.column(MANIFEST_ROW).to_numpy())
@@ -130,6 +137,16 @@ def read_image_rows(scores: str, features: str | None = None, *, near: bool = Tr
     keys = (rank_of[np.concatenate(codes)] << _ROW_BITS) | np.concatenate(numbers)
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
+    if twice := int((keys[1:] == keys[:-1]).sum()):
+        raise InputError(
+            f"--scores {scores} holds {twice:,} rows twice: run the command that wrote it once more, which "
+            "removes them"
+        )
+    if (missing := int(plan.get("rows", 0)) - rows) > 0:
+        raise InputError(
+            f"--scores {scores} lacks {missing:,} rows of its manifest: finish it by the command that "
+            "wrote it"
+        )
     hashes = np.concatenate(digests)[order] if has_hashes else None
     found = np.concatenate(described)[order] if has_descriptors else None
     if cache is not None:

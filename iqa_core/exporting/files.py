@@ -9,7 +9,7 @@ import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
 from iqa_core.exporting.target import new_file, new_folder
-from iqa_core.exporting.types import flat_columns
+from iqa_core.exporting.types import flat_columns, flattened
 from iqa_core.redaction import redact
 from iqa_core.tables.part_encoding import write_options
 
@@ -100,9 +100,9 @@ def to_csv(
 
     def flat() -> Iterator[pa.Table]:
         for table in source.tables(held, on_rows):
-            yield table.select(held).flatten()
+            yield flattened(table.select(held))
 
-    schema = source.schema.empty_table().select(held).flatten().schema
+    schema = flattened(source.schema.empty_table().select(held)).schema
     with new_file(f"{target}.json") as described, new_file(target) as file:
         described.write(json.dumps(source.provenance(), indent=2).encode() + b"\n")
         with pc_csv.CSVWriter(file, schema) as writer:

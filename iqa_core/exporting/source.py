@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from iqa_core.errors import InputError
-from iqa_core.redaction import redact
+from iqa_core.redaction import error_line, redact
 from iqa_core.storage.folder import Folder
 from iqa_core.tables.audit import audit, read_committed
 from iqa_core.tables.output import FINGERPRINT, digest
@@ -31,6 +31,7 @@ class FinishedOutput:
         schema: Its columns.
         rows: Number of its rows.
         manifest: The manifest that was scored, without secrets.
+        images: The folder that its relative URIs refer to; None if unknown.
 
     Raises:
         InputError: If it holds no rows, not all of them, or rows of several fingerprints.
@@ -39,8 +40,14 @@ class FinishedOutput:
     def __init__(self, uri: str) -> None:
         folder = Folder.given(uri, "scores")
         self._parts = PartFiles(folder, f"--scores {redact(uri)}")
-        self._names = self._parts.names()
-        if not self._names or not folder.exists(FINGERPRINT) or not folder.exists(PLAN):
+        try:
+            self._names = self._parts.names()
+            is_run = self._names and folder.exists(FINGERPRINT) and folder.exists(PLAN)
+        except OSError as error:
+            raise InputError(
+                f"--scores {redact(uri)} can't be read: {error_line(error)}"
+            ) from error
+        if not is_run:
             raise InputError(
                 f"--scores {redact(uri)} holds no {PARTS} of a run: give the output of `iqa score`"
             )
@@ -62,6 +69,7 @@ class FinishedOutput:
         self.rows = manifest.rows
         self.statuses = dict(committed.statuses)
         self.manifest = manifest.uri
+        self.images = manifest.place
         self._uri = uri
 
     def tables(

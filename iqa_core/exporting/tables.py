@@ -43,7 +43,9 @@ def to_delta(
     """Write a table of Delta Lake; the source is in the metadata of its commit."""
     import deltalake
 
-    if not append and deltalake.DeltaTable.is_deltatable(target):
+    with _errors_as_input_errors(target):
+        exists = deltalake.DeltaTable.is_deltatable(target)
+    if exists and not append:
         raise _exists(target)
     schema = table_format_schema(source.schema)
     properties = deltalake.CommitProperties(custom_metadata=source.properties())

@@ -36,8 +36,8 @@ def new_file(uri: str) -> Iterator[IO[bytes]]:
         InputError: If it exists, or can't be written.
     """
     folder = Folder.given(uri, "output")
-    _refuse_existing(folder, uri)
     with _os_errors_as_input_errors(uri):
+        _refuse_existing(folder, uri)
         if folder.is_local:
             with _renamed(Path(folder.root)) as temporary, temporary.open("wb") as file:
                 yield file
@@ -69,8 +69,8 @@ def new_folder(uri: str, provenance: Mapping[str, Any]) -> Iterator[Folder]:
         InputError: If it exists, or can't be written.
     """
     folder = Folder.given(uri, "output")
-    _refuse_existing(folder, uri)
     with _os_errors_as_input_errors(uri):
+        _refuse_existing(folder, uri)
         if not folder.is_local:
             yield folder
             folder.write(MARKER, _as_json(provenance))
@@ -89,7 +89,7 @@ def _as_json(document: Mapping[str, Any]) -> bytes:
 
 
 def _refuse_existing(folder: Folder, uri: str) -> None:
-    if not folder.fs.exists(folder.root):
+    if not folder.retried(lambda: folder.fs.exists(folder.root)):
         return
     unfinished = not folder.is_local and folder.fs.isdir(folder.root) and not folder.exists(MARKER)
     state = f"holds an unfinished export (no {MARKER})" if unfinished else "exists"
@@ -103,13 +103,38 @@ def _renamed(final: Path) -> Iterator[Path]:
     temporary = final.parent / f".{final.name}.{uuid.uuid4().hex[:12]}.tmp"
     try:
         yield temporary
-        temporary.rename(final)
+        _take_name(temporary, final)
         _sync(final.parent)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def _take_name(temporary: Path, final: Path) -> None:
+    """Give a finished file or folder its name, unless something has taken it meanwhile."""
+    try:
+        if temporary.is_file() and _linked(temporary, final):
+            return
+        if final.exists():
+            raise FileExistsError
+        temporary.rename(final)
+    except FileExistsError:
+        raise InputError(
+            f"--output {final} was made by something else meanwhile: remove it, or give another path"
+        ) from None
+
+
+def _linked(temporary: Path, final: Path) -> bool:
+    """Name a file as a hard link, which fails where the name exists; False on disks without such links."""
+    try:
+        os.link(temporary, final)
+    except FileExistsError:
+        raise
+    except OSError:
+        return False
+    return True
 
 
 def _sync(path: Path) -> None:

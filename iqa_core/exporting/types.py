@@ -79,6 +79,13 @@ def flat_columns(schema: pa.Schema) -> tuple[list[str], list[str]]:
     return held, [name for name in schema.names if name not in held]
 
 
+def flattened(table: pa.Table) -> pa.Table:
+    """Return a table whose structs, also those within structs, are columns named with dots."""
+    while any(pa.types.is_struct(field.type) for field in table.schema):
+        table = table.flatten()
+    return table
+
+
 def _is_flat(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return all(_is_flat(kind.field(place).type) for place in range(kind.num_fields))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["ROWS", "column_names", "condition", "expression", "finite", "number"]
 
 #: The view that expressions are over.
-ROWS = "scored_rows"
+ROWS = "_iqa_rows"
 
 _UNKNOWN = re.compile(
     r'(?:Referenced (?:column|table) |Table |key )"([^"]+)"(?: not found| in struct)|'

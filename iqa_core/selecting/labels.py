@@ -27,7 +27,7 @@ _LAST = 1e15
 def labelling_key(
     engine: Engine, rank: str, pairs: Sequence[str], count: int, seed: int
 ) -> tuple[str, int]:
-    """Choose rows among the view ``candidates``.
+    """Choose rows among the view ``_iqa_candidates``.
 
     They are ranked by :func:`iqa_core.evaluation.labelling.rank_for_labelling` among a random sample of
     the rows with a rank.
@@ -46,7 +46,7 @@ def labelling_key(
     identity = f"{MANIFEST_FILE}, {MANIFEST_ROW}"
     engine.run(
         f"CREATE TEMP TABLE drawn AS SELECT {identity}, 0 AS grp, {random_key(seed)} AS key "
-        f"FROM candidates WHERE {rank} IS NOT NULL"
+        f"FROM _iqa_candidates WHERE {rank} IS NOT NULL"
     )
     find_limits(engine, "drawn_limits", "drawn", f"[least(n, {_AMONG})]")
     engine.run(
@@ -58,7 +58,7 @@ def labelling_key(
         for place, sql in enumerate([rank, *(pairs or [rank])])
     )
     rows = engine.run(
-        f"SELECT {identity}, {values} FROM candidates a SEMI JOIN compared b "
+        f"SELECT {identity}, {values} FROM _iqa_candidates SEMI JOIN compared "
         f"USING ({identity}) ORDER BY {identity}"
     )
     numbers = np.array([row[2:] for row in rows], dtype=np.float64)
@@ -75,8 +75,8 @@ def labelling_key(
         else f"CREATE TEMP TABLE to_label AS SELECT {identity}, 0 AS place FROM drawn WHERE false"
     )
     found = (
-        f"SELECT t.place FROM to_label t WHERE t.{MANIFEST_FILE} = candidates.{MANIFEST_FILE} "
-        f"AND t.{MANIFEST_ROW} = candidates.{MANIFEST_ROW}"
+        f"SELECT t.place FROM to_label t WHERE t.{MANIFEST_FILE} = _iqa_candidates.{MANIFEST_FILE} "
+        f"AND t.{MANIFEST_ROW} = _iqa_candidates.{MANIFEST_ROW}"
     )
     key = f"CASE WHEN {rank} IS NOT NULL THEN coalesce(({found}), {_LAST:.0f})::DOUBLE END"
     return key, len(chosen)

@@ -1,9 +1,10 @@
 """One selection: which rows pass, which are kept, and how many went for what reason.
 
-Rows go through views of one DuckDB: joined (``scored_rows``), judged by each condition, passing,
+Rows go through views of one DuckDB: joined (``_iqa_rows``), judged by each condition, passing,
 candidates (without the worse of each cluster), graded by the quota. At most identities and keys are held
 for a whole output, in DuckDB's tables, which go to disk where memory is short. Ties are decided by
-identity, so equal inputs give equal selections, in whatever order the part files are read.
+identity, so equal inputs give equal selections, in whatever order the part files are read. Relations that
+expressions of a user see have names that no output is known by.
 """
 
 from __future__ import annotations
@@ -119,30 +120,34 @@ class Selection:
         judged = [f"{status} AS _iqa_status"]
         judged += [f"{sql} AS _iqa_where_{i}" for i, sql in enumerate(self._where)]
         self._judgements = ["_iqa_status", *(f"_iqa_where_{i}" for i in range(len(self._where)))]
-        self._view("judged", f"SELECT *, {', '.join(judged)} FROM {ROWS}")
-        self._view("passing", f"SELECT * FROM judged WHERE {' AND '.join(self._judgements)}")
+        self._view("_iqa_judged", f"SELECT *, {', '.join(judged)} FROM {ROWS}")
+        self._view(
+            "_iqa_passing", f"SELECT * FROM _iqa_judged WHERE {' AND '.join(self._judgements)}"
+        )
 
     def _drop_worse(self) -> None:
         """Make the view of candidates: without all but the best row of each cluster."""
         self._worse = 0
         if self._best_of is None:
-            self._view("candidates", "SELECT * FROM passing")
+            self._view("_iqa_candidates", "SELECT * FROM _iqa_passing")
             return
         self._engine.run(
             f"CREATE TEMP TABLE worse AS SELECT {_ID} FROM (SELECT {_ID}, row_number() OVER ("
             f"PARTITION BY _iqa_cluster ORDER BY _iqa_rank DESC NULLS LAST, {_ID}) AS place FROM ("
-            f"SELECT {_ID}, {self._rank} AS _iqa_rank, {self._best_of} AS _iqa_cluster FROM passing) "
+            f"SELECT {_ID}, {self._rank} AS _iqa_rank, {self._best_of} AS _iqa_cluster FROM _iqa_passing) "
             "WHERE _iqa_cluster IS NOT NULL) WHERE place > 1"
         )
         self._worse = int(self._engine.value("SELECT count(*) FROM worse"))
-        self._view("candidates", f"SELECT a.* FROM passing a ANTI JOIN worse b ON {_SAME}")
+        self._view(
+            "_iqa_candidates", f"SELECT a.* FROM _iqa_passing a ANTI JOIN worse b ON {_SAME}"
+        )
 
     def _grade(self) -> None:
         """Make the view of graded rows: candidates, and whether each is kept."""
         request = self._request
         quota, amount = request.quota, request.amount
         if quota is None or amount is None:
-            self._view("graded", "SELECT *, true AS _iqa_kept FROM candidates")
+            self._view("_iqa_graded", "SELECT *, true AS _iqa_kept FROM _iqa_candidates")
             return
         fields = ", ".join(f"g{place} := {sql}" for place, sql in enumerate(self._by))
         group = f"struct_pack({fields})" if self._by else "0"
@@ -174,9 +179,9 @@ class Selection:
         find_limits(self._engine, "limits", rows, targets)
         kept = is_within("r", "l", "_iqa_key")
         self._view(
-            "graded",
+            "_iqa_graded",
             f"SELECT r.* EXCLUDE (_iqa_grp, _iqa_key), coalesce({kept}, false) AS _iqa_kept "
-            f"FROM (SELECT *, {group} AS _iqa_grp, {key} AS _iqa_key FROM candidates) r "
+            f"FROM (SELECT *, {group} AS _iqa_grp, {key} AS _iqa_key FROM _iqa_candidates) r "
             "LEFT JOIN limits l ON r._iqa_grp IS NOT DISTINCT FROM l.grp",
         )
 
@@ -199,7 +204,7 @@ class Selection:
 
     def _keys(self, name: str, group: str, key: str) -> str:
         """Make a relation of the candidates' keys; a table if the rows are expensive to get again."""
-        sql = f"SELECT {_ID}, {group} AS grp, {key} AS key FROM candidates"
+        sql = f"SELECT {_ID}, {group} AS grp, {key} AS key FROM _iqa_candidates"
         windows = any(re.search(r"\bover\b", given, re.IGNORECASE) for given in self._request.where)
         # MD5 takes a microsecond a row.
         is_sample = name == "keyed" and self._request.quota in ("sample", "for_labelling")
@@ -221,7 +226,7 @@ class Selection:
             parts.append(f"count(*) FILTER (WHERE {before} AND {judged[place]} IS NOT TRUE)")
             parts.append(f"count(*) FILTER (WHERE {before} AND {judged[place]} IS NULL)")
         by_status = self._engine.run(
-            f"SELECT {', '.join(parts)} FROM judged GROUP BY 1 ORDER BY 2 DESC, 1"
+            f"SELECT {', '.join(parts)} FROM _iqa_judged GROUP BY 1 ORDER BY 2 DESC, 1"
         )
         wanted = self._request.statuses
         other = [row for row in by_status if "any" not in wanted and row[0] not in wanted]
@@ -281,7 +286,7 @@ class Selection:
                 wanted.append(f"struct_pack({fields}) AS {identifier(name)}")
             else:
                 wanted.append(identifier(name))
-        return f"SELECT {', '.join(wanted)} FROM graded WHERE _iqa_kept ORDER BY {_ID}"
+        return f"SELECT {', '.join(wanted)} FROM _iqa_graded WHERE _iqa_kept ORDER BY {_ID}"
 
     def examples(self, count: int) -> dict[str, list[dict[str, Any]]]:
         """Return rows nearest to the limit by rank, by title: kept ones, and lost ones by reason.
@@ -290,13 +295,16 @@ class Selection:
         """
         kept, lost = ("DESC", "ASC") if self._request.quota == "bottom" else ("ASC", "DESC")
         fails = " OR ".join(f"{name} IS NOT TRUE" for name in self._judgements[1:])
-        parts = {"Kept, nearest to the limit": ("graded WHERE _iqa_kept", kept)}
+        parts = {"Kept, nearest to the limit": ("_iqa_graded WHERE _iqa_kept", kept)}
         if self._request.quota is not None:
-            parts["Left out by the quota"] = ("graded WHERE NOT _iqa_kept", lost)
+            parts["Left out by the quota"] = ("_iqa_graded WHERE NOT _iqa_kept", lost)
         if fails:
-            parts["Left out by a condition"] = (f"judged WHERE _iqa_status AND ({fails})", lost)
+            parts["Left out by a condition"] = (
+                f"_iqa_judged WHERE _iqa_status AND ({fails})",
+                lost,
+            )
         if self._worse:
-            sql = f"(SELECT a.* FROM passing a SEMI JOIN worse b ON {_SAME}) x WHERE true"
+            sql = f"(SELECT a.* FROM _iqa_passing a SEMI JOIN worse b ON {_SAME}) _iqa_lost WHERE true"
             parts["Left out for a better one of its cluster"] = (sql, lost)
         first = [name for name in self._sources[0].schema.names if name not in ("margins",)]
         columns = ", ".join(map(identifier, first))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from iqa_core.tables.rows import RowSet
 
-__all__ = ["ScoreSource", "manifest_folder", "open_scores"]
+__all__ = ["ScoreSource", "open_scores"]
 
 _FEATURES = set(names_of(Kind.FEATURE, Kind.VIEW))
 _NAMED = re.compile(r"([A-Za-z_]\w*)=(.+)", re.DOTALL)
@@ -101,14 +102,16 @@ def open_scores(scores: Sequence[str], *, allow_unfinished: bool = False) -> lis
     """
     sources = []
     for place, given in enumerate(scores):
-        found = _NAMED.fullmatch(given) if not has_scheme(given.partition("=")[0]) else None
+        # The first has no name; and a folder may be called `run=3`.
+        is_named = place > 0 and not has_scheme(given.partition("=")[0])
+        found = _NAMED.fullmatch(given) if is_named and not os.path.isdir(given) else None
         uri = found[2] if found else given
         name = (found[1] if found else uri.rstrip("/").rpartition("/")[2]) if place else ""
         sources.append(_open(name, uri, allow_unfinished))
     first, *others = sources
     taken = {column.lower() for column in first.schema.names}
     for other in others:
-        if other.name.lower() in taken:
+        if other.name.lower() in taken or other.name.startswith("_iqa_"):
             raise InputError(
                 f"--scores {other.uri} would be known as {other.name}, which is a column or output "
                 f"already: give it another name, such as second={other.uri}"
@@ -153,12 +156,14 @@ def _open(name: str, uri: str, allow_unfinished: bool) -> ScoreSource:
             raise InputError(
                 f"--scores {uri} has no column {column!r}: give the output of `iqa score` or `iqa rescore`"
             )
-    kept, left_out = [], []
+    kept, left_out, seen = [], [], set()
     for column_field in schema:
         if column_field.name in _FEATURES:
             continue
-        if is_readable(column_field.type) and column_field.name != IMAGE:
+        is_other = column_field.name.lower() not in seen  # SQL takes `WIDTH` for `width`
+        if is_readable(column_field.type) and column_field.name != IMAGE and is_other:
             kept.append(column_field)
+            seen.add(column_field.name.lower())
         else:
             left_out.append(column_field.name)
     fingerprint = next(iter(committed.fingerprints), None)
@@ -217,25 +222,3 @@ def _check_same_manifest(first: ScoreSource, other: ScoreSource) -> None:
             f"--scores {first.uri} and {other.uri} are of different manifests ({why}), so their rows can't "
             "be joined: score one manifest with both"
         )
-
-
-def manifest_folder(plan: dict[str, Any]) -> str | None:
-    """Return the folder that a run's relative URIs refer to, as its plan tells; None if it does not.
-
-    >>> manifest_folder({"manifest": "/data/m.parquet", "files": [{"name": "m.parquet"}]})
-    '/data'
-    >>> manifest_folder({"manifest": "s3://box/lists/*.parquet", "files": [{"name": "a.parquet"}]})
-    's3://box/lists'
-    """
-    uri = plan.get("manifest")
-    if not isinstance(uri, str) or not uri:
-        return None
-    if uri.lower().startswith("file://"):
-        uri = uri[len("file://") :]
-    names = list(_files(plan))
-    if len(names) == 1 and uri.endswith(f"/{names[0]}"):
-        return uri[: -len(names[0]) - 1]
-    signs = [uri.index(sign) for sign in "*?[" if sign in uri]
-    if signs:
-        return uri[: min(signs)].rpartition("/")[0]
-    return uri.rstrip("/")

@@ -77,6 +77,7 @@ class Manifest:
             have types that hold the values of all files.
         notes: A sentence on each file or folder that was left out.
         shard: The shard that a run does; None does all rows.
+        place: URI of the folder that relative image paths refer to, where it is not ``folder``.
     """
 
     uri: str
@@ -85,6 +86,7 @@ class Manifest:
     schema: pa.Schema
     notes: tuple[str, ...] = ()
     shard: Shard | None = None
+    place: str | None = None
 
     @cached_property
     def rows(self) -> int:
@@ -137,7 +139,8 @@ class Manifest:
             for file in self.files
         ]
         rows = sum(file.rows for file in self.files)
-        return {"manifest": redact(self.uri), "rows": rows, "files": files}
+        place = redact(self.place or self.folder.uri)
+        return {"manifest": redact(self.uri), "folder": place, "rows": rows, "files": files}
 
 
 def open_manifest(uri: str, keep: Sequence[str] = ()) -> Manifest:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 __all__ = [
+    "FOOTER",
     "content_digest",
     "digest_like",
     "file_info",
@@ -40,7 +41,8 @@ _WILDCARDS = "*?["
 _CHECKSUMS = ("ETag", "md5Hash", "blob_id")
 _TIMES = ("mtime", "LastModified", "last_modified", "updated")
 _DIGEST_BYTES = 2**28
-_FOOTER = "footer "
+#: What the digest of a footer begins with.
+FOOTER = "footer "
 
 
 @dataclass
@@ -271,7 +273,7 @@ def content_digest(
     if whole and folder.is_local and info["size"] <= _DIGEST_BYTES:
         handle.seek(0)
         return hashlib.file_digest(handle, "blake2b").hexdigest()[:32]
-    return f"{_FOOTER}{footer_digest(metadata)}"
+    return f"{FOOTER}{footer_digest(metadata)}"
 
 
 def digest_like(folder: Folder, path: str, like: str | None) -> str:
@@ -287,7 +289,7 @@ def digest_like(folder: Folder, path: str, like: str | None) -> str:
     """
     info = folder.fs.info(path)
     with folder.fs.open(path, "rb") as handle:
-        whole = not (like or "").startswith(_FOOTER)
+        whole = not (like or "").startswith(FOOTER)
         return content_digest(folder, handle, info, pq.read_metadata(handle), whole=whole)
 
 

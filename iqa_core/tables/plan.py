@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from iqa_core.errors import InputError
 from iqa_core.tables.manifest import Manifest, ManifestFile
-from iqa_core.tables.manifest_files import digest_like, footer_digest
+from iqa_core.tables.manifest_files import FOOTER, digest_like, footer_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +21,9 @@ __all__ = [
     "DAMAGED",
     "PLAN",
     "check_plan",
+    "check_planned_file",
     "damaged_name",
+    "manifest_folder",
     "planned_manifest",
     "read_damaged",
     "with_damaged",
@@ -37,6 +39,35 @@ def damaged_name(shard: Shard | None) -> str:
     return DAMAGED if shard is None else f"_run/damaged-{shard.label}.json"
 
 
+def manifest_folder(plan: Mapping[str, Any]) -> str | None:
+    """Return the folder that a run's relative URIs refer to, as its plan tells; None if it does not.
+
+    >>> manifest_folder({"manifest": "/data/m.parquet", "folder": "/data"})
+    '/data'
+
+    Plans of versions up to 0.2 have no ``folder``:
+
+    >>> manifest_folder({"manifest": "/data/m.parquet", "files": [{"name": "m.parquet"}]})
+    '/data'
+    >>> manifest_folder({"manifest": "s3://box/lists/*.parquet", "files": [{"name": "a.parquet"}]})
+    's3://box/lists'
+    """
+    if plan.get("folder"):
+        return str(plan["folder"])
+    uri = plan.get("manifest")
+    if not isinstance(uri, str) or not uri:
+        return None
+    if uri.lower().startswith("file://"):
+        uri = uri[len("file://") :]
+    names = [str(file["name"]) for file in plan.get("files", [])]
+    if len(names) == 1 and uri.endswith(f"/{names[0]}"):
+        return uri[: -len(names[0]) - 1]
+    signs = [uri.index(sign) for sign in "*?[" if sign in uri]
+    if signs:
+        return uri[: min(signs)].rpartition("/")[0]
+    return uri.rstrip("/")
+
+
 def planned_manifest(folder: Folder, schema: pa.Schema) -> Manifest:
     """Return the manifest of an output as its plan records it; the manifest itself is not read.
 
@@ -49,7 +80,7 @@ def planned_manifest(folder: Folder, schema: pa.Schema) -> Manifest:
         ManifestFile(file["name"], file["size"], tuple(file["row_groups"]), file.get("digest"))
         for file in plan["files"]
     )
-    return Manifest(plan["manifest"], folder, files, schema)
+    return Manifest(plan["manifest"], folder, files, schema, place=manifest_folder(plan))
 
 
 def read_damaged(folder: Folder) -> dict[str, dict[str, str | None]]:
@@ -113,6 +144,40 @@ def _is_same(manifest: Manifest, before: Mapping[str, Any], now: Mapping[str, An
     except (OSError, pa.ArrowException):
         return False
     return digest == str(before["digest"])
+
+
+def check_planned_file(
+    folder: Folder, planned: Mapping[str, Any], metadata: pq.FileMetaData, *, moved: bool
+) -> None:
+    """Check that a manifest file is the one that was scored.
+
+    Args:
+        folder: Where the manifest is now.
+        planned: What the plan records of the file.
+        metadata: The footer that it has now.
+        moved: Whether it may be on another store, whose checksums are of its own.
+
+    Raises:
+        InputError: If its number of rows, its size or its content is another one.
+        OSError: If it can't be read.
+    """
+    name, before = str(planned["name"]), planned.get("digest")
+    rows = int(planned.get("rows") or sum(planned.get("row_groups", ())))
+    same = rows in (0, metadata.num_rows)  # 0: not recorded
+    if same and "size" in planned:
+        same = planned["size"] == folder.fs.info(folder.path(name))["size"]
+    if same and before and not (moved and _is_of_a_store(before)):
+        now = digest_like(folder, folder.path(name), before)
+        same = now == before or _kind(now) != _kind(before)
+    if not same:
+        raise InputError(
+            f"manifest file {name} has changed since it was scored (it had {rows:,} rows, and has "
+            f"{metadata.num_rows:,}): restore it, or score again"
+        )
+
+
+def _is_of_a_store(digest: str) -> bool:
+    return bool(_kind(digest)) and not digest.startswith(FOOTER)
 
 
 def _kind(digest: str) -> str:

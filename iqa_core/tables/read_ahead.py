@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -16,10 +18,24 @@ T = TypeVar("T")
 
 
 def available_cpus() -> int:
-    """Return the number of CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Return the number of CPUs that this process may use, by its affinity and its container's quota."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    quota = _container_cpus()
+    return cpus if quota is None else max(1, min(cpus, math.ceil(quota)))
+
+
+def _container_cpus(root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Return the CPUs that control groups allow, as ``docker run --cpus`` sets them; None for no limit."""
+    try:
+        if (root / "cpu.max").exists():
+            quota, period = (root / "cpu.max").read_text().split()
+        else:
+            names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            quota, period = ((root / "cpu" / name).read_text() for name in names)
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except (OSError, ValueError):  # none, or `max`
+        return None
 
 
 def in_order(tasks: Iterable[Callable[[], T]], workers: int) -> Iterator[T]:

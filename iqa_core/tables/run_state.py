@@ -64,6 +64,11 @@ class RunState:
         return {kind: count for kind, count in sorted(self.statuses.items()) if kind != "ok"}
 
     @property
+    def division(self) -> str:
+        """The number of shards that it is one of; empty for a run of all rows."""
+        return (self.shard or "").partition("/")[2]
+
+    @property
     def runs(self) -> bool:
         """Whether it has not ended."""
         return self.state in ("running", "waiting")
@@ -93,6 +98,7 @@ def read_runs(folder: Folder, now: datetime | None = None) -> list[RunState]:
     leases = _leases(folder, now)
     reports = [(name, _read(folder, name)) for name in folder.list(_PROGRESS)]
     found = [_state(report, _age(folder, name, now), leases) for name, report in reports if report]
+    found = _of_one_division(found)
     if not found:  # of versions before 0.3, and of `iqa rescore`
         found = [
             _of_summary(summary, _age(folder, name, now))
@@ -105,6 +111,17 @@ def read_runs(folder: Folder, now: datetime | None = None) -> list[RunState]:
             "`iqa embed`, some seconds after its start"
         )
     return found
+
+
+def _of_one_division(runs: list[RunState]) -> list[RunState]:
+    """Return the runs that divide the manifest as the newest does, and any other that is still alive.
+
+    The rest of a sharded output may be done without shards, or by another number of them.
+    """
+    if not runs:
+        return runs
+    newest = min(runs, key=lambda run: run.age).division
+    return [run for run in runs if run.division == newest or run.runs]
 
 
 def together(runs: Iterable[RunState]) -> RunState:

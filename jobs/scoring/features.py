@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from iqa_core.errors import InputError
+from iqa_core.redaction import error_line, redact
 from iqa_core.storage.folder import Folder
 from iqa_core.tables.feature_cache import FeatureCache
 from iqa_core.tables.foreign.features import ForeignFeatures, kind_of_files
@@ -31,7 +32,7 @@ def open_features(config: RescoreOptions) -> FeatureSource:
         InputError: If they can't be read, or an option has no effect or is missing.
     """
     given = [name for name in _FOREIGN if getattr(config, name) not in (None, False)]
-    if Folder.given(config.features, "features").exists(FINGERPRINT):
+    if _is_cache(config.features):
         if given:
             raise InputError(
                 f"--{given[0].replace('_', '-')} is for features of other programs, but --features "
@@ -52,3 +53,13 @@ def open_features(config: RescoreOptions) -> FeatureSource:
         uri_column=config.uri_column,
         normalise=config.normalise,
     )
+
+
+def _is_cache(uri: str) -> bool:
+    """Return whether features are a folder of ours."""
+    if uri.endswith((".npy", ".npz")):  # below a file nothing can be asked for on every store
+        return False
+    try:
+        return Folder.given(uri, "features").exists(FINGERPRINT)
+    except OSError as error:
+        raise InputError(f"--features {redact(uri)} can't be read: {error_line(error)}") from error

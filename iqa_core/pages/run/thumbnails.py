@@ -146,19 +146,19 @@ def folder_of(manifest: str | None) -> str | None:
     if not manifest:
         return None
     manifest = manifest.rstrip("/")
-    if any(sign in manifest for sign in "*?["):  # a glob: the folder above its first sign
+    is_folder, exists = not manifest.endswith((".parquet", ".pq")), False
+    try:
+        filesystem, path = fsspec.core.url_to_fs(manifest)
+        if exists := filesystem.exists(path):
+            is_folder = filesystem.isdir(path)
+    except Exception:  # noqa: S110  the page can do without
+        pass
+    if not exists and any(
+        sign in manifest for sign in "*?["
+    ):  # a glob: the folder above its first sign
         while any(sign in manifest for sign in "*?["):
             manifest = manifest.rpartition("/")[0]
         return manifest or "."
-    is_folder = not manifest.endswith((".parquet", ".pq"))
-    try:
-        filesystem, path = fsspec.core.url_to_fs(manifest)
-        if filesystem.isdir(path):
-            is_folder = True
-        elif filesystem.exists(path):
-            is_folder = False
-    except Exception:  # noqa: S110  the page can do without
-        pass
     return manifest if is_folder else manifest.rpartition("/")[0] or "."
 
 

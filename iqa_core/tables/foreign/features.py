@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,7 +128,10 @@ class ForeignFeatures:
             )
         if suffix == ".parquet":
             found = [ListFile.of(folder, name, column) for name in names]
-            vectors, lists = tuple(found), (found[0].column,)
+            # A file that has no value at all, or no row, is as wide as the others.
+            width = next((each.width for each in found if each.width), 0)
+            vectors = tuple(replace(each, width=each.width or width) for each in found)
+            lists = (found[0].column,)
         else:
             arrays = tuple(ArrayFile.of(folder, name, column) for name in names)
             vectors, identities = arrays, ArrayIdentities(absolute, folder, arrays)

@@ -47,12 +47,14 @@ def find_numbered(uri: str, option: str, suffix: str) -> tuple[Folder, list[str]
         InputError: If there is none.
     """
     parent, _, last = uri.rstrip("/").rpartition("/")
-    if not _WILDCARDS.search(last):
+    above = Folder.given(parent or ("/" if uri.startswith("/") else "."), option)
+    is_glob = _WILDCARDS.search(last) is not None and not above.exists(last)
+    if not is_glob:
         folder = Folder.given(uri, option)
         if names := [name for name in folder.list(f"*{suffix}") if not name.startswith(("_", "."))]:
             return folder, sorted(names, key=natural_key)
-    folder = Folder.given(parent or ("/" if uri.startswith("/") else "."), option)
-    if _WILDCARDS.search(last):
+    folder = above
+    if is_glob:
         names = [name for name in folder.list(last) if name.endswith(suffix)]
     else:
         names = [last] if folder.exists(last) else []
@@ -69,7 +71,8 @@ def check_pairs(
     """Refuse metadata whose rows are not those of the features.
 
     Equally many files belong together in their order, as ``img_emb_3.npy`` and ``metadata_3.parquet``;
-    else all rows of both are counted one after another.
+    else all rows of both are counted one after another. Numbers are compared where there are several files,
+    and only those that differ between the files of one side.
 
     Args:
         features: Name and rows of each file of features.
@@ -80,9 +83,11 @@ def check_pairs(
         InputError: If the numbers of rows or the numbers in the names differ.
     """
     if len(features) == len(metadata):
-        for (first, rows), (second, others) in zip(features, metadata, strict=True):
-            numbers, wanted = (_NUMBER.findall(PurePosixPath(n).stem) for n in (first, second))
-            if numbers and wanted and int(numbers[-1]) != int(wanted[-1]):
+        numbers, wanted = (_counted([name for name, _ in side]) for side in (features, metadata))
+        for place, ((first, rows), (second, others)) in enumerate(
+            zip(features, metadata, strict=True)
+        ):
+            if numbers and wanted and numbers[place] != wanted[place]:
                 raise InputError(
                     f"{shown}: {first} would belong to {second} of --metadata, but their numbers differ: "
                     "a file is missing on one side; restore it, or give files of the same numbers"
@@ -98,3 +103,12 @@ def check_pairs(
             f"{shown} has {total:,} rows in {len(features):,} files, but --metadata has {wanted_total:,} "
             f"in {len(metadata):,}: give the metadata that were written with these features"
         )
+
+
+def _counted(names: Sequence[str]) -> list[int]:
+    """Return the last number in each name that is not the same in all; none if there is no such."""
+    numbers = [_NUMBER.findall(PurePosixPath(name).stem) for name in names]
+    if len({len(each) for each in numbers}) != 1:
+        return []
+    columns = [[int(number) for number in column] for column in zip(*numbers, strict=True)]
+    return next((column for column in reversed(columns) if len(set(column)) > 1), [])

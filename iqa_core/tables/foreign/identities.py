@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
@@ -26,10 +27,11 @@ from iqa_core.errors import InputError, Status
 from iqa_core.redaction import error_line, redact
 from iqa_core.tables.foreign.files import find_numbered
 from iqa_core.tables.manifest import Manifest, ManifestFile
+from iqa_core.tables.manifest_columns import as_type, unified_type
 from iqa_core.tables.manifest_footers import FooterReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from iqa_core.storage.folder import Folder
     from iqa_core.tables.foreign.arrays import ArrayFile
@@ -117,7 +119,7 @@ class MetadataIdentities:
         uri: ``--metadata``, or ``--features`` if these are Parquet.
         folder: Of the files.
         files: The files.
-        schema: The columns of the first.
+        schema: The columns of the first, of types that hold the values of all where there are such.
         uri_column: The column that names the images; None if there is none.
         features: Columns that are features, and no metadata.
     """
@@ -164,12 +166,13 @@ class MetadataIdentities:
                 f"--uri-column {wanted} is no column of {redact(uri)}, which has "
                 f"{', '.join(schemas[0].names)}: name one of these"
             )
-        return cls(uri, folder, tuple(files), schemas[0], wanted, tuple(features))
+        schema = _unified(dict(zip(names, schemas, strict=True)))
+        return cls(uri, folder, tuple(files), schema, wanted, tuple(features))
 
     @property
     def kept(self) -> list[str]:
         """Plain columns whose names the output does not use itself."""
-        taken = {*OWN_NAMES, *self.features, self.uri_column}
+        taken = {*OWN_NAMES, *self.features, self.uri_column, *map(self._source, (WIDTH, HEIGHT))}
         return [f.name for f in self.schema if f.name not in taken and _is_plain(f.type)]
 
     def manifest(self) -> Manifest:
@@ -178,7 +181,7 @@ class MetadataIdentities:
 
     def tables(self, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
         """Yield the rows with their identity."""
-        sources = {name: self.uri_column if name == URI else name for name in columns}
+        sources = {name: self._source(name) for name in columns}
         read = {
             name: source
             for name, source in sources.items()
@@ -188,11 +191,25 @@ class MetadataIdentities:
         for file in self.files:
             start = 0
             for batch in self._batches(file, names, rows):
-                found = {name: batch.column(source) for name, source in read.items()}
+                found = {
+                    name: self._typed(batch.column(source), str(source), file.name)
+                    for name, source in read.items()
+                }
                 if not found:
                     found = {IMAGE_ID: pa.nulls(batch.num_rows, self.manifest().image_id_type)}
                 yield _finished(pa.table(found), file.name, start, columns)
                 start += batch.num_rows
+
+    def _source(self, name: str) -> str | None:
+        """Return the column of the metadata that has a column of the output; LAION-400M has ``WIDTH``."""
+        if name == URI:
+            return self.uri_column
+        upper = name.upper()
+        is_upper = name in (WIDTH, HEIGHT) and name not in self.schema.names
+        return upper if is_upper and upper in self.schema.names else name
+
+    def _typed(self, values: pa.Array, column: str, file: str) -> pa.Array:
+        return as_type(values, self.schema.field(column).type, f"column {column!r} of {file}")
 
     def _batches(self, file: ManifestFile, names: list[str], rows: int) -> Iterator[pa.RecordBatch]:
         path = self.folder.path(file.name)
@@ -205,6 +222,26 @@ class MetadataIdentities:
                 f"{path} can't be read, or lacks one of {', '.join(names)} ({error_line(error)}): "
                 "restore it"
             ) from error
+
+
+def _unified(schemas: Mapping[str, pa.Schema]) -> pa.Schema:
+    """Return the first schema; a plain column of other types in further files gets one that holds all.
+
+    Where there is none, reading the file that differs says so, if the column is asked for.
+    """
+    fields = []
+    for field in next(iter(schemas.values())):
+        kinds = {
+            file: schema.field(field.name).type
+            for file, schema in schemas.items()
+            if field.name in schema.names
+        }
+        unified = field
+        if len(set(kinds.values())) > 1 and all(map(_is_plain, kinds.values())):
+            with suppress(InputError):
+                unified = field.with_type(unified_type(field.name, kinds))
+        fields.append(unified)
+    return pa.schema(fields)
 
 
 def _is_plain(kind: pa.DataType) -> bool:
@@ -240,7 +277,8 @@ def _pixels(column: pa.ChunkedArray | None, count: int) -> pa.ChunkedArray | pa.
     """Return a column of sizes if it is one of whole numbers, else nulls."""
     if column is None or not pa.types.is_integer(column.type):
         return pa.nulls(count, pa.int32())
-    return column.cast(pa.int32())
+    fits = pc.and_(pc.greater_equal(column, 0), pc.less(column, 2**31))
+    return pc.if_else(fits, column, None).cast(pa.int32())
 
 
 def _without_secrets(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -65,7 +65,7 @@ class ListFile:
         name: The file.
         column: The column.
         rows: Number N of rows.
-        width: Values D of the first list.
+        width: Values D of the first list that has any.
         dtype: Their type.
         size: Bytes of the file.
     """
@@ -173,6 +173,9 @@ def _first_length(parquet: pq.ParquetFile, column: str) -> int:
         return int(kind.list_size)
     for batch in parquet.iter_batches(1024, columns=[column]):
         lengths = pc.list_value_length(batch.column(0)).drop_null()
+        lengths = lengths.filter(
+            pc.greater(lengths, 0)
+        )  # an empty one is an image without features
         if len(lengths):
             return int(lengths[0].as_py())
     return 0

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from iqa_core.errors import InputError
 from iqa_core.exporting.formats import FORMATS, export
 from iqa_core.exporting.source import FinishedOutput
-from iqa_core.exporting.types import table_format_schema
+from iqa_core.exporting.target import new_file, new_folder
+from iqa_core.exporting.types import flattened, table_format_schema
 from iqa_core.fetch.fetcher import Fetcher
 from tests.iqa_core.exporting.outputs import table_of, write_images, write_output
 
@@ -80,6 +83,35 @@ def test_csv(scores, tmp_path):
     wanted = table_of(scores).drop_columns(["embedding"]).flatten().to_pandas()
     pd.testing.assert_frame_equal(frame, wanted, check_dtype=False, check_exact=False, rtol=1e-6)
     assert json.loads((tmp_path / "scores.csv.json").read_text())["rows"] == COUNT
+
+
+def test_csv_of_structs_within_structs():
+    inner = {"status": "ok", "scores": {"noise": 0.5}}
+    table = flattened(pa.table({"a": [1], "clip": [inner]}))
+    assert table.to_pylist() == [{"a": 1, "clip.status": "ok", "clip.scores.noise": 0.5}]
+
+
+def write_while_another_does(kind, target):
+    opened = new_file(str(target)) if kind == "file" else new_folder(str(target), {})
+    with opened as new:
+        if kind == "file":
+            new.write(b"ours")
+        target.write_text("theirs")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_was_made_meanwhile_is_kept(tmp_path, monkeypatch, links):
+    if not links:  # as on some network disks
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError()))
+    for name in ("file", "folder"):
+        target = tmp_path / name
+        with pytest.raises(InputError, match="was made by something else meanwhile"):
+            write_while_another_does(name, target)
+        assert target.read_text() == "theirs"
+    with new_file(str(tmp_path / "new")) as new:
+        new.write(b"ours")
+    assert (tmp_path / "new").read_bytes() == b"ours"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "new"]
 
 
 def test_hf(scores, tmp_path):

@@ -10,6 +10,7 @@ from iqa_core.errors import InputError
 from iqa_core.fetch.fetcher import Fetcher
 from iqa_core.selecting.images import ImageSource, open_images
 from iqa_core.storage.folder import Folder
+from iqa_core.tables.manifest import open_manifest
 
 
 def located(source, uris, output, rows=None, status=None):
@@ -114,3 +115,47 @@ class TestTheManifestItself:
 def test_a_row_without_uri_whose_manifest_is_unknown(tmp_path):
     with pytest.raises(InputError, match="have no uri, as their images are in the manifest"):
         located(ImageSource("/x"), [None], tmp_path, status="ok")
+
+
+def test_a_manifest_that_was_rewritten_is_refused(tmp_path):
+    """With as many rows, in another order: its images are not those that were scored."""
+    path = tmp_path / "m.parquet"
+    images = [b"%d" % i for i in range(50)]
+    pq.write_table(pa.table({"image": images}), path)
+    source = open_images(open_manifest(str(path)).plan())
+    assert located(source, [None], tmp_path, [7], "ok")["image"].to_pylist() == [b"7"]
+    pq.write_table(pa.table({"image": images[::-1]}), path)
+    with pytest.raises(
+        InputError, match=r"manifest file m\.parquet has changed since it was scored"
+    ):
+        located(source, [None], tmp_path, [7], "ok")
+    pq.write_table(pa.table({"image": [*images, b"x"]}), path)
+    with pytest.raises(InputError, match=r"\(it had 50 rows, and has 51\)"):
+        located(source, [None], tmp_path, [7], "ok")
+
+
+def test_a_manifest_that_has_other_uris_is_refused(tmp_path):
+    pq.write_table(pa.table({"uri": ["a.jpg", None]}), tmp_path / "m.parquet")
+    source = open_images({}, str(tmp_path / "m.parquet"))
+    assert located(source, ["a.jpg", "https://h/b.jpg"], tmp_path)["uri"].to_pylist() == [
+        *("a.jpg", "https://h/b.jpg")  # of another column, which `--uri-column` named
+    ]
+    with pytest.raises(InputError, match=r"has the uri a\.jpg where z\.jpg was scored"):
+        located(source, ["z.jpg"], tmp_path)
+
+
+def test_a_remote_manifest_names_no_file_of_this_machine(tmp_path):
+    source = ImageSource("s3://box/lists")
+    for uri in ("/etc/passwd", "file:///etc/passwd", "local:///etc/passwd"):
+        with pytest.raises(InputError, match="names a file of this machine, but the manifest"):
+            located(source, ["a.jpg", uri], tmp_path)
+
+
+def test_features_without_images(tmp_path):
+    plan = {"manifest": str(tmp_path / "f.npy"), "files": [{"name": "f.npy", "rows": 3}]}
+    source = open_images(plan)
+    assert "don't say where the images are" in source.note
+    assert located(source, [None], tmp_path, status="ok")["uri"].to_pylist() == [None]
+    pq.write_table(pa.table({"emb": [[1.0]]}), tmp_path / "f.parquet")
+    plan = {"manifest": str(tmp_path / "f.parquet"), "files": [{"name": "f.parquet"}]}
+    assert located(open_images(plan), [None], tmp_path, status="ok")["uri"].to_pylist() == [None]

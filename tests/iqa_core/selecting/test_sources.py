@@ -11,7 +11,10 @@ import pytest
 
 from iqa_core.errors import InputError
 from iqa_core.selecting.clusters import open_clusters
-from iqa_core.selecting.sources import manifest_folder, open_scores
+from iqa_core.selecting.engine import Engine
+from iqa_core.selecting.request import Request
+from iqa_core.selecting.selection import Selection
+from iqa_core.selecting.sources import open_scores
 from tests.iqa_core.selecting.outputs import as_table, made_up, write_output
 
 ID = ["manifest_file", "manifest_row"]
@@ -152,17 +155,49 @@ class TestClusters:
             open_clusters(str(tmp_path / "absent.parquet"), [])
 
 
-@pytest.mark.parametrize(
-    ("manifest", "names", "folder"),
-    [
-        ("/data/m.parquet", ["m.parquet"], "/data"),
-        ("/data/lists", ["a.parquet", "b/c.parquet"], "/data/lists"),
-        ("/data/lists", ["lists.parquet"], "/data/lists"),
-        ("/data/*/part-?.parquet", ["a/part-0.parquet"], "/data"),
-        ("file:///data/m.parquet", ["m.parquet"], "/data"),
-        ("s3://box/m.parquet", ["m.parquet"], "s3://box"),
-        (None, [], None),
-    ],
-)
-def test_the_folder_of_a_manifest(manifest, names, folder):
-    assert manifest_folder({"manifest": manifest, "files": [{"name": n} for n in names]}) == folder
+def test_of_two_columns_that_differ_in_case_the_first_counts(rows, tmp_path, select):
+    folder = write_output(tmp_path / "scores", rows.assign(WIDTH=7))
+    [source] = open_scores([folder])
+    assert source.left_out == ("WIDTH",)
+    assert "width" in source.schema.names
+
+
+@pytest.mark.parametrize("name", ["_iqa_candidates", "candidates", "passing", "graded", "a", "x"])
+def test_an_output_may_be_called_as_a_step_of_ours(name, frame, tmp_path, select):
+    worse = write_output(tmp_path / "w", frame.assign(score=lambda f: 1 - f.score))
+    expected, _ = select(bottom="5")
+    request = {"top": "5", "rank": f"{name}.score"}
+    if name == "_iqa_candidates":
+        with pytest.raises(InputError, match="would be known as _iqa_candidates, which"):
+            select(f"{name}={worse}", **request)
+        return
+    rows, _ = select(f"{name}={worse}", **request)
+    assert [row["score"] for row in rows] == [row["score"] for row in expected]
+    labelled, _ = select(f"{name}={worse}", for_labelling=5, rank=f"{name}.score")
+    assert len(labelled) == 5
+
+
+def test_a_folder_whose_name_has_an_equals_sign(rows, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_output(tmp_path / "run=3", rows)
+    write_output(tmp_path / "run=4", rows)
+    first, second = open_scores(["run=3", "run=4"])
+    assert (first.uri, second.uri) == ("run=3", "run=4")
+
+
+def test_nan_in_a_kept_column_is_above_all_numbers(rows, tmp_path):
+    """In the counts as in the rows: Parquet's statistics know nothing of NaN."""
+    folder = tmp_path / "scores"
+    write_output(folder, rows, parts=1)
+    part = folder / "part-0.parquet"
+    table = pq.read_table(part)
+    values = pa.array([float("nan"), *range(599)], pa.float64())
+    place = table.schema.get_field_index("mos")
+    metadata = table.schema.metadata
+    table = table.set_column(place, "mos", values).replace_schema_metadata(metadata)
+    pq.write_table(table, part, row_group_size=1 if len(table) < 10 else 50)
+    with Engine("500MB") as engine:
+        request = Request(where=("mos > 1e6",), statuses=("any",))
+        selection = Selection(engine, open_scores([str(folder)]), request)
+        found = [row for b in engine.batches(selection.rows_sql()) for row in b.to_pylist()]
+    assert selection.counts.kept == len(found) == 1

@@ -11,7 +11,13 @@ import pytest
 from iqa_core.errors import InputError
 from iqa_core.storage.folder import Folder
 from iqa_core.tables.manifest import open_manifest
-from iqa_core.tables.plan import DAMAGED, check_plan, read_damaged, with_damaged
+from iqa_core.tables.plan import (
+    DAMAGED,
+    check_plan,
+    manifest_folder,
+    read_damaged,
+    with_damaged,
+)
 
 
 @pytest.fixture
@@ -71,3 +77,27 @@ def test_a_restored_file_may_have_another_digest_but_no_other_footer(manifest):
     noted["b.parquet"]["footer"] = "another"
     with pytest.raises(InputError, match="digest changed"):
         check_plan("o", plan, manifest, noted)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "names", "folder"),
+    [
+        ("/data/m.parquet", ["m.parquet"], "/data"),
+        ("/data/lists", ["a.parquet", "b/c.parquet"], "/data/lists"),
+        ("/data/lists", ["lists.parquet"], "/data/lists"),
+        ("/data/*/part-?.parquet", ["a/part-0.parquet"], "/data"),
+        ("file:///data/m.parquet", ["m.parquet"], "/data"),
+        ("s3://box/m.parquet", ["m.parquet"], "s3://box"),
+        (None, [], None),
+    ],
+)
+def test_the_folder_of_a_manifest(manifest, names, folder):
+    assert manifest_folder({"manifest": manifest, "files": [{"name": n} for n in names]}) == folder
+
+
+def test_a_plan_records_the_folder(tmp_path):
+    folder = tmp_path / "shoot [2024]"
+    folder.mkdir()
+    pq.write_table(pa.table({"uri": ["x"]}), folder / "a.parquet")
+    plan = open_manifest(str(folder)).plan()
+    assert manifest_folder(plan) == str(folder)

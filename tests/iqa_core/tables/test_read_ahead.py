@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from iqa_core.tables.read_ahead import available_cpus, in_order
+from iqa_core.tables.read_ahead import _container_cpus, available_cpus, in_order
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -44,3 +44,20 @@ def test_a_failure_comes_in_its_place():
 
 def test_at_least_one_cpu():
     assert available_cpus() >= 1
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({}, None),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu.max": "150000 100000"}, 1.5),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({"cpu/cpu.cfs_quota_us": "400000", "cpu/cpu.cfs_period_us": "100000"}, 4),
+    ],
+)
+def test_the_quota_of_a_container(tmp_path, files, cpus):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    assert _container_cpus(tmp_path) == cpus

@@ -143,3 +143,15 @@ def test_half_a_report_is_none(folder):
     folder.write("_run/progress.json", b'{"state": "run')
     with pytest.raises(InputError, match="no report"):
         read_runs(folder)
+
+
+def test_shards_of_another_number_that_ended_do_not_count(folder):
+    for index, state in enumerate(("finished", "running")):  # the second was killed
+        report = REPORT | {"shard": f"{index}/8", "state": state, "process": 20 + index}
+        put(folder, progress_name(f"000{index}-of-0008"), report, age=900)
+    put(folder, "_run/progress.json", REPORT | {"state": "finished", "rows": 800}, age=5)
+    assert (only(folder).state, only(folder).rows) == ("finished", 800)
+    report = REPORT | {"shard": "5/8", "process": 30}
+    put(folder, progress_name("0005-of-0008"), report, age=9)
+    put(folder, "_run/lease-1.json", LEASE | {"process": 30}, age=1)
+    assert {run.shard for run in read_runs(folder, NOW)} == {None, "5/8"}

@@ -121,3 +121,46 @@ def test_options_that_do_not_fit(tmp_path):
         InputError, match="holds no features: give the output folder of `iqa embed`, or"
     ):
         ForeignFeatures.open(str(tmp_path / "gone"), "tiny")
+
+
+def test_sizes_of_images_in_capitals(tmp_path):
+    """As LAION-400M has them."""
+    columns = {"WIDTH": [640, 2**40], "HEIGHT": [480, -1], "emb": [[1.0, 0.0]] * 2}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    source = ForeignFeatures.open(str(tmp_path / "a.parquet"), "tiny")
+    assert source.kept == []
+    table, _ = read(source, ["width", "height"])
+    assert table.select(["width", "height"]).to_pylist() == [
+        {"width": 640, "height": 480},
+        {"width": None, "height": None},
+    ]
+
+
+def test_types_that_differ_between_files(tmp_path):
+    metadata = tmp_path / "m"
+    metadata.mkdir()
+    columns = {
+        "a": {"n": pa.array([1], pa.int32()), "t": pa.array([1])},
+        "b": {"n": [2.5], "t": ["x"]},
+    }
+    for name, each in columns.items():
+        pq.write_table(pa.table(each), metadata / f"{name}.parquet")
+    np.save(tmp_path / "f.npy", unit(2))
+    source = ForeignFeatures.open(str(tmp_path / "f.npy"), "tiny", metadata=str(metadata))
+    table, _ = read(source, ["n"])
+    assert table["n"].to_pylist() == [1, 2.5]
+    with pytest.raises(InputError, match=r"column 't' of b\.parquet is string, the other files"):
+        read(source, ["t"])
+
+
+def test_files_that_begin_without_features(tmp_path):
+    lists = pa.list_(pa.float32())
+    for name, values in {"a": [], "b": [[]], "c": [[], None, [0.6, 0.8]]}.items():
+        pq.write_table(pa.table({"emb": pa.array(values, lists)}), tmp_path / f"{name}.parquet")
+    source = ForeignFeatures.open(str(tmp_path), "tiny")
+    assert {vector.shape[1] for vector in source.vectors} == {2}
+    source.check_model("", 2)
+    assert source.tower_of("", quick_gelu=False)["features"]["width"] == 2
+    _, features = read(source)
+    np.testing.assert_array_equal(np.isnan(features[:, 0]), [True, True, True, False])
+    assert next(source.blocks([]))().features.shape[1] == 2

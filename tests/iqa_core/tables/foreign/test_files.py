@@ -36,3 +36,17 @@ def test_rows_that_belong_together():
     check_pairs([("e_0", 5), ("e_1", 4)], [("m_0", 5), ("m_1", 4)], "F")
     check_pairs([("all", 9)], [("m_0", 5), ("m_1", 4)], "F")
     check_pairs([("0a7f", 5), ("0b", 4)], [("0a7f", 5), ("0b", 4)], "F")
+
+
+def test_numbers_that_are_the_same_in_all_names_do_not_count():
+    check_pairs([("clip_vit_l14.npy", 5)], [("laion_2b.parquet", 5)], "F")
+    check_pairs([("e_0_fp16", 5), ("e_1_fp16", 4)], [("m_0", 5), ("m_1", 4)], "F")
+    with pytest.raises(InputError, match="e_2_fp16 would belong to m_1"):
+        check_pairs([("e_0_fp16", 5), ("e_2_fp16", 4)], [("m_0", 5), ("m_1", 4)], "F")
+
+
+def test_a_folder_may_be_named_like_a_glob(tmp_path):
+    folder = tmp_path / "emb [v1]"
+    folder.mkdir()
+    (folder / "a.npy").write_bytes(b"")
+    assert find_numbered(str(folder), "features", ".npy")[1] == ["a.npy"]
