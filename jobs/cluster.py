@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import iqa_core
 from iqa_core.errors import InputError
+from iqa_core.tables.read_ahead import available_cpus
 
 from .gpus import count_gpus
 from .local_ray import (
@@ -83,7 +84,7 @@ class Cluster:
             self.autoscaler = find_autoscaler()
         else:
             # At least two: one reads and decodes while an actor holds the other.
-            cpus = float(max(2, os.cpu_count() or 1))
+            cpus = float(max(2, available_cpus()))
             gpus = float(count_gpus())
             self.nodes = [{"CPU": cpus, "GPU": gpus}]
 

@@ -143,7 +143,15 @@ class Collector:
             uris, found = (table.column(name).to_pylist() for name in (URI, "status"))
             self.broken = self._breaker.add(uris, found)
             if self.broken:
-                self._pending = [self._breaker.without_victims(part) for part in self._pending]
+                self._drop_victims(self._breaker)
+
+    def _drop_victims(self, breaker: Breaker) -> None:
+        """Take back rows of an outage that are not committed: the next run does them."""
+        for place, part in enumerate(self._pending):
+            self._pending[place] = breaker.without_victims(part)
+            self.statuses.subtract(_counts(part.column("status")))
+            self.statuses.update(_counts(self._pending[place].column("status")))
+        self.statuses = +self.statuses
 
     def _check_shared(self, table: pa.Table) -> None:
         missing = table.filter(pc.equal(table.column("status"), Status.NOT_FOUND.value))

@@ -178,7 +178,10 @@ def _without(pool: ActorPool, error: NodeError) -> ActorPool:
     others = [
         node
         for node in ray.nodes()
-        if node["Alive"] and node["NodeID"] not in smaller.left_out and pool.fits(node["Resources"])
+        if node["Alive"]
+        and node["NodeID"] not in smaller.left_out
+        and pool.fits(node["Resources"])
+        and pool.score_on.allows(node["Labels"])
     ]
     too_many = len(smaller.left_out) > _MOST_LEFT_OUT
     if not others or too_many or error.node in pool.left_out:

@@ -73,10 +73,24 @@ class Placement:
             options["resources"] = dict(self.resources)
         return options
 
+    def allows(self, labels: Mapping[str, str]) -> bool:
+        """Return whether a node with these labels may run a worker, as Ray's label selectors decide."""
+        return all(_matches(labels.get(key), wanted) for key, wanted in self.labels.items())
+
     def __str__(self) -> str:
         """Return what a node needs for it, such as ``market=spot, 1 decode``; empty if nothing."""
         words = [f"{key}={value}" for key, value in self.labels.items()]
         return ", ".join([*words, *(f"{each:g} {name}" for name, each in self.resources.items())])
+
+
+def _matches(value: str | None, wanted: str) -> bool:
+    """Return whether a label's value is wanted: ``v``, ``!v``, ``in(v, w)`` or ``!in(v, w)``."""
+    is_negated = wanted.startswith("!")
+    wanted = wanted.removeprefix("!")
+    values = [wanted]
+    if wanted.startswith("in(") and wanted.endswith(")"):
+        values = [each.strip() for each in wanted[3:-1].split(",")]
+    return (value in values) != is_negated
 
 
 def placement_of(stage: str, words: Iterable[str], argument: str, cluster: Cluster) -> Placement:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..node_types import NodeType, Resources
 
-__all__ = ["ActorPool", "gpus_per_actor", "plan_actors", "waiting_for"]
+__all__ = ["ActorPool", "gpus_per_actor", "leaving_a_cpu", "plan_actors", "waiting_for"]
 
 _ROUNDING = 1e-6  # of sums of fractions such as 0.1
 
@@ -159,14 +159,14 @@ def plan_actors(
         return ActorPool(most, cpus, gpus)
     now = sum(_fitting(node, 0.0 if gpus else cpus, gpus) for node in nodes)
     if possible is None:
-        if gpus and (free := _leaving_a_cpu(now, cpus, nodes)) < now:
+        if gpus and (free := leaving_a_cpu(now, cpus, nodes)) < now:
             return ActorPool(free, cpus, gpus)  # a pool that may grow would take the last CPU
         return ActorPool(None, cpus, gpus, first=max(1, now))
     most = sum(_fitting(node, 0.0 if gpus else cpus, gpus) for node in possible)
     return ActorPool(max(1, now, most), cpus, gpus)
 
 
-def _leaving_a_cpu(actors: int, cpus: float, nodes: Sequence[Mapping[str, float]]) -> int:
+def leaving_a_cpu(actors: int, cpus: float, nodes: Sequence[Mapping[str, float]]) -> int:
     """Return how many of some actors leave a CPU for the tasks that decode for them, at least 1."""
     have = sum(node.get("CPU", 0.0) for node in nodes)
     fitting = math.floor((have - 1) / cpus + _ROUNDING) if cpus else actors
@@ -197,11 +197,13 @@ def waiting_for(
         types: Types of nodes with GPUs that an autoscaler could start.
         what: Name of an actor in the message.
     """
-    alive = [
-        node["Resources"] for node in nodes if node["Alive"] and node["NodeID"] not in pool.left_out
-    ]
-    if any(map(pool.fits, alive)):
-        return None
+    there = [node for node in nodes if node["Alive"] and node["NodeID"] not in pool.left_out]
+    alive = [node["Resources"] for node in there]
+    fitting = [node for node in there if pool.fits(node["Resources"])]
+    if any(pool.score_on.allows(node["Labels"]) for node in fitting):
+        return _waiting_to_decode(pool, nodes)
+    if fitting:
+        return Waiting(f"a node with {pool.score_on}", f"{what} may run nowhere else")
     if pool.gpus and types and not any(node.get("GPU") for node in alive):
         states = [
             f"node type {each.name}, {each.running(nodes)} of {each.most} running" for each in types
@@ -213,6 +215,19 @@ def waiting_for(
     have = ", ".join(_amount(kind, each) for kind, each in most.items())
     subject = _gpus(pool) if pool.gpus and not most["GPU"] else f"a node with {wanted}"
     return Waiting(subject, f"{what} needs {wanted}, and no node has more than {have}")
+
+
+def _waiting_to_decode(pool: ActorPool, nodes: Sequence[Mapping[str, Any]]) -> Waiting | None:
+    """Return what the tasks that decode for actors with GPUs need that no node has."""
+    place = pool.decode_on
+    if not pool.gpus or not str(place):
+        return None
+    need = {"CPU": 1.0, **place.resources}
+    for node in nodes:
+        has_room = all(node["Resources"].get(kind, 0.0) >= each for kind, each in need.items())
+        if node["Alive"] and has_room and place.allows(node["Labels"]):
+            return None
+    return Waiting(f"a node with {place}", "images are decoded nowhere else (--decode-on)")
 
 
 def _gpus(pool: ActorPool) -> str:

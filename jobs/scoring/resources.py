@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from iqa_core.errors import InputError
 
 from .placement import DECODE_BYTES, READ_BYTES, actor_bytes, placement_of
-from .pool import gpus_per_actor, plan_actors
+from .pool import gpus_per_actor, leaving_a_cpu, plan_actors
 
 if TYPE_CHECKING:
     from iqa_core.clip.encoder import Precision
@@ -53,14 +53,46 @@ def plan_pool(config: ImageOptions, cluster: Cluster, begun: str | None = None) 
         score_on=placement_of("score", config.score_on, "score_on", cluster),
         decode_on=placement_of("decode", config.decode_on, "decode_on", cluster),
     )
-    if cluster.is_local and not any(map(pool.fits, cluster.nodes)):
+    nodes = zip(cluster.nodes, cluster.labels, strict=True)
+    if cluster.is_local and not any(
+        pool.fits(node) and pool.score_on.allows(labels) for node, labels in nodes
+    ):
         need = ", ".join(f"{amount:g} {kind}" for kind, amount in pool.resources.items() if amount)
+        need += "".join(f", {key}={value}" for key, value in pool.score_on.labels.items())
         have = ", ".join(f"{amount:g} {kind}" for kind, amount in cluster.resources.items())
         raise InputError(
             f"a scoring actor needs {need}, and this machine has {have}: leave --gpus, --gpus-per-actor, "
             "--cpus-per-actor and --score-on out, or connect to a cluster with --address"
         )
+    if cluster.is_local and pool.gpus:
+        pool = _with_a_cpu_left(pool, cluster, chosen=config.num_actors)
     return pool
+
+
+def _with_a_cpu_left(pool: ActorPool, cluster: Cluster, chosen: int | None) -> ActorPool:
+    """Return a pool that leaves a CPU of this machine to the tasks that decode for its actors.
+
+    Raises:
+        InputError: If one actor, or the number that was chosen, takes them all.
+    """
+    wanted = chosen or pool.at_start
+    most = leaving_a_cpu(wanted, pool.cpus, cluster.nodes)
+    cpus = cluster.resources["CPU"]
+    if pool.cpus * most > cpus - 1:
+        raise InputError(
+            argument="cpus_per_actor",
+            value=pool.cpus,
+            limit=f"at most {cpus - 1:g} here, as one of this machine's {cpus:g} CPUs decodes",
+            fix="lower it",
+        )
+    if chosen is not None and most < chosen:
+        raise InputError(
+            argument="num_actors",
+            value=chosen,
+            limit=f"at most {most} here, as one of this machine's {cpus:g} CPUs decodes",
+            fix="lower it, or {cpus_per_actor}",
+        )
+    return replace(pool, most=most)
 
 
 def with_memory(pool: ActorPool, cluster: Cluster, tower: object) -> ActorPool:

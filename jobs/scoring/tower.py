@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -17,7 +18,7 @@ from iqa_core.columns import CONTENT_HASH, DESCRIPTOR, DESCRIPTOR_WIDTH, EMBEDDI
 from iqa_core.errors import Status
 from iqa_core.redaction import error_line, redact
 from iqa_core.scoring.columns import crop_score_columns, score_columns
-from iqa_core.scoring.encode import encode_images
+from iqa_core.scoring.encode import DEFAULT_PIXEL_BUDGET, encode_images
 from iqa_core.tables.feature_cache import feature_column
 from iqa_core.tables.unscored import unscored_as_errors
 
@@ -157,9 +158,16 @@ class ScoringTower:
                 raise RuntimeError(error_line(error)) from error
 
         settings = self.settings
+        budget = DEFAULT_PIXEL_BUDGET
+        if settings.size is not None:  # all images are as large, so the batch says what is wanted
+            budget = max(budget, self.batch_size * math.prod(settings.size))
         try:
             encoded, failed = encode_images(
-                encode, block.pixels, settings.width, batch_size=self.batch_size
+                encode,
+                block.pixels,
+                settings.width,
+                batch_size=self.batch_size,
+                pixel_budget=budget,
             )
         except torch.AcceleratorError as error:
             give_up_device(error)

@@ -165,6 +165,7 @@ def test_rows_that_failed_in_an_outage_are_not_committed(clock):
     collected.add(block(["s3://other/1"]))
     collected.add(block([f"s3://a/{number}" for number in range(4)], status="network"))
     assert "of s3://a failed with 'network'" in collected.broken
+    assert collected.statuses == {"ok": 1}
     collected.commit()
     assert pa.concat_tables(sink.tables).column("uri").to_pylist() == ["s3://other/1"]
 

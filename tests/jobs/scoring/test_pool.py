@@ -161,6 +161,27 @@ class TestWaiting:
         assert waiting_for(pool.without("0"), [node]) is not None
         assert waiting_for(pool, [node | {"Alive": False}]) is not None
 
+    @pytest.mark.parametrize(
+        ("wanted", "fits"),
+        [("a", [1]), ("!a", [0, 2]), ("in(a, b)", [1, 2]), ("!in(a,b)", [0]), ("c", [])],
+    )
+    def test_for_a_label(self, wanted, fits):
+        nodes = alive({"CPU": 1}, {"CPU": 1}, {"CPU": 1})
+        nodes[1]["Labels"], nodes[2]["Labels"] = {"zone": "a"}, {"zone": "b"}
+        pool = ActorPool(1, 1.0, 0.0, score_on=Placement({"zone": wanted}))
+        for place, node in enumerate(nodes):
+            waiting = waiting_for(pool, [node])
+            assert (waiting is None) == (place in fits)
+            if waiting:
+                assert waiting.what == f"a node with zone={wanted}"
+
+    def test_for_a_node_that_decodes(self):
+        nodes = alive({"CPU": 4, "GPU": 1})
+        pool = ActorPool(1, 1.0, 1.0, decode_on=Placement({"zone": "a"}))
+        assert waiting_for(pool, nodes).what == "a node with zone=a"
+        cpus = {"NodeID": "c", "Alive": True, "Resources": {"CPU": 8}, "Labels": {"zone": "a"}}
+        assert waiting_for(pool, [*nodes, cpus]) is None
+
     def test_nodes_left_out_are_said_to_ray(self):
         pool = ActorPool(1, 1.0, 1.0, score_on=Placement({"zone": "a"}))
         options = pool.without("aa").without("bb").score_on.ray_options()

@@ -107,3 +107,29 @@ class TestMemory:
         silent = NodeType("gpu", {"CPU": 8.0, "GPU": 1.0}, 4)
         assert self.stated(HEAD, autoscaler=Autoscaler((silent,), 4, HEAD)) is None
         assert self.stated(CPU, is_local=True) is None
+
+
+class TestACpuToDecode:
+    """On one machine, which has no other node to decode on."""
+
+    HERE = Nodes([{"CPU": 4.0, "GPU": 1.0}], is_local=True)
+
+    def test_is_left_by_actors_that_share_a_gpu(self):
+        assert plan_pool(options(gpus_per_actor=0.25), self.HERE).most == 3
+        assert plan_pool(options(gpus_per_actor=0.5, cpus_per_actor=3.0), self.HERE).most == 1
+        assert plan_pool(options(gpus="0"), self.HERE).most == 4  # each decodes for itself
+
+    def test_is_not_taken_by_options(self):
+        with pytest.raises(InputError) as caught:
+            plan_pool(options(cpus_per_actor=4.0), self.HERE)
+        assert caught.value.on_command_line() == (
+            "--cpus-per-actor 4.0 must be at most 3 here, as one of this machine's 4 CPUs decodes: lower it"
+        )
+        with pytest.raises(InputError, match=r"num_actors \(4\) must be at most 3 here"):
+            plan_pool(options(num_actors=4, gpus_per_actor=0.25), self.HERE)
+
+
+def test_a_machine_has_no_labels_to_wait_for():
+    here = Nodes([{"CPU": 4.0, "GPU": 0.0}], is_local=True)
+    with pytest.raises(InputError, match="a scoring actor needs 1 CPU, zone=b, and this machine"):
+        plan_pool(options(score_on=("zone=b",)), here)
