@@ -72,6 +72,7 @@ def write_training_data(
     if data.views:
         places = plan.clean or _base_places(plan, scores)
         data = _read_bases(places, data, arrays)
+        data = _drop_near_bases(data, arrays)
     weights = np.ones(data.pairs)
     if data.bases and data.teacher_column is None and plan.weighs_teacher:
         bases = _bases_of(arrays["bases"], data.width)
@@ -158,20 +159,32 @@ def _scores(features: np.ndarray, used: np.ndarray, prompts: PromptFeatures) -> 
 
 def _drop_near_duplicates(data: TrainingData, arrays: _Arrays) -> TrainingData:
     """Leave out rows to train on that are nearly equal to a held-out one."""
-    train, held_out = arrays["train"], arrays["held_out"]["features"].astype(np.float32)
-    near = np.zeros(data.rows, dtype=bool)
-    for start in range(0, data.rows, _CHUNK):
+    count = _drop_near(arrays["train"], arrays["held_out"]["features"])
+    return replace(data, rows=data.rows - count, near_duplicates=count)
+
+
+def _drop_near_bases(data: TrainingData, arrays: _Arrays) -> TrainingData:
+    """Leave out images with copies that are nearly equal to one whose copies are the evidence."""
+    if not data.held_out_bases:
+        return data
+    count = _drop_near(arrays["bases"], arrays["held_out_bases"]["features"])
+    return replace(data, bases=data.bases - count)
+
+
+def _drop_near(part: dict[str, np.ndarray], held_out: np.ndarray) -> int:
+    """Remove rows that are nearly equal to a held-out one, unless all are; return how many."""
+    features = part["features"]
+    others = torch.from_numpy(held_out.astype(np.float32).T.copy())
+    near = np.zeros(len(features), dtype=bool)
+    for start in range(0, len(features), _CHUNK):
         rows = slice(start, start + _CHUNK)
-        similar = torch.from_numpy(train["features"][rows].astype(np.float32)) @ torch.from_numpy(
-            held_out.T.copy()
-        )
+        similar = torch.from_numpy(features[rows].astype(np.float32)) @ others
         near[rows] = (similar.amax(dim=1) >= _NEAR_DUPLICATE).numpy()
     if near.all():  # all images are alike, as in a test
-        return data
-    for name in train:
-        train[name] = train[name][~near]
-    count = int(near.sum())
-    return replace(data, rows=data.rows - count, near_duplicates=count)
+        return 0
+    for name in part:
+        part[name] = part[name][~near]
+    return int(near.sum())
 
 
 def _base_places(plan: DataPlan, scores: np.ndarray) -> Places:

@@ -15,17 +15,17 @@ from iqa_core.clip.encoder import context_encoder
 from iqa_core.columns import IMAGE_ID, MANIFEST_FILE, MANIFEST_ROW, URI
 from iqa_core.errors import InputError
 from iqa_core.fetch.fetcher import Fetcher
-from iqa_core.pages.run.thumbnails import MAX_FILE_BYTES, folder_of, thumbnail_of
+from iqa_core.pages.run.thumbnails import MAX_FILE_BYTES, thumbnail_of
 from iqa_core.pages.training import Moved, TrainingFacts, training_page
 from iqa_core.prompts.ensemble import PromptEnsemble, learned_prompts
 from iqa_core.prompts.file import save_prompts
 from iqa_core.prompts.learner import PromptLearner
 from iqa_core.prompts.nearest_words import token_distance
 from iqa_core.storage.folder import Folder, has_scheme
-from iqa_core.tables.plan import PLAN
+from iqa_core.tables.plan import PLAN, manifest_folder
 from iqa_core.training.outcome import Outcome, conclude_training
 
-from .run_folder import STARTS, tidy, write_metrics
+from .run_folder import END, STARTS, tidy, write_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -220,7 +220,7 @@ def _moved(run: TrainingRun, outcome: Outcome) -> list[Moved]:
     chosen = [*order[:half], *order[len(order) - half :]]
     places = run.data.held_out_places()
     rows = _rows(run, [int(places[place]) for place in chosen])
-    folder = folder_of(run.cache.folder.read_json(PLAN).get("manifest"))
+    folder = manifest_folder(run.cache.folder.read_json(PLAN))
     fetcher = Fetcher(folder or ".", timeout=10.0, retries=1, max_bytes=MAX_FILE_BYTES)
     return [
         Moved(
@@ -276,6 +276,9 @@ def _print_summary(
         print("  pair weights: " + ", ".join(f"{pair.name} {w:.2f}" for pair, w in weighed))
     for line in lines:
         print(f"  {line}")
+    if state:
+        peaks = run.folder.read_json(END)["peak_memory_mib"]
+        print(f"  memory: {max(peaks):,.0f} MiB at most in a worker")
     output = run.config.output
     page = output.removesuffix(".safetensors") + ".html"
     print(f"{output}: for `iqa score --prompts`; curves in {page}")

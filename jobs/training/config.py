@@ -159,6 +159,13 @@ class Config:
         0, help="first random seed of initial contexts and lists", metavar="N", minimum=0
     )
     num_workers: int = option(1, help="number of training workers", metavar="N", minimum=1)
+    min_workers: int | None = option(
+        None,
+        help="go on with as few workers as this while nodes are away, and with up to --num-workers again "
+        "once they are back (default: --num-workers)",
+        metavar="N",
+        minimum=1,
+    )
     gpus_per_worker: float | None = option(
         None, help="GPUs per worker (default: 1 if there are any)", metavar="X", minimum=0
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import _thread
+import signal
+import socket
 import sys
 import threading
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["show_progress"]
 
 _SECONDS = 5.0
+_INTERRUPTS = 3  # that end a wait of Ray Train
 
 
 @contextmanager
@@ -33,6 +36,8 @@ def show_progress(
     wait_minutes: float | None = None,
 ) -> Iterator[None]:
     """Print each new check on standard error, or what the workers wait for (in the main thread).
+
+    One Ctrl-C ends a wait, for which Ray Train would want three.
 
     Args:
         folder: The run folder.
@@ -63,38 +68,68 @@ def show_progress(
                 flush=True,
             )
 
-    def follow() -> None:
+    def follow(interrupted: Callable[[float], bool]) -> None:
         nonlocal overdue
-        while not stopped.wait(_SECONDS):
+        while not stopped.is_set():
+            was_interrupted = interrupted(_SECONDS)
+            if stopped.is_set():
+                return
             show()
-            if printed >= 0:
-                continue
             needs = waiting()
             waited = progress.wait_for(needs)
-            if needs is not None and wait_minutes is not None and waited >= 60 * wait_minutes:
+            is_over = wait_minutes is not None and waited >= 60 * wait_minutes
+            if needs is None or not (was_interrupted or is_over):
+                continue
+            if not was_interrupted:
                 overdue = needs
-                # Ray Train has no other end than that of Ctrl-C, and only a third one ends a wait at once.
-                for _ in range(3):
-                    _thread.interrupt_main()
-                    if stopped.wait(1.0):  # it has ended: a further one would hit what comes after
-                        break
-                return
+            # Ray Train has no other end than that of Ctrl-C, and only a third one ends a wait at once.
+            for _ in range(_INTERRUPTS - was_interrupted):
+                _thread.interrupt_main()
+                if stopped.wait(1.0):  # it has ended: a further one would hit what comes after
+                    return
+            return
 
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
-        yield
-    except KeyboardInterrupt:
-        if overdue is None:
-            raise
-        raise InputError(
-            f"--wait-minutes {wait_minutes:g} is over, and the training still waits for {overdue.what} "
-            f"({overdue.why}); the same command resumes"
-        ) from None
-    finally:
-        stopped.set()
-        thread.join()
-        show()
+    with _interrupts() as (interrupted, wake):
+        thread = threading.Thread(target=follow, args=[interrupted], daemon=True)
+        thread.start()
+        try:
+            yield
+        except KeyboardInterrupt:
+            if overdue is None:
+                raise
+            raise InputError(
+                f"--wait-minutes {wait_minutes:g} is over, and the training still waits for {overdue.what} "
+                f"({overdue.why}); the same command resumes"
+            ) from None
+        finally:
+            stopped.set()
+            wake()
+            thread.join()
+            show()
+
+
+@contextmanager
+def _interrupts() -> Iterator[tuple[Callable[[float], bool], Callable[[], object]]]:
+    """Yield two functions: one waits so many seconds for Ctrl-C and returns whether it came; one wakes it.
+
+    Whatever handles the signal, Python also writes its number to a file that a program may name.
+    """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+
+    def interrupted(seconds: float) -> bool:
+        reader.settimeout(seconds)
+        try:
+            return signal.SIGINT in reader.recv(64)
+        except TimeoutError:
+            return False
+
+    with reader, writer:
+        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        try:
+            yield interrupted, lambda: writer.send(b"\0")
+        finally:
+            signal.set_wakeup_fd(before)
 
 
 def _number(value: float | None) -> str:

@@ -106,9 +106,11 @@ def run_training(config: Config) -> int:
         config, towers, ensemble, prompts, plan.data, plan.rows.cache, document, folder
     )
     if config.recipe == "weights":
-        check_same_run(folder, document)
-        with OutputLease(folder, _LEASE_SECONDS):
-            conclude(replace(run, data=open_data(cache, plan, folder, prompts, judge)), None)
+        with OutputLease(folder, _LEASE_SECONDS) as lease:
+            check_same_run(folder, document)
+            run = replace(run, data=open_data(cache, plan, folder, prompts, judge))
+            lease.check()
+            conclude(run, None)
             tidy(folder, keep=())
         return 0
     check_workers(config.num_workers, config.seeds, len(pairs))
@@ -116,8 +118,8 @@ def run_training(config: Config) -> int:
         paths = [("--run-folder", folder.uri)]  # alone: features and output are the driver's
         refuse_local_paths(paths, cluster, shared=config.shared_filesystem)
         scaling = _scaling(config, cluster)
-        check_same_run(folder, document)
-        with OutputLease(folder, _LEASE_SECONDS):
+        with OutputLease(folder, _LEASE_SECONDS) as lease:
+            check_same_run(folder, document)
             if folder.exists(RUN):
                 print(f"continuing the unfinished training in {folder.uri}")
             else:
@@ -132,6 +134,7 @@ def run_training(config: Config) -> int:
             waiting = partial(_waiting, scaling)
             with show_progress(folder, settings.steps, waiting, config.wait_minutes):
                 state = fit(job, scaling, config.max_failures, folder)
+            lease.check()  # a driver that was suspended must not tidy up what another one trains
             conclude(run, state)
             tidy(folder, keep=(METRICS, TENSORBOARD))
     return 0
@@ -253,16 +256,24 @@ def _scaling(config: Config, cluster: Cluster) -> ScalingConfig:
     Raises:
         InputError: If a local Ray could never hold them.
     """
-    gpus = config.gpus_per_worker
+    gpus, most = config.gpus_per_worker, config.num_workers
+    fewest = most if config.min_workers is None else config.min_workers
+    if fewest > most:
+        raise InputError(
+            argument="min_workers",
+            value=fewest,
+            limit=f"at most {{num_workers}}, which is {most}",
+            fix="lower it, or leave it out",
+        )
     if gpus is None:
         gpus = 1.0 if cluster.resources.get("GPU", 0) or cluster.possible_gpus else 0.0
     wanted = {"CPU": 1.0, "GPU": gpus} if gpus else {"CPU": 1.0}
     for kind, each in wanted.items():
-        have, need = cluster.resources.get(kind, 0.0), each * config.num_workers
+        have, need = cluster.resources.get(kind, 0.0), each * fewest
         if need > have and not ray.is_initialized():
             raise InputError(
-                argument="num_workers",
-                value=config.num_workers,
+                argument="num_workers" if fewest == most else "min_workers",
+                value=fewest,
                 limit=f"at most {int(have / each)} here, with {each:g} {kind} each of this machine's "
                 f"{have:g}",
                 fix="use fewer, or a cluster with {address}",
@@ -270,7 +281,9 @@ def _scaling(config: Config, cluster: Cluster) -> ScalingConfig:
         if need > have:
             print(f"waiting for {need:g} {kind}s: the cluster has {have:g} so far", flush=True)
     return ScalingConfig(
-        num_workers=config.num_workers, use_gpu=bool(gpus), resources_per_worker=wanted
+        num_workers=most if fewest == most else (fewest, most),  # type: ignore[arg-type]
+        use_gpu=bool(gpus),
+        resources_per_worker=wanted,
     )
 
 
@@ -278,10 +291,13 @@ def _summary(config: Config, data: TrainingData, settings: Settings, scaling: Sc
     near = ""
     if data.near_duplicates:
         near = f", {data.near_duplicates:,} left out as nearly equal to held-out ones"
+    workers = str(config.num_workers)
+    if config.min_workers not in (None, config.num_workers):
+        workers = f"{config.min_workers} to {workers}"
     return (
         f"{data.rows:,} rows to train on, {data.held_out_rows:,} held out, {data.unused:,} unusable{near}\n"
         f"{_copies(data)}\n{settings.steps:,} steps of {settings.loss} on lists of {settings.list_size}, "
-        f"contexts: {config.seeds}, workers: {config.num_workers} on "
+        f"contexts: {config.seeds}, workers: {workers} on "
         f"{'GPUs' if scaling.use_gpu else 'CPUs'}"
     )
 

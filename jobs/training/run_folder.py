@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHECKPOINTS",
+    "END",
     "METRICS",
     "PROGRESS",
     "RUN",
@@ -55,6 +56,7 @@ _FORMAT = 3
 RUN = "run.json"
 PROGRESS = "progress.json"
 STARTS = "start-*.json"
+END = "end.json"
 METRICS = "metrics.parquet"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
@@ -137,7 +139,7 @@ def tidy(folder: Folder, keep: tuple[str, ...]) -> None:
         folder: The run folder.
         keep: Names of files and folders to keep.
     """
-    names = [name for name in (*FILES, PROGRESS, METRICS) if name not in keep]
+    names = [name for name in (*FILES, PROGRESS, METRICS, END) if name not in keep]
     for name in [*names, *folder.list(STARTS)]:
         folder.remove(name)
     for name in (CHECKPOINTS, TENSORBOARD):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import resource
 import signal
 import sys
 import tempfile
@@ -41,7 +42,7 @@ from iqa_core.training.state import State
 from iqa_core.training.world import World
 
 from ..ray_errors import as_input_error, loss
-from .run_folder import CHECKPOINTS, PROGRESS, STARTS, STATE, TENSORBOARD
+from .run_folder import CHECKPOINTS, END, PROGRESS, STARTS, STATE, TENSORBOARD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -134,8 +135,12 @@ def _storage(folder: Folder) -> dict[str, Any]:
 
 
 def _backend(scaling: ScalingConfig) -> str:
-    """Return the backend of torch.distributed that gathers margins and gradients."""
-    return "nccl" if scaling.use_gpu else "gloo"
+    """Return the backend of torch.distributed that gathers margins and gradients.
+
+    NCCL refuses two workers on one GPU.
+    """
+    each: Any = scaling.resources_per_worker
+    return "nccl" if scaling.use_gpu and each["GPU"] >= 1 else "gloo"
 
 
 def _read_checkpoint(checkpoint: Checkpoint) -> State:
@@ -189,19 +194,31 @@ def train_worker(config: dict[str, Any]) -> None:
             state=state,
             on_check=on_check,
         )
+    _record_end(folder)
 
 
 def _record_start(folder: Folder, step: int) -> None:
     """Record that the workers start, where they run, and from which step they continue."""
-    world = World.current()
-    me = {"host": platform.node(), "process": os.getpid()}
-    workers: list[Any] = [me]
-    if world.size > 1:
-        workers = [None] * world.size
-        dist.all_gather_object(workers, me)
-    if world.rank == 0:
+    workers = _gathered({"host": platform.node(), "process": os.getpid()})
+    if World.current().rank == 0:
         name = STARTS.replace("*", f"{len(folder.list(STARTS)):04d}")
         folder.write_json(name, {"step": step, "workers": workers})
+
+
+def _record_end(folder: Folder) -> None:
+    """Record how much memory each worker took at most."""
+    peaks = _gathered(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    if World.current().rank == 0:
+        folder.write_json(END, {"peak_memory_mib": peaks})
+
+
+def _gathered(mine: Any) -> list[Any]:  # noqa: ANN401 - whatever can be pickled
+    """Return what each worker gives, in the order of their ranks."""
+    size = World.current().size
+    each: list[Any] = [mine] * size
+    if size > 1:
+        dist.all_gather_object(each, mine)
+    return each
 
 
 def _latest(state: State) -> dict[str, float]:

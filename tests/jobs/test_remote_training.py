@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -96,7 +97,14 @@ def two(store):
 def start(environment, *words):
     command = [sys.executable, "-m", "jobs", "train", "--features", f"s3://{BUCKET}/features"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([*command, *OPTIONS, *words], cwd=ROOT, env=environment, **pipes)
+    return subprocess.Popen(
+        [*command, *OPTIONS, *words],
+        cwd=ROOT,
+        env=environment,
+        # A shell's background processes, and so their children, ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        **pipes,
+    )
 
 
 def finish(process):
@@ -116,7 +124,10 @@ def test_two_nodes_without_a_shared_folder_learn_what_one_process_learns(store, 
     words = ["--output", str(output), "--num-workers", "2", "--address", two.address]
     process = start(two.environment, *words, "--run-folder", f"s3://{BUCKET}/both.run")
     workers = kill_one(store, process)
-    assert "workers: 2 on CPUs" in finish(process)
+    said = finish(process)
+    assert "workers: 2 on CPUs" in said
+    memory = re.search(r"memory: ([\d,]+) MiB at most in a worker", said)
+    assert 100 < int(memory[1].replace(",", "")) < 2000
     first, second = (store.history(name) for name in ("alone", "both"))
     assert first.step.tolist() == second.step.tolist() == list(range(0, 31, 5))
     np.testing.assert_allclose(first.loss[1:], second.loss[1:], rtol=0, atol=1e-5)
@@ -133,19 +144,38 @@ def test_two_nodes_without_a_shared_folder_learn_what_one_process_learns(store, 
 
 def kill_one(store, process):
     """Kill the second worker once there is a checkpoint; return the workers that there were."""
+    wait_for_step(store, process, "both", 10)
+    workers = json.loads(store.read("both.run/start-0000.json"))["workers"]
+    os.kill(workers[1]["process"], signal.SIGKILL)
+    return workers
+
+
+def wait_for_step(store, process, name, wanted):
     deadline = time.monotonic() + 300
     while True:
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline, "no checkpoint in time"
         try:
-            step = json.loads(store.read("both.run/progress.json"))["step"]
-            workers = json.loads(store.read("both.run/start-0000.json"))["workers"]
+            step = json.loads(store.read(f"{name}.run/progress.json"))["step"]
         except FileNotFoundError:
             step = 0
-        if step >= 10:
-            os.kill(workers[1]["process"], signal.SIGKILL)
-            return workers
+        if step >= wanted:
+            return
         time.sleep(0.2)
+
+
+def test_fewer_workers_go_on_when_a_node_is_lost(store, two, tmp_path):
+    """With the losses of one process, which the first test has left."""
+    output = tmp_path / "d.safetensors"
+    words = ["--output", str(output), "--num-workers", "2", "--min-workers", "1"]
+    words += ["--address", two.address, "--run-folder", f"s3://{BUCKET}/fewer.run"]
+    process = start(two.environment, *words)
+    wait_for_step(store, process, "fewer", 10)
+    two.remove(two.nodes[-1])
+    assert "workers: 1 to 2 on CPUs" in finish(process)
+    first, second = (store.history(name) for name in ("alone", "fewer"))
+    np.testing.assert_allclose(first.loss[1:], second.loss[1:], rtol=0, atol=1e-5)
+    assert load_prompts(output).training["recovered_at_steps"]
 
 
 def test_a_training_that_no_node_can_hold_ends_after_a_time(store, two, tmp_path):
@@ -166,3 +196,18 @@ def test_a_training_that_no_node_can_hold_ends_after_a_time(store, two, tmp_path
     assert "--wait-minutes 0.2 is over, and the training still waits for " in err
     assert err.rstrip().endswith("the same command resumes")
     assert "Traceback" not in err
+
+
+def test_one_ctrl_c_ends_a_wait(store, two, tmp_path):
+    words = ["--output", str(tmp_path / "e.safetensors"), "--address", two.address]
+    words += ["--run-folder", f"s3://{BUCKET}/e.run", "--gpus-per-worker", "1"]
+    process = start(two.environment, *words)
+    for line in process.stderr:
+        if "waiting for 1 GPU" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert time.monotonic() - began < 30

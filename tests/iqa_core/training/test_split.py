@@ -6,15 +6,18 @@ import dataclasses
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
+from iqa_core.columns import VIEW_LEVELS, VIEWS
 from iqa_core.errors import InputError
-from iqa_core.tables.feature_cache import features_of
+from iqa_core.tables.feature_cache import feature_column, features_of
 from iqa_core.training.split import plan_training_data
 from iqa_core.training.write import write_training_data
 from tests.iqa_core.training.rows import (
     PAIRS,
     ROWS,
+    WIDTH,
     write_cache,
     written,
 )
@@ -127,3 +130,19 @@ def test_nearly_equal_rows_are_not_on_both_sides(table, prompts, tmp_path):
     assert data.near_duplicates > 40
     trained = {row.tobytes() for row in data.train().features}
     assert not trained & {row.tobytes() for row in data.held_out().features}
+
+
+def test_near_copies_of_held_out_images_lend_no_degraded_copies(table, prompts, tmp_path):
+    """What decides is measured on images whose like was not trained on."""
+    rows = table.filter(pc.equal(table.column("status"), "ok"))
+    views = np.random.default_rng(1).normal(size=(len(rows), 2 * WIDTH)).astype(np.float32)
+    levels = pa.array([[2, 5]] * len(rows), pa.list_(pa.int8(), 2))
+    rows = rows.append_column(VIEWS, feature_column(views)).append_column(VIEW_LEVELS, levels)
+    again = rows.set_column(1, "manifest_row", pa.array(range(ROWS, ROWS + len(rows)), pa.int64()))
+    cache = write_cache(tmp_path / "cache", pa.concat_tables([rows, again]))
+    data = written(cache, str(tmp_path / "data"), prompts, holdout=0.2)
+    measured = {row[0].tobytes() for row in np.asarray(data.measured_bases()[0].features)}
+    trained = {row[0].tobytes() for row in np.asarray(data.train_bases().features)}
+    assert len(measured) > 40
+    assert data.bases == len(data.train_bases().levels) > 300
+    assert not trained & measured

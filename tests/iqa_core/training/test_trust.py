@@ -58,3 +58,29 @@ def test_a_tower_that_knows_no_quality_is_doubted(viewed, towers, tmp_path):
         doubted = dataclasses.replace(towers, load_text=lambda text=text: text)
         found = tower_doubt(doubted, data.train_bases(), within=True)
         assert "the model's words don't know quality: of " in found
+
+
+def test_words_that_are_right_by_chance_are_doubted(viewed, towers, tmp_path):
+    """A tower that puts every pair of prompts the right way round, whatever its words are."""
+    prompts = encode_prompts(towers, [PromptPair("good", "Good photo.", "Bad photo.")])
+    data = written(viewed, str(tmp_path / "d"), prompts, holdout=0.2)
+    assert tower_doubt(towers, data.train_bases(), within=True) == ""
+    good, bad = torch.from_numpy(prompts.features[0])
+
+    class Flattering:
+        takes_embeddings = True
+        tokenize, end_of_text = towers.text.tokenize, towers.text.end_of_text
+        token_embedding = towers.text.token_embedding
+
+        def encode(self, texts):
+            return torch.stack([good, bad] * (len(texts) // 2))
+
+        def encode_embeddings(self, embeddings, ends):
+            assert len(embeddings) == len(ends)
+            return self.encode(embeddings)
+
+    doubted = dataclasses.replace(towers, load_text=Flattering)
+    found = tower_doubt(doubted, data.train_bases(), within=True)
+    assert found.endswith(
+        "and so do 99 of 99 draws of other words in their places (1 at most is asked for)"
+    )

@@ -10,6 +10,7 @@ import ray
 from iqa_core.errors import InputError
 from jobs.training.config import Config
 from jobs.training.run import _scaling, settings_of
+from jobs.training.workers import _backend
 
 
 def config(**options):
@@ -62,6 +63,20 @@ def test_a_machine_with_a_gpu_gives_each_worker_one(machine):
     assert not _scaling(config(gpus_per_worker=0.0), machine).use_gpu
 
 
+def test_workers_that_share_a_gpu_do_not_use_nccl(machine):
+    """Which refuses two ranks on one device."""
+    assert _backend(_scaling(config(), machine)) == "nccl"
+    assert _backend(_scaling(config(num_workers=2, gpus_per_worker=0.5), machine)) == "gloo"
+    assert _backend(_scaling(config(gpus_per_worker=0.0), machine)) == "gloo"
+
+
+def test_workers_may_be_fewer_while_nodes_are_away(machine):
+    scaling = _scaling(config(num_workers=6, min_workers=2, gpus_per_worker=0.0), machine)
+    assert scaling.num_workers == (2, 6)
+    two = config(num_workers=2, min_workers=2, gpus_per_worker=0.0)
+    assert _scaling(two, machine).num_workers == 2
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [
@@ -71,6 +86,14 @@ def test_a_machine_with_a_gpu_gives_each_worker_one(machine):
             "a cluster with --address",
         ),
         ({"num_workers": 3, "gpus_per_worker": 0.5}, "at most 2 here, with 0.5 GPU each of this"),
+        (
+            {"num_workers": 6, "min_workers": 4, "gpus_per_worker": 0.0},
+            "--min-workers 4 must be at most 3 here",
+        ),
+        (
+            {"num_workers": 2, "min_workers": 3},
+            "--min-workers 3 must be at most --num-workers, which is 2: lower it, or leave it out",
+        ),
     ],
 )
 def test_workers_that_never_fit_are_refused(machine, options, line):

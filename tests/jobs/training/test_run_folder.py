@@ -64,6 +64,7 @@ OTHER = {
 }
 ELSEWHERE = {
     "wait_minutes",
+    "min_workers",
     "shared_filesystem",
     "output",
     "gpus_per_worker",
