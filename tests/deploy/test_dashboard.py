@@ -6,6 +6,9 @@ import json
 import re
 
 import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from ray.dashboard.modules.reporter.reporter_agent import METRICS_GAUGES
 
 from jobs.scoring.metrics import METRICS, RUN_LABELS
@@ -39,6 +42,36 @@ def test_the_dashboard_is_one_of_grafana():
     variables = {variable["name"] for variable in board["templating"]["list"]}
     used = set(re.findall(r"\$\{?(\w+)", json.dumps(board["panels"])))
     assert used - {"__rate_interval"} <= variables
+
+
+def unknown(ours, theirs, path=""):
+    """Yield the places of a document that a reading of it has lost or changed."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key, value in ours.items():
+            yield from unknown(value, theirs.get(key), f"{path}.{key}")
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for place, pair in enumerate(zip(ours, theirs, strict=True)):
+            yield from unknown(*pair, f"{path}[{place}]")
+    elif ours != theirs:
+        yield path
+
+
+def read_by_grafanas_types(board):
+    register_default_plugins()
+    return json.loads(JSONEncoder().encode(Dashboard.from_json(board)))
+
+
+def test_each_field_is_one_of_grafanas_own_types():
+    board = json.loads((DEPLOY / "grafana/iqa.json").read_text())
+    assert not list(unknown(board, read_by_grafanas_types(board)))
+    board["panels"][0]["options"]["reduceOptions"]["calculations"] = ["last"]
+    board["panels"][1]["targets"][0]["query"] = "up"
+    board["refreshing"] = "10s"
+    assert list(unknown(board, read_by_grafanas_types(board))) == [
+        ".panels[0].options.reduceOptions.calculations",
+        ".panels[1].targets[0].query",
+        ".refreshing",
+    ]
 
 
 def test_each_query_uses_exported_names():
