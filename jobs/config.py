@@ -130,8 +130,8 @@ class RescoreOptions(OutputOptions, PromptOptions, ColumnOptions):
     )
     metadata: str | None = option(
         None,
-        help="Parquet files with a row for each foreign feature, in the same order: identity and kept "
-        "columns (default: the features' own file)",
+        help="Parquet files with a row for each feature of another program, in the same order: identity "
+        "and kept columns (default: the features' own file)",
         metavar="M",
     )
     uri_column: str | None = option(
@@ -139,16 +139,18 @@ class RescoreOptions(OutputOptions, PromptOptions, ColumnOptions):
     )
     model: str | None = option(
         None,
-        help="the model whose image tower made foreign features, as of `iqa score`; our own name theirs",
+        help="the model whose image tower made features of another program, as of `iqa score`; our own "
+        "name theirs",
         metavar="MODEL",
     )
     normalise: bool = option(
         False,
-        help="divide foreign features by their length; without it another length than 1 is refused",
+        help="divide features of another program by their length; without it another length than 1 is "
+        "refused",
     )
     check_images: str | None = option(
         None,
-        help="encode the first N images that the metadata name, or those of a manifest, and refuse foreign "
+        help="encode the first N images that the metadata name, or those of a manifest, and refuse "
         "features that are not --model's",
         metavar="N|MANIFEST",
     )

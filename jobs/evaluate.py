@@ -23,7 +23,8 @@ class Config:
     """Options of ``iqa evaluate``."""
 
     scores: tuple[str, ...] = option(
-        help="output folders of `iqa score`; several are compared with each other", metavar="O"
+        help="output folders of `iqa score` or `iqa rescore`; several are compared with each other",
+        metavar="O",
     )
     labels: str | None = option(
         None,

@@ -19,7 +19,7 @@ __all__ = ["Config", "run"]
 class Config:
     """Options of ``iqa report``."""
 
-    scores: str = option(help="output folder of `iqa score`", metavar="O")
+    scores: str = option(help="output folder of `iqa score` or `iqa rescore`", metavar="O")
     output: str = option(help="the page to write, an .html file, local or remote", metavar="FILE")
     manifest: str | None = option(
         None, help="the manifest's current path, if it was moved after the run", metavar="M"

@@ -1,8 +1,8 @@
 """Show how a run goes, from any machine that can read its output: state, rows, rate, time left, errors.
 
-Reads what `iqa score` and `iqa embed` write beside the output every ten seconds; needs no Ray and writes
-nothing. A run without a heartbeat is lost: the same command resumes. Exit status 1 if a run is lost or
-has failed.
+Reads what `iqa score` and `iqa embed` write beside the output every ten seconds; needs no Ray and changes
+nothing there. A run without a heartbeat is lost: the same command resumes. Exit status 1 if a run is lost
+or has failed.
 """
 
 from __future__ import annotations

@@ -29,10 +29,12 @@ __all__ = ["Config", "run"]
 class Config:
     """Options of ``iqa verify``."""
 
-    scores: str = option(help="output folder of `iqa score` or `iqa embed`", metavar="O")
+    scores: str = option(
+        help="output folder of `iqa score`, `iqa rescore` or `iqa embed`", metavar="O"
+    )
     manifest: str = option(
-        help="the manifest that was scored; of `iqa rescore` with foreign features, their --metadata, or "
-        "--features without it",
+        help="the manifest that was scored; of `iqa rescore` with features of another program, their "
+        "--metadata, or --features without it",
         metavar="M",
     )
     json: bool = option(False, help="print the findings as JSON")
