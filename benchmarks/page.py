@@ -31,7 +31,7 @@ SECTIONS = {
     "job": (
         "The whole job in steady state",
         "`iqa score` against plain processes that read, decode and score the same images with the same "
-        "functions, one for each CPU.",
+        "functions, one for each CPU. The aim is 0.95; the CPU time beside the workers is lost to them.",
     ),
     "peers": ("Against other tools", "Whole commands, on the same images and weights."),
     "startup": (
@@ -54,6 +54,10 @@ SECTIONS = {
     "select": (
         "Selecting",
         "`iqa select` on outputs of made-up scores: seconds and memory of the whole command.",
+    ),
+    "select_large": (
+        "Selecting from a hundred million rows",
+        "Rows are counted against what the generator of the output knows.",
     ),
     "plan": ("Forecasts", "`iqa plan` against the run that follows."),
     "dedupe": (
