@@ -261,7 +261,7 @@ def test_a_canary_tells_the_model_s_features_from_others(
     for name in ("other.npy", "shifted.npy"):
         status, _, err = check(name, 5)
         assert status == 1
-        assert "another model made the features, or their rows are in another order" in err
+        assert "another model made the features, their rows are in another order, or images" in err
     pq.write_table(pa.table({"uri": ["nowhere.png"]}), tmp_path / "some.parquet")
     status, _, err = check("right.npy", tmp_path / "some.parquet")
     assert status == 1
