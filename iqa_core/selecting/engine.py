@@ -86,6 +86,9 @@ class Engine:
             "threads": threads or available_cpus(),
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
+            # It can't know how many rows an Arrow dataset has, and would hold all of them for a join with a
+            # table of one. Each join here has its smaller side on the right.
+            "disabled_optimizers": "join_order,build_side_probe_side",
         }
         try:
             self.connection = duckdb.connect(":memory:", config=settings)
