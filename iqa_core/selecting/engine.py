@@ -156,6 +156,10 @@ class Engine:
 def _errors_in_one_line() -> Iterator[None]:
     try:
         yield
+    except (duckdb.InterruptException, RuntimeError) as error:
+        if "interrupted" in str(error).lower():  # what Ctrl-C raises within a statement
+            raise KeyboardInterrupt from error
+        raise
     except duckdb.OutOfMemoryException as error:
         raise InputError(
             f"the selection needs more than --memory and the temporary folder have ({error_line(error)}): "

@@ -100,8 +100,8 @@ def check_images(wanted: str, source: FeatureSource, towers: Towers) -> str:
     if median < LEAST_COSINE:
         raise InputError(
             f"--check-images {redact(wanted)}: {told} to what --model {towers.name} makes of them, and "
-            f"{LEAST_COSINE} is needed: another model made the features, their rows are in another order, or "
-            "images were resized or encoded otherwise, which changes scores too"
+            f"{LEAST_COSINE} is needed: another model made the features, their rows are in another order, "
+            "or images were resized or encoded otherwise, which changes scores too"
         )
     return f"--check-images: {told} to the features"
 

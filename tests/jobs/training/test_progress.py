@@ -33,16 +33,18 @@ def test_a_file_that_is_missing_or_cut_short_prints_nothing(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
+def wait_in_steps(folder, waiting):
+    with show_progress(folder, 10, lambda: waiting, wait_minutes=0.001):
+        for _ in range(200):  # an interrupt from a thread does not end a sleep
+            time.sleep(0.1)
+
+
 def test_a_wait_after_the_first_steps_ends_too(tmp_path, capsys, monkeypatch):
     """Of a training that is resumed, or whose nodes have all gone."""
     monkeypatch.setattr(progress, "_SECONDS", 0.05)
     folder = Folder.of(str(tmp_path))
     folder.write_json(PROGRESS, {"step": 5, "loss": 1.0, "agreement": None})
     waiting = Waiting("a node with 1 CPU", "a training worker needs 1 CPU, and there is none")
-    with (
-        pytest.raises(InputError, match=r"wait_minutes 0\.001 is over, .* a node with 1 CPU"),
-        show_progress(folder, 10, lambda: waiting, wait_minutes=0.001),
-    ):
-        for _ in range(200):  # an interrupt from a thread does not end a sleep
-            time.sleep(0.1)
+    with pytest.raises(InputError, match=r"wait_minutes 0\.001 is over, .* a node with 1 CPU"):
+        wait_in_steps(folder, waiting)
     assert "waiting for a node with 1 CPU" in capsys.readouterr().err
