@@ -8,8 +8,9 @@ not fit into its memory goes to a temporary folder.
 from __future__ import annotations
 
 import tempfile
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -19,7 +20,7 @@ from iqa_core.redaction import error_line
 from iqa_core.tables.read_ahead import available_cpus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
     import pyarrow.dataset as ds
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "identifier", "is_readable", "text"]
 
 _BATCH_ROWS = 50_000
+_INTERRUPT_SECONDS = 0.2
+
+T = TypeVar("T")
 
 
 def identifier(name: str) -> str:
@@ -98,6 +102,7 @@ class Engine:
                 argument="memory", value=memory, limit="an amount of memory", fix="write 1GB, say"
             ) from error
         self._stack.callback(self.connection.close)
+        self._thread = self._stack.enter_context(ThreadPoolExecutor(1, "duckdb"))
 
     def __enter__(self) -> Engine:
         return self
@@ -126,8 +131,18 @@ class Engine:
             InputError: If a value can't be computed, or memory or disk are short.
         """
         with _errors_in_one_line():
-            rows: list[tuple[Any, ...]] = self.connection.execute(sql).fetchall()
-        return rows
+            return self._interruptible(lambda: self.connection.execute(sql).fetchall())
+
+    def _interruptible(self, action: Callable[[], T]) -> T:
+        """Run an action of DuckDB so that Ctrl-C ends it: in the main thread it misses one now and then."""
+        running = self._thread.submit(action)
+        try:
+            return running.result()
+        except KeyboardInterrupt:
+            while not running.done():
+                self.connection.interrupt()
+                wait([running], _INTERRUPT_SECONDS)
+            raise
 
     def value(self, sql: str) -> Any:  # noqa: ANN401 - any column's
         """Run a statement and return the first value of its first row."""
@@ -140,7 +155,11 @@ class Engine:
             InputError: As of :meth:`run`.
         """
         with _errors_in_one_line():
-            yield from self.connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
+            reader = self._interruptible(
+                lambda: self.connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
+            )
+            while (batch := self._interruptible(lambda: next(reader, None))) is not None:
+                yield batch
 
     def columns(self, sql: str) -> Sequence[tuple[str, str]]:
         """Return names and SQL types of a statement's columns; nothing is computed.
@@ -156,10 +175,6 @@ class Engine:
 def _errors_in_one_line() -> Iterator[None]:
     try:
         yield
-    except (duckdb.InterruptException, RuntimeError) as error:
-        if "interrupted" in str(error).lower():  # what Ctrl-C raises within a statement
-            raise KeyboardInterrupt from error
-        raise
     except duckdb.OutOfMemoryException as error:
         raise InputError(
             f"the selection needs more than --memory and the temporary folder have ({error_line(error)}): "

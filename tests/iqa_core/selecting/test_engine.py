@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
+from collections import deque
+
 import pytest
 
-from iqa_core.selecting.engine import _errors_in_one_line
+from iqa_core.selecting.engine import Engine
+
+#: Half an hour of work.
+COUNT = "SELECT count(*) FROM range(3000000) a, range(200000) b WHERE (a.range * b.range) % 7 = 3"
+STREAM = COUNT.replace("count(*)", "a.range")
 
 
-def test_what_duckdb_raises_at_ctrl_c_is_an_interrupt():
-    """Not provoked by a signal: within a long statement DuckDB 2.0.1 misses one now and then."""
-    with pytest.raises(KeyboardInterrupt), _errors_in_one_line():
-        raise RuntimeError("Query interrupted")
-    with pytest.raises(RuntimeError, match="else"), _errors_in_one_line():
-        raise RuntimeError("something else")
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_ctrl_c_ends_a_statement(streamed, threads):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupt = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    began = time.monotonic()
+    try:
+        with Engine("100MB", threads=threads) as engine:
+            interrupt.start()
+            with pytest.raises(KeyboardInterrupt):
+                deque(engine.batches(STREAM), maxlen=0) if streamed else engine.run(COUNT)
+    finally:
+        interrupt.join()
+        signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - began < 20
