@@ -170,9 +170,11 @@ def check_planned_file(
         now = digest_like(folder, folder.path(name), before)
         same = now == before or _kind(now) != _kind(before)
     if not same:
+        how = f"it had {rows:,} rows, and has {metadata.num_rows:,}"
+        if rows == metadata.num_rows:
+            how = "it has as many rows, but other content"
         raise InputError(
-            f"manifest file {name} has changed since it was scored (it had {rows:,} rows, and has "
-            f"{metadata.num_rows:,}): restore it, or score again"
+            f"manifest file {name} has changed since it was scored ({how}): restore it, or score again"
         )
 
 

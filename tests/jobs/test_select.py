@@ -94,7 +94,9 @@ def test_images_within_the_manifest_are_taken_along(home):
     rows = pd.concat([pq.read_table(p).to_pandas() for p in sorted(home.glob("scores/part*"))])
     again = rows.assign(uri=None, noise=np.float32(0.5))
     again = again.drop(columns=["scores", "margins"])
-    write_output(home / "inline", again, manifest=home / "lists/m.parquet")
+    write_output(home / "inline", again)
+    plan = open_manifest(str(home / "lists/m.parquet")).plan()
+    (home / "inline/_run/plan.json").write_text(json.dumps(plan))
     words = ["select", "--scores", "inline", "--output", "out/i.parquet", "--best", "6"]
     assert main(words) == 0
     assert images_of("out/i.parquet") == data[-6:]
