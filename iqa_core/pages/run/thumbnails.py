@@ -153,9 +153,8 @@ def folder_of(manifest: str | None) -> str | None:
             is_folder = filesystem.isdir(path)
     except Exception:  # noqa: S110  the page can do without
         pass
-    if not exists and any(
-        sign in manifest for sign in "*?["
-    ):  # a glob: the folder above its first sign
+    # A glob: the folder above its first sign.
+    if not exists and any(sign in manifest for sign in "*?["):
         while any(sign in manifest for sign in "*?["):
             manifest = manifest.rpartition("/")[0]
         return manifest or "."

@@ -173,9 +173,8 @@ def _first_length(parquet: pq.ParquetFile, column: str) -> int:
         return int(kind.list_size)
     for batch in parquet.iter_batches(1024, columns=[column]):
         lengths = pc.list_value_length(batch.column(0)).drop_null()
-        lengths = lengths.filter(
-            pc.greater(lengths, 0)
-        )  # an empty one is an image without features
+        # An empty one is an image without features.
+        lengths = lengths.filter(pc.greater(lengths, 0))
         if len(lengths):
             return int(lengths[0].as_py())
     return 0
