@@ -10,13 +10,15 @@ import pyarrow as pa
 from iqa_core.columns import IDENTITY
 from iqa_core.errors import InputError
 from iqa_core.redaction import error_line
-from iqa_core.selecting.engine import is_readable
+from iqa_core.selecting.engine import is_readable, same_row
 from iqa_core.storage.folder import Folder
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     import pyarrow.dataset as ds
+
+    from iqa_core.selecting.engine import Engine
 
 __all__ = ["Clusters", "open_clusters"]
 
@@ -39,6 +41,29 @@ class Clusters:
     def columns(self) -> list[str]:
         """Names of what it adds."""
         return list(self.schema.names)
+
+    def check(self, engine: Engine) -> None:
+        """Check the rows, registered as ``cluster_rows``, against those of ``output_0``.
+
+        Raises:
+            InputError: If a row is there twice, or none is in the output.
+        """
+        ids = ", ".join(IDENTITY)
+        rows, distinct = engine.run(
+            f"SELECT sum(c), count(*) FROM (SELECT count(*) AS c FROM cluster_rows GROUP BY {ids})"
+        )[0]
+        if (rows or 0) > distinct:
+            raise InputError(
+                f"--clusters {self.uri} has {int(rows) - distinct:,} rows twice: each row must be in one "
+                "cluster at most"
+            )
+        matched = engine.value(
+            f"SELECT count(*) FROM cluster_rows c SEMI JOIN output_0 o ON {same_row('c', 'o')}"
+        )
+        if rows and not matched:
+            raise InputError(
+                f"--clusters {self.uri} has no row of --scores: give the clusters of the same manifest"
+            )
 
 
 def open_clusters(uri: str, taken: Collection[str]) -> Clusters:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import duckdb
 import pyarrow as pa
 
+from iqa_core.columns import IDENTITY
 from iqa_core.errors import InputError
 from iqa_core.redaction import error_line
 from iqa_core.tables.read_ahead import available_cpus
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     import pyarrow.dataset as ds
 
-__all__ = ["Engine", "identifier", "is_readable", "text"]
+__all__ = ["Engine", "identifier", "is_readable", "same_row", "text"]
 
 _BATCH_ROWS = 50_000
 _INTERRUPT_SECONDS = 0.2
@@ -49,6 +50,15 @@ def text(value: str) -> str:
     "'it''s'"
     """
     return "'" + value.replace("'", "''") + "'"
+
+
+def same_row(first: str, other: str) -> str:
+    """Return SQL of whether two relations' rows have the same identity.
+
+    >>> same_row("a", "b")
+    'a.manifest_file = b.manifest_file AND a.manifest_row = b.manifest_row'
+    """
+    return " AND ".join(f"{first}.{column} = {other}.{column}" for column in IDENTITY)
 
 
 def is_readable(kind: pa.DataType) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from iqa_core.columns import MANIFEST_FILE, MANIFEST_ROW, SCORES, STATUS
 from iqa_core.errors import InputError
 from iqa_core.selecting.counts import Counts, Left
-from iqa_core.selecting.engine import identifier, text
+from iqa_core.selecting.engine import identifier, same_row, text
 from iqa_core.selecting.expressions import ROWS, column_names, condition, expression, finite, number
 from iqa_core.selecting.labels import labelling_key
 from iqa_core.selecting.quota import allocate, random_key
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Selection"]
 
 _ID = f"{MANIFEST_FILE}, {MANIFEST_ROW}"
-_SAME = f"a.{MANIFEST_FILE} = b.{MANIFEST_FILE} AND a.{MANIFEST_ROW} = b.{MANIFEST_ROW}"
+_SAME = same_row("a", "b")
 _OF_OTHERS = (STATUS, "score", "scores")  # columns of further outputs that a manifest gets
 _DECILES = 10
 
@@ -87,15 +87,15 @@ class Selection:
             self._engine.register(f"output_{place}", source.dataset)
             if place:
                 columns.append(f"o{place} AS {identifier(source.name)}")
-                joins.append(f"LEFT JOIN output_{place} o{place} ON {_same('o0', f'o{place}')}")
+                joins.append(f"LEFT JOIN output_{place} o{place} ON {same_row('o0', f'o{place}')}")
         if clusters:
             self._engine.register("cluster_rows", clusters.dataset)
             columns += [f"c.{identifier(name)}" for name in clusters.columns]
-            joins.append(f"LEFT JOIN cluster_rows c ON {_same('o0', 'c')}")
+            joins.append(f"LEFT JOIN cluster_rows c ON {same_row('o0', 'c')}")
         self._is_joined = len(joins) > 1
         self._view(ROWS, f"SELECT {', '.join(columns)} FROM {' '.join(joins)}")
         if clusters:
-            _check_clusters(self._engine, clusters)
+            clusters.check(self._engine)
 
     def _expressions(self) -> None:
         request, engine, known = self._request, self._engine, self._known
@@ -327,25 +327,3 @@ def _known(source: ScoreSource) -> list[str]:
 def column_names_of(name: str) -> str:
     """Return a name as an expression writes it."""
     return name if re.fullmatch(r"[A-Za-z_]\w*", name) else identifier(name)
-
-
-def _same(first: str, other: str) -> str:
-    return " AND ".join(f"{first}.{c} = {other}.{c}" for c in (MANIFEST_FILE, MANIFEST_ROW))
-
-
-def _check_clusters(engine: Engine, clusters: Clusters) -> None:
-    rows, distinct = engine.run(
-        f"SELECT sum(c), count(*) FROM (SELECT count(*) AS c FROM cluster_rows GROUP BY {_ID})"
-    )[0]
-    if (rows or 0) > distinct:
-        raise InputError(
-            f"--clusters {clusters.uri} has {int(rows) - distinct:,} rows twice: each row must be in one "
-            "cluster at most"
-        )
-    matched = engine.value(
-        f"SELECT count(*) FROM cluster_rows c SEMI JOIN output_0 o ON {_same('c', 'o')}"
-    )
-    if rows and not matched:
-        raise InputError(
-            f"--clusters {clusters.uri} has no row of --scores: give the clusters of the same manifest"
-        )
