@@ -4,7 +4,8 @@
         [--packages FOLDER] [--noise 0] [--json FILE]
 
 Each command is timed from its process's start to its exit and leaves one score for each image in
-Parquet files. In each round all commands of a setting run in turn, for N images and for N / 4; the
+Parquet files. Settings that are not measured are kept as the file of results has them, if it is of the
+same machine. In each round all commands of a setting run in turn, for N images and for N / 4; the
 difference of the two is the time an image takes without start-up. Ratios are a peer's time divided by
 that of `iqa score` in the same round: above 1 this project is faster. `best peer` is in each round the
 peer that was fastest in it. The default counts make commands of 10 to 25 s on two cores, where Ray's
@@ -24,6 +25,7 @@ with exact decoding and the command's own prompts. pyiqa, piq and torchmetrics k
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -37,7 +39,7 @@ import pyarrow.dataset as ds
 
 from benchmarks.peer_inputs import image_folder, random_weights
 from benchmarks.photos import files as photo_files
-from benchmarks.results import Table, save, show, spread
+from benchmarks.results import FOLDER, Table, machine, save, show, spread
 
 OURS = "iqa score"
 SCRIPTS = "benchmarks.peer_scripts"
@@ -131,7 +133,8 @@ def main() -> None:
     names = [name for name in PEERS if name in {OURS, *arguments.peers}]
     missing = [name for name in names if not installed(PEERS[name], arguments.packages)]
     notes = [f"{name} was not installed." for name in missing]
-    tables, raw = [], {}
+    raw, earlier = kept_results(arguments.json or FOLDER / "peers.json", arguments.only)
+    notes += earlier
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), arguments.packages, arguments.noise)
         for name in arguments.only:
@@ -139,11 +142,34 @@ def main() -> None:
             peers = [p for p in names if p not in missing and setting.native in PEERS[p].native]
             rounds, failed = bench.measure(setting, peers, arguments.scale, arguments.rounds)
             notes += [f"{name}: {peer} failed: {reason}" for peer, reason in failed.items()]
-            tables.append(table(name, rounds))
             raw[name] = {p: [asdict(each) for each in found] for p, found in rounds.items()}
-            show(tables[-1:])
+            show([table(name, rounds)])
+            tables = [table(one, rounds_of(raw[one])) for one in SETTINGS if one in raw]
             save("peers", tables, notes=notes, raw=raw, path=arguments.json)
     print(*notes, sep="\n")
+
+
+def kept_results(path: Path, measured: list[str]) -> tuple[dict[str, dict], list[str]]:
+    """Return raw results of other settings that a file of this machine has, and notes on them."""
+    if not path.exists():
+        return {}, []
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    if stored["machine"] != machine():
+        return {}, []
+    raw = {name: rounds for name, rounds in stored["raw"].items() if name not in measured}
+    about = tuple(f"{name}: " for name in raw)
+    notes = [note for note in stored["notes"] if note.startswith(about)]
+    dated = {note.partition(": measured on ")[0] for note in notes}
+    command = stored["command"]
+    notes += [
+        f"{name}: measured on {stored['date']} by `{command}`." for name in raw if name not in dated
+    ]
+    return raw, notes
+
+
+def rounds_of(raw: dict[str, list[dict]]) -> dict[str, list[Round]]:
+    """Return the rounds of each peer as they were stored."""
+    return {peer: [Round(**each) for each in found] for peer, found in raw.items()}
 
 
 def environment(packages: Path | None) -> dict[str, str]:

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FOLDER", "Table", "save", "show", "spread"]
+__all__ = ["FOLDER", "Table", "machine", "save", "show", "spread"]
 
 FOLDER = Path(__file__).parent / "results"
 _PACKAGES = ("ray", "torch", "open_clip_torch", "pyarrow", "pillow", "numpy")

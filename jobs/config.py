@@ -212,6 +212,13 @@ class ImageOptions(OutputOptions):
         metavar="M",
         above=0,
     )
+    stall_minutes: float = option(
+        30.0,
+        help="begin what is left again if nothing moved for longer than this, as after a task that Ray "
+        "lost with its node; a wait for nodes does not count",
+        metavar="M",
+        above=0,
+    )
     gpus_per_actor: float | None = option(
         None, help="GPUs per actor (default: 1 on GPUs)", metavar="X", minimum=0
     )

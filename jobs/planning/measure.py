@@ -226,7 +226,7 @@ def _run(
     def enough(meter: Meter) -> bool:
         return meter.devices >= actors and meter.seconds_of_all_busy() >= options.seconds
 
-    policy = RunPolicy(config.commit_seconds, 1.0, config.wait_minutes)
+    policy = RunPolicy(config.commit_seconds, 1.0, config.wait_minutes, config.stall_minutes)
     outcome = run_pipeline(plan, spec, pool, Discard(), policy, began=began, enough=enough)
     whole: ScoringPlan = replace(plan, rows=left)
     return outcome, block_rows(whole, spec, pool)

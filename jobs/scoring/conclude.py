@@ -135,6 +135,7 @@ def _summary(outcome: Outcome, sink: Sink, result: Audit, pool: ActorPool | None
             "outage": outcome.broken,
             "out_of_memory": outcome.out_of_memory,
             "repeated": outcome.repeated,
+            "stalls": outcome.stalls,
         },
         "images_per_second": round(outcome.rows / max(outcome.seconds, 1e-9), 2),
         "seconds": round(outcome.seconds, 3),

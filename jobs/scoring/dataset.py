@@ -39,6 +39,8 @@ _CALL_BYTES = 192 * 1024 * 1024
 _MOST_ROWS = 4096
 #: Decode workers are replaced after this many tasks, as C decoders may leak.
 _TASKS_PER_WORKER = 2000
+#: On CPUs, a second actor is not worth its start for fewer images of the model's size.
+_LEAST_ROWS = 16
 #: CPUs of a read task beside actors that hold all of a node's CPUs but this, each.
 _SLIVER = 0.01
 
@@ -54,7 +56,7 @@ def pinned(spec: StageSettings) -> bytes:
 
 
 def scored_rows(
-    plan: ScoringPlan, spec: StageSettings, pool: ActorPool, tower: bytes
+    plan: ScoringPlan, spec: StageSettings, pool: ActorPool, tower: bytes, stall_seconds: float
 ) -> ray.data.Dataset:
     """Return the chain from slices of manifest files to scored rows; nothing runs before it is consumed.
 
@@ -65,9 +67,12 @@ def scored_rows(
         spec: How rows become scores.
         pool: The scoring actors.
         tower: The tower's reference, as of :func:`pinned`.
+        stall_seconds: Seconds without any movement after which the execution fails.
     """
     quiet_ray_data()
-    _set_context()
+    context = ray.data.DataContext.get_current()
+    context.execution_no_progress_timeout_s = stall_seconds
+    context.raise_original_map_exception = True  # otherwise only the text of an error is returned
     rows = block_rows(plan, spec, pool)
     encoded = _slices(plan)
     if not pool.gpus:
@@ -160,12 +165,6 @@ def quiet_ray_data() -> None:
             handler.setLevel(logging.CRITICAL + 1)
 
 
-def _set_context() -> None:
-    context = ray.data.DataContext.get_current()
-    context.execution_no_progress_timeout_s = -1  # a cluster may take long to grow
-    context.raise_original_map_exception = True  # otherwise only the text of an error is returned
-
-
 def block_rows(plan: ScoringPlan, spec: StageSettings, pool: ActorPool) -> int:
     """Return the rows of a block.
 
@@ -175,6 +174,9 @@ def block_rows(plan: ScoringPlan, spec: StageSettings, pool: ActorPool) -> int:
     cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
     most = min(_MOST_ROWS, max(2048 if pool.gpus else 4 * spec.batch_rows, 4 * cpus))
     rows = min(max(plan.rows // (8 * cpus), spec.batch_rows), most)
+    if not pool.gpus:  # each actor gets its share of a short run, too
+        least = 1 if spec.score.row_bytes() is None else _LEAST_ROWS
+        rows = min(rows, max(least, -(-plan.rows // (4 * min(cpus, pool.at_start)))))
     return min(rows, plan.manifest.rows_within(_ENCODED_BYTES))
 
 

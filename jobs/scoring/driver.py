@@ -21,6 +21,7 @@ from .collector import Collector, visible_here
 from .dataset import pinned, scored_rows
 from .feed import BlockFeed, ExecutionError, blocks_of
 from .outcome import Outcome, slowest_stage, stage_workers
+from .stalls import Stalls, is_stall
 from .stop_requests import stop_requests
 from .wait import Wait
 from .watch import Watch, describe_devices
@@ -84,19 +85,24 @@ def run_pipeline(
     watch.follow(plan.rows, collector, progress)
     tower = pinned(spec)
     bad_nodes: list[NodeError] = []
+    stalls = Stalls(policy.stall_minutes, progress)
     with collector, stop_requests() as stop:
         while plan.slices:
-            chain = scored_rows(plan, spec, pool, tower)
+            chain = scored_rows(plan, spec, pool, tower, 60 * policy.stall_minutes)
+            wait = Wait(pool, policy.wait_seconds, progress)
             try:
-                wait = Wait(pool, policy.wait_seconds, progress)
                 _collect(chain, collector, progress, watch, stop, wait, enough)
                 break
             except ExecutionError as error:
                 collector.commit()
-                bad_node = _node_to_leave_out(error, sink)
-                bad_nodes.append(bad_node)
-                pool = _without(pool, bad_node)
-                progress.say(f"{bad_node}: that node is left out")
+                if is_stall(error):
+                    if not wait.is_waiting():
+                        stalls.begin_again(error, collector.statuses.total())
+                else:
+                    bad_node = _node_to_leave_out(error, sink)
+                    bad_nodes.append(bad_node)
+                    pool = _without(pool, bad_node)
+                    progress.say(f"{bad_node}: that node is left out")
                 plan = plan.without(sink.committed().rows)
     progress.close()
     meter = collector.meter
@@ -115,6 +121,7 @@ def run_pipeline(
         repeated=collector.repeated,
         devices=dict(collector.devices),
         left_out=tuple(str(error) for error in bad_nodes),
+        stalls=stalls.total,
         start_up=meter.start_up(pipeline_began if began is None else began, steady),
         steady=steady,
         driver_seconds=meter.driver_seconds,

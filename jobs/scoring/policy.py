@@ -17,11 +17,13 @@ class RunPolicy:
             through an outage.
         wait_minutes: Minutes without any node that could hold an actor after which a run ends; None waits
             for as long as it takes.
+        stall_minutes: Minutes in which nothing moves after which what is left is begun again.
     """
 
     commit_seconds: float = 30.0
     max_error_rate: float = 0.05
     wait_minutes: float | None = None
+    stall_minutes: float = 30.0
 
     @property
     def wait_seconds(self) -> float | None:

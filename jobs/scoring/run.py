@@ -221,7 +221,12 @@ class _Run:
             )
             if note := about_gpus(pool, cluster):
                 print(note, flush=True)
-            policy = RunPolicy(config.commit_seconds, config.max_error_rate, config.wait_minutes)
+            policy = RunPolicy(
+                config.commit_seconds,
+                config.max_error_rate,
+                config.wait_minutes,
+                config.stall_minutes,
+            )
             facts = {"model": towers.name, "precision": precision, "rows_done_before": len(done)}
             with watch_run(config, self.kind, manifest, facts, self.open_sink is Output) as watch:
                 outcome = run_pipeline(

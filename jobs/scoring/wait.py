@@ -62,6 +62,14 @@ class Wait:
         """
         if self._clock() - self._checked <= min(_SILENCE_SECONDS, self._limit or _SILENCE_SECONDS):
             return
+        self.is_waiting()
+
+    def is_waiting(self) -> bool:
+        """Return whether no node could hold an actor now, and print what the run waits for.
+
+        Raises:
+            InputError: If it waits for longer than the limit.
+        """
         self._checked = self._clock()
         waiting = self._needs(self._pool)
         waited = self._progress.wait_for(waiting)
@@ -70,6 +78,7 @@ class Wait:
                 f"--wait-minutes {self._limit / 60:g} is over, and the run still waits for {waiting.what} "
                 f"({waiting.why}); what was finished is safe, and the same command resumes"
             )
+        return waiting is not None
 
 
 def _needs(pool: ActorPool) -> Waiting | None:

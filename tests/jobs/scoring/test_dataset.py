@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import struct
 import sys
@@ -21,7 +22,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from iqa_core.errors import Status
+from iqa_core.errors import InputError, Status
 from iqa_core.fetch.fetcher import Fetcher
 from iqa_core.images.decode import decode_image
 from iqa_core.preprocess import Preprocess
@@ -30,7 +31,7 @@ from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.output import Output
 from iqa_core.tables.rows import RowSet
 from iqa_core.tables.schema import output_schema
-from jobs.scoring.dataset import _slices
+from jobs.scoring.dataset import _slices, block_rows
 from jobs.scoring.driver import run_pipeline
 from jobs.scoring.plan import ScoringPlan
 from jobs.scoring.policy import RunPolicy
@@ -70,7 +71,7 @@ def run(ray_cluster, tmp_path):
         Image.new("RGB", (32, 32), colour).save(tmp_path / f"{number}.png")
     path = tmp_path / "m.parquet"
 
-    def run(tower, batch_size, decoder=None, uris=None, **options):
+    def run(tower, batch_size, decoder=None, uris=None, stall_minutes=5.0, **options):
         uris = uris or [f"{number}.png" for number in range(40)]
         pq.write_table(pa.table({"uri": uris}), path)
         manifest = open_manifest(str(path))
@@ -91,7 +92,7 @@ def run(ray_cluster, tmp_path):
         with output.start({}):
             plan = ScoringPlan.of(manifest, (), RowSet())
             pool = ActorPool(most=1, cpus=0.5, gpus=0)
-            policy = RunPolicy(commit_seconds=30, max_error_rate=1)
+            policy = RunPolicy(30, max_error_rate=1, stall_minutes=stall_minutes)
             outcome = run_pipeline(plan, spec, pool, output, policy)
         parts = [pq.read_table(path) for path in (tmp_path / "o").glob("part-*.parquet")]
         return outcome, pa.concat_tables(parts).sort_by("manifest_row").to_pylist()
@@ -219,6 +220,49 @@ def test_rows_that_always_break_the_device_are_given_up(run):
     assert "CUDA error" in rows[17]["error"]
 
 
+class HangingTower(MeanTower):
+    """Never comes back from a batch: the first one of all, or each after some."""
+
+    def __init__(self, calls, most):
+        super().__init__(most=40)
+        self.calls = calls
+        self.hangs = most
+
+    def encode(self, pixels):
+        with self.calls.open("a") as file:
+            file.write(".")
+        number = len(self.calls.read_text())
+        if number == 2 or number > self.hangs:
+            time.sleep(600)
+        return super().encode(pixels)
+
+
+@pytest.mark.ray
+def test_an_execution_that_stands_still_is_begun_again(run, tmp_path, capsys):
+    tower = HangingTower(tmp_path / "calls", most=99)
+    grey = [f"{number}.png" for number in range(40) if number not in (3, 17, 18)]
+    outcome, rows = run(tower, batch_size=8, uris=grey, stall_minutes=0.15)
+    assert outcome.statuses == {"ok": len(grey)}
+    assert [row["status"] for row in rows] == ["ok"] * len(grey)  # each once
+    assert outcome.stalls == 1
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "nothing moved" in line)
+    assert re.fullmatch(
+        r"nothing moved for 0\.15 min \(MapBatches\(ImageActor\): \d unfinished\): what is left is begun again",
+        line,
+    )
+
+
+@pytest.mark.ray
+def test_a_run_that_stands_still_again_and_again_ends(run, tmp_path):
+    tower = HangingTower(tmp_path / "calls", most=1)
+    grey = [f"{number}.png" for number in range(20, 40)]
+    with pytest.raises(InputError, match="3 times without a finished row") as caught:
+        run(tower, batch_size=20, uris=grey, stall_minutes=0.1)
+    assert "or raise --stall-minutes if a batch takes that long" in caught.value.on_command_line()
+    (part,) = (tmp_path / "o").glob("part-*.parquet")
+    assert pq.read_metadata(part).num_rows == 16  # those before the tower hung
+
+
 def fragile(data):
     """Decode, but crash on one image as a C library does, and hang on another."""
     image = decode_image(data, PREPROCESS)
@@ -237,6 +281,28 @@ def test_files_that_crash_or_hang_the_decoder_cost_only_themselves(run):
     assert rows[12]["error"] == "decoding took more than 5 s: given up"
     assert rows[10]["status"] == "decode_error"
     assert rows[10]["error"] == "the decoder crashed on this file (exit code -11)"
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("images", "preprocess", "rows"),
+    [(16, None, 2), (3, None, 1), (400, None, 32), (16, PREPROCESS, 16), (400, PREPROCESS, 32)],
+)
+def test_actors_share_a_short_run(ray_cluster, tmp_path, images, preprocess, rows):
+    pq.write_table(pa.table({"uri": ["a.png"] * images}), tmp_path / "m.parquet")
+    plan = ScoringPlan.of(open_manifest(str(tmp_path / "m.parquet")), (), RowSet())
+    spec = StageSettings(
+        tower=MeanTower(most=40),
+        fetcher=Fetcher(str(tmp_path)),
+        preprocess=preprocess,
+        decoder=decode_image,
+        precision="fp32",
+        batch_size=32,
+        width=2,
+        prompts=PROMPTS,
+        schema=output_schema(plan.manifest, (), pairs=PROMPTS.names),
+    )
+    assert block_rows(plan, spec, ActorPool(most=2, cpus=1.0, gpus=0)) == rows
 
 
 @pytest.mark.ray
