@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -29,7 +30,7 @@ from .stage_columns import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from iqa_core.tables.manifest import Manifest
     from iqa_core.tables.sink import Sink
@@ -66,7 +67,7 @@ def _counts(column: pa.ChunkedArray) -> dict[str, int]:
 class Collector:
     """Takes finished blocks, commits them at intervals in a thread, and counts (a context manager).
 
-    At its end, what is left is committed.
+    At its end a commit that is under way is finished; :meth:`commit` begins the last one.
 
     Args:
         sink: Where rows are committed.
@@ -169,6 +170,15 @@ class Collector:
 
     def __exit__(self, *_: object) -> None:
         self._writer.shutdown(wait=True)
+
+    @contextmanager
+    def committed_on_error(self) -> Iterator[None]:
+        """Commit all finished rows before an error of the block's ends the run."""
+        try:
+            yield
+        except InputError:
+            self.commit()
+            raise
 
     @property
     def uncommitted_rows(self) -> int:

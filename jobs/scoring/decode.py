@@ -47,6 +47,8 @@ __all__ = ["BLOCK_BYTES", "decode_blocks", "decode_rows"]
 
 #: Pixel bytes in one block between decoding and scoring.
 BLOCK_BYTES = 64 * 1024 * 1024
+#: Seconds after which a block ends whatever it holds: rows that fail have no pixels.
+_MOST_SECONDS = 30.0
 
 _DECODED = pa.schema(
     [
@@ -86,7 +88,7 @@ def decode_blocks(
     Args:
         table: Rows as :func:`jobs.scoring.read.read_rows` yields them.
         settings: How to fetch and decode.
-        most_bytes: A block ends once it has this many bytes of pixels.
+        most_bytes: A block ends once it has this many bytes of pixels, or took half a minute.
         seen: What is remembered of images that were decoded before; None decodes each.
 
     Yields:
@@ -109,6 +111,7 @@ def decode_blocks(
         images: list[np.ndarray] = []
         places: list[int] = []
         size = start = 0
+        yielded = time.perf_counter()
         for position in range(len(table)):
             began = time.perf_counter()
             data, digest = next(contents)
@@ -132,12 +135,14 @@ def decode_blocks(
             row[FETCH_SECONDS] = got - began
             row[DECODE_SECONDS] = time.perf_counter() - got
             rows.append(row)
-            if size >= most_bytes or position == len(table) - 1:
+            is_late = time.perf_counter() - yielded >= _MOST_SECONDS
+            if size >= most_bytes or is_late or position == len(table) - 1:
                 decoded = _with_columns(kept.slice(start, len(rows)), rows, node)
                 pixels = images if settings.size is None else _in_one_array(images, settings.size)
                 yield PixelBlock(decoded, np.asarray(places, dtype=np.int64), pixels)
                 rows, images, places = [], [], []
                 size, start = 0, position + 1
+                yielded = time.perf_counter()
 
 
 def _contents(

@@ -14,6 +14,7 @@ import ray
 from iqa_core.errors import InputError
 from iqa_core.tables.manifest_reading import DamagedManifestError
 
+from ..node_types import find_autoscaler
 from ..progress import Progress
 from ..ray_errors import NodeError, as_input_error, node_error
 from .breaker import Breaker
@@ -23,7 +24,7 @@ from .feed import BlockFeed, ExecutionError, blocks_of
 from .outcome import Outcome, slowest_stage, stage_workers
 from .stalls import Stalls, is_stall
 from .stop_requests import stop_requests
-from .wait import Wait
+from .wait import Wait, let_go
 from .watch import Watch, describe_devices
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run_pipeline"]
 
-#: Nodes on which an actor could not start, before the run gives up.
+#: Nodes on which an actor could not start, or half of all, before the run gives up.
 _MOST_LEFT_OUT = 8
 
 
@@ -95,15 +96,17 @@ def run_pipeline(
                 break
             except ExecutionError as error:
                 collector.commit()
+                done = sink.committed().rows
                 if is_stall(error):
                     if not wait.is_waiting():
-                        stalls.begin_again(error, collector.statuses.total())
+                        stalls.begin_again(error, len(done))
                 else:
                     bad_node = _node_to_leave_out(error, sink)
                     bad_nodes.append(bad_node)
                     pool = _without(pool, bad_node)
                     progress.say(f"{bad_node}: that node is left out")
-                plan = plan.without(sink.committed().rows)
+                plan = plan.without(done)
+                let_go(pool)
     progress.close()
     meter = collector.meter
     cpus = ray.cluster_resources().get("CPU", 1.0)
@@ -147,13 +150,15 @@ def _collect(
             if table is None:
                 collector.meter.wait()
             else:
-                collector.add(table)
+                with collector.committed_on_error():
+                    collector.add(table)
                 progress.add(collector.statuses, describe_devices(collector.devices))
                 wait.end()
                 if enough and enough(collector.meter):
                     break
             collector.commit_if_due()
-            wait.check()
+            with collector.committed_on_error():
+                wait.check()
             progress.tick()
             watch.tick(feed.queued)
         # Before the feed is closed, which may take longer than a stopped process has.
@@ -182,18 +187,21 @@ def _without(pool: ActorPool, error: NodeError) -> ActorPool:
         InputError: If no other node could hold an actor, or it was left out before.
     """
     smaller = pool.without(error.node)
+    alive = [node for node in ray.nodes() if node["Alive"]]
     others = [
         node
-        for node in ray.nodes()
-        if node["Alive"]
-        and node["NodeID"] not in smaller.left_out
+        for node in alive
+        if node["NodeID"] not in smaller.left_out
         and pool.fits(node["Resources"])
         and pool.score_on.allows(node["Labels"])
     ]
-    too_many = len(smaller.left_out) > _MOST_LEFT_OUT
-    if not others or too_many or error.node in pool.left_out:
+    most = max(_MOST_LEFT_OUT, len(alive) // 2)
+    fix = "check its drivers and memory, or score on CPUs with --gpus 0; what was finished is safe"
+    if len(smaller.left_out) > most:
         raise InputError(
-            f"{error}; no other node can take its place: check its drivers and memory, or score on "
-            "CPUs with --gpus 0; what was finished is safe"
+            f"{error}; {len(smaller.left_out)} nodes have failed so, and at most {most} are left out: {fix}"
         ) from error
+    # An autoscaler may start another.
+    if error.node in pool.left_out or not (others or find_autoscaler()):
+        raise InputError(f"{error}; no other node can take its place: {fix}") from error
     return smaller

@@ -23,7 +23,7 @@ class ScoringPlan:
         manifest: The manifest.
         keep: Its columns to carry into the output.
         slices: Slices of its files with unfinished rows.
-        rows: Rows of these slices when the run began.
+        rows: Rows of these slices.
         skip_damaged: Give rows whose data in the manifest are damaged a status instead of ending the run.
     """
 
@@ -43,4 +43,5 @@ class ScoringPlan:
 
     def without(self, done: RowSet) -> ScoringPlan:
         """Return the plan for the remaining rows after more rows were finished."""
-        return replace(self, slices=tuple(plan_slices(self.manifest, done)))
+        rows = self.manifest.rows - len(done)
+        return replace(self, slices=tuple(plan_slices(self.manifest, done)), rows=rows)

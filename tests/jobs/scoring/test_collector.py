@@ -175,3 +175,16 @@ def test_an_image_that_only_this_node_sees(clock):
     collected.add(block(["gone.jpg"], status="not_found"))
     with pytest.raises(InputError, match=r"^node 10\.0\.0\.9 .* can't see the image here\.jpg"):
         collected.add(block(["here.jpg"], status="not_found"))
+
+
+def test_finished_rows_are_committed_before_an_error_ends_the_run(clock):
+    def end(collected):
+        with collected.committed_on_error():
+            raise InputError("the wait is over")
+
+    sink = Sink()
+    with collector(sink, clock) as collected:
+        collected.add(block(["a", "b"]))
+        with pytest.raises(InputError, match="the wait is over"):
+            end(collected)
+        assert [table["uri"].to_pylist() for table in sink.tables] == [["a", "b"]]

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from iqa_core.errors import InputError, Status
+from iqa_core.errors import Status
 from iqa_core.fetch.fetcher import Fetcher
 from iqa_core.images.decode import decode_image
 from iqa_core.preprocess import Preprocess
@@ -221,46 +221,51 @@ def test_rows_that_always_break_the_device_are_given_up(run):
 
 
 class HangingTower(MeanTower):
-    """Never comes back from a batch: the first one of all, or each after some."""
+    """Never comes back from its second batch."""
 
-    def __init__(self, calls, most):
+    def __init__(self, calls):
         super().__init__(most=40)
         self.calls = calls
-        self.hangs = most
 
     def encode(self, pixels):
         with self.calls.open("a") as file:
             file.write(".")
-        number = len(self.calls.read_text())
-        if number == 2 or number > self.hangs:
+        if len(self.calls.read_text()) == 2:
             time.sleep(600)
         return super().encode(pixels)
 
 
 @pytest.mark.ray
 def test_an_execution_that_stands_still_is_begun_again(run, tmp_path, capsys):
-    tower = HangingTower(tmp_path / "calls", most=99)
     grey = [f"{number}.png" for number in range(40) if number not in (3, 17, 18)]
-    outcome, rows = run(tower, batch_size=8, uris=grey, stall_minutes=0.15)
+    tower = HangingTower(tmp_path / "calls")
+    outcome, rows = run(tower, batch_size=8, uris=grey, stall_minutes=0.4)
     assert outcome.statuses == {"ok": len(grey)}
     assert [row["status"] for row in rows] == ["ok"] * len(grey)  # each once
-    assert outcome.stalls == 1
-    (line,) = (line for line in capsys.readouterr().err.splitlines() if "nothing moved" in line)
+    assert outcome.stalls > 0
+    said = capsys.readouterr().err
     stages = r"MapBatches\(ImageActor\): \d unfinished"
-    assert re.fullmatch(
-        rf"nothing moved for 0\.15 min \({stages}\): what is left is begun again", line
+    assert re.search(
+        rf"nothing moved for 0\.4 min \({stages}\): what is left is begun again\n", said
     )
 
 
 @pytest.mark.ray
-def test_a_run_that_stands_still_again_and_again_ends(run, tmp_path):
-    tower = HangingTower(tmp_path / "calls", most=1)
+def test_other_work_that_holds_the_cluster_is_waited_for(run, capsys):
+    class Holder:
+        def hold(self):
+            return os.getpid()
+
+    holder = ray.remote(Holder).options(num_cpus=ray.cluster_resources()["CPU"]).remote()
+    ray.get(holder.hold.remote())
+    threading.Timer(35, ray.kill, [holder]).start()
     grey = [f"{number}.png" for number in range(20, 40)]
-    with pytest.raises(InputError, match="3 times without a finished row") as caught:
-        run(tower, batch_size=20, uris=grey, stall_minutes=0.1)
-    assert "or raise --stall-minutes if a batch takes that long" in caught.value.on_command_line()
-    (part,) = (tmp_path / "o").glob("part-*.parquet")
-    assert pq.read_metadata(part).num_rows == 16  # those before the tower hung
+    outcome, _ = run(MeanTower(most=40), batch_size=8, uris=grey, stall_minutes=0.5)
+    assert outcome.statuses == {"ok": 20}
+    assert outcome.stalls == 0
+    assert "waiting for room for a scoring actor: other work on the cluster holds" in (
+        capsys.readouterr().err
+    )
 
 
 def fragile(data):

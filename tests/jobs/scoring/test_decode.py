@@ -16,6 +16,7 @@ from iqa_core.fetch.fetcher import Fetcher
 from iqa_core.images.decode import decode_image
 from iqa_core.preprocess import Preprocess
 from iqa_core.tables.manifest_reading import DATA
+from jobs.scoring import decode
 from jobs.scoring.decode import decode_rows
 from jobs.scoring.settings import DecodeSettings
 
@@ -55,6 +56,28 @@ def test_limits_hold_for_images_inside_the_manifest():
     )
     (decoded,) = decode_rows(table, settings=settings)
     assert decoded.column("status").to_pylist() == ["too_large", "unsupported"]
+
+
+def test_rows_that_fail_slowly_do_not_wait_for_the_others(monkeypatch):
+    settings = DecodeSettings(
+        fetcher=Fetcher("s3://bucket/m"),
+        decoder=partial(decode_image, preprocess=PREPROCESS),
+        size=PREPROCESS.size,
+        views=0,
+        decode_seconds=120.0,
+    )
+    table = pa.table(
+        {
+            "manifest_file": ["m"] * 3,
+            "manifest_row": [0, 1, 2],
+            "uri": pa.nulls(3, pa.string()),
+            DATA: pa.array([b"no image"] * 3, pa.large_binary()),
+        }
+    )
+    assert [len(block) for block in decode_rows(table, settings=settings)] == [3]
+    monkeypatch.setattr(decode, "_MOST_SECONDS", 0.0)
+    blocks = list(decode_rows(table, settings=settings))
+    assert [block["manifest_row"].to_pylist() for block in blocks] == [[0], [1], [2]]
 
 
 @pytest.mark.parametrize("stage", ["read", "decode", "pixels", "settings", "plan", "pool"])

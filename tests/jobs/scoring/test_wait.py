@@ -24,8 +24,9 @@ def clock():
     return Clock()
 
 
-def wait(clock, limit=None, needs=lambda pool: GPUS):
-    return Wait(ActorPool(4, 1.0, 1.0), limit, Progress(10, clock), needs, clock)
+def wait(clock, limit=None, needs=lambda pool: GPUS, has_room=lambda pool: True):
+    pool = ActorPool(4, 1.0, 1.0)
+    return Wait(pool, limit, Progress(10, clock), needs, clock, has_room=has_room)
 
 
 def run(waiting, clock, seconds):
@@ -78,3 +79,32 @@ def test_a_wait_that_ended_is_not_counted(clock):
 def test_short_limits_are_kept(clock):
     with pytest.raises(InputError, match=r"wait_minutes 0\.05 is over"):
         run(wait(clock, limit=3.0), clock, 10)
+
+
+class TestOtherWork:
+    """All nodes are there, and what they have is in use."""
+
+    def test_it_is_waited_for(self, clock, capsys):
+        waiting = wait(clock, needs=lambda pool: None, has_room=lambda pool: False)
+        run(waiting, clock, 15)
+        assert capsys.readouterr().err == (
+            "waiting for room for a scoring actor: other work on the cluster holds what it needs; "
+            "Ctrl-C or `ray job stop` ends the wait\n"
+        )
+        assert waiting.is_waiting()
+
+    def test_the_limit_counts(self, clock):
+        waiting = wait(clock, 60.0, needs=lambda pool: None, has_room=lambda pool: False)
+        with pytest.raises(InputError, match="still waits for room for a scoring actor"):
+            run(waiting, clock, 100)
+
+    def test_it_is_over_once_there_is_room(self, clock):
+        rooms = iter([False, True, False])
+        waiting = wait(clock, needs=lambda pool: None, has_room=lambda pool: next(rooms))
+        assert not waiting.is_waiting()
+        assert not waiting.is_waiting()  # the run's own actor holds it now
+
+    def test_it_is_over_with_the_first_block(self, clock):
+        waiting = wait(clock, needs=lambda pool: None, has_room=lambda pool: False)
+        waiting.end()
+        assert not waiting.is_waiting()
