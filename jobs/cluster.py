@@ -76,11 +76,7 @@ class Cluster:
         self.labels: list[dict[str, str]] = [{}]
         self.autoscaler: Autoscaler | None = None
         if not self.is_local:
-            import ray
-
-            alive = [node for node in ray.nodes() if node["Alive"]]
-            self.nodes = [dict(node["Resources"]) for node in alive]
-            self.labels = [dict(node["Labels"]) for node in alive]
+            self.nodes, self.labels = nodes_now()
             self.autoscaler = find_autoscaler()
         else:
             # At least two: one reads and decodes while an actor holds the other.
@@ -137,6 +133,14 @@ class Cluster:
             import ray
 
             ray.shutdown()
+
+
+def nodes_now() -> tuple[list[Resources], list[dict[str, str]]]:
+    """Return the resources and the labels of each node that is alive."""
+    import ray
+
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    return [dict(node["Resources"]) for node in alive], [dict(node["Labels"]) for node in alive]
 
 
 def _is_connected() -> bool:

@@ -105,12 +105,12 @@ def run(config: Config) -> int:
         seed=config.seed,
     )
     if config.figure:
-        folder, _, name = config.figure.rpartition("/")
+        folder, name = Folder.of_file(config.figure, "figure")
         drawn = draw_scatter(
             evaluation, joined.scores, joined.labels, label_name=config.label_column
         )
         try:
-            Folder.given(folder or ".", "figure").write(name, drawn.encode())
+            folder.write(name, drawn.encode())
         except OSError as error:
             raise InputError(f"--figure {config.figure} can't be written: {error}") from error
     if config.json:

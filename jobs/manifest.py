@@ -51,6 +51,7 @@ class Config:
 
 def run(config: Config) -> int:
     """Write the manifest and print a summary."""
+    Folder.of_file(config.output, "output")  # listing may take hours
     name = _release(config)
     table: pa.Table
     summary: dict[str, Any] = {"sources": [printable(redact(image)) for image in config.images]}

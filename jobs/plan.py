@@ -114,7 +114,9 @@ def command_line(config: Config, advised: Mapping[str, Any]) -> str:
 
 
 def _word(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else redact(str(value))
+    if isinstance(value, float):
+        return str(value).removesuffix(".0")
+    return redact(str(value))
 
 
 def describe(measured: Measured, found: Forecast) -> list[str]:
@@ -134,6 +136,11 @@ def describe(measured: Measured, found: Forecast) -> list[str]:
         lines.append("too few blocks for a steady state: the rate follows from busy seconds only")
     if steady.devices < fleet.actors:
         lines.append(f"only {steady.devices} of {fleet.actors} actors took part: more --sample")
+    if measured.most_actors is not None and measured.most_actors > fleet.actors:
+        lines.append(
+            f"for the nodes that are here now, {measured.nodes}; the run asks for {measured.most_actors} "
+            "actors, and more nodes make it faster"
+        )
     if found.cost is not None and found.cost_per_million is not None:
         lines.append(
             f"cost: {_money(found.cost_per_million)} per million images, {_money(found.cost)} in total"

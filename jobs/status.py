@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from iqa_core.errors import InputError
-from iqa_core.redaction import redact
+from iqa_core.redaction import error_line, redact
 from iqa_core.storage.folder import Folder
 from iqa_core.tables.run_state import RunState, read_runs, together
 
@@ -48,14 +48,19 @@ def run(config: Config) -> int:
         document = {"whole": asdict(whole), "runs": [asdict(each) for each in runs]}
         print(json.dumps(document, indent=2, default=str))
     else:
-        if len(runs) > 1:
+        if len(runs) > 1 or whole.not_begun:
             print(describe(whole, "all shards"))
         for each in runs:
             print(describe(each, f"shard {each.shard}" if each.shard else redact(config.scores)))
     if config.html:
         from iqa_core.pages.status import status_page
 
-        Path(config.html).write_text(status_page(redact(config.scores), runs), encoding="utf-8")
+        try:
+            Path(config.html).write_text(status_page(redact(config.scores), runs), encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"--html {config.html} can't be written ({error_line(error)}): check path and permissions"
+            ) from error
     return 1 if whole.state in ("lost", "failed") else 0
 
 
@@ -78,6 +83,8 @@ def describe(run: RunState, name: str) -> str:
         parts.append(f"{sum(run.failed_rows.values()):,} not scored: {kinds}")
     if run.cost is not None:
         parts.append(f"cost so far {run.cost:,.2f}")
+    if run.not_begun:
+        parts.append(f"{_count(run.not_begun, 'shard')} not begun")
     if run.waiting:
         parts.append(run.waiting)
     if run.state == "lost":

@@ -42,7 +42,7 @@ class Config:
 
 def run(config: Config) -> int:
     """Read every part file and compare its rows with the manifest."""
-    folder = Folder.of(config.scores)
+    folder = Folder.given(config.scores, "scores")
     foreign_features = stored_fingerprint(config.scores).get("features")
     if foreign_features is None:
         manifest = open_manifest(config.manifest)

@@ -170,7 +170,7 @@ def _parse(data: bytes) -> LearnedPrompts:
 def _split(path: str | Path) -> tuple[Folder, str]:
     if has_scheme(str(path)):
         parent, _, name = str(path).rpartition("/")
-        return Folder.of(parent), name
+        return Folder.given(parent, "prompts"), name
     return Folder.of(str(Path(path).parent)), Path(path).name
 
 

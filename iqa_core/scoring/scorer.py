@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +15,9 @@ from iqa_core.columns import NO_FINITE_SCORE
 from iqa_core.errors import ImageError, InputError, Status
 from iqa_core.images.decode import decode_image, prepare_image
 from iqa_core.limits import DEFAULT_MAX_PIXELS
+from iqa_core.prompts.file import load_prompts
 from iqa_core.prompts.pairs import DEFAULT_PAIRS, PromptPair, load_pairs
+from iqa_core.redaction import error_line
 from iqa_core.scoring.encode import encode_images
 from iqa_core.scoring.features import encode_prompts
 from iqa_core.scoring.margins import score_features
@@ -68,7 +70,7 @@ class Scorer:
 
     Args:
         model: See :func:`iqa_core.clip.load.load_towers`.
-        pairs: A named set, the path of a TOML file, or pairs.
+        pairs: A named set, the path of a TOML file, or pairs; not beside ``prompts``.
         resolution: ``model`` resizes to the tower's input; ``native`` keeps the size, which only
             ResNets can.
         device: ``cpu``, ``cuda``, ...; None takes a GPU where there is one.
@@ -77,9 +79,10 @@ class Scorer:
         logit_scale: Factor on cosine differences; None takes the model's own.
         batch_size: Images in memory and in one forward pass.
         max_pixels: Limit on an image's size in pixels.
+        prompts: The path of a file of ``iqa train``, learned for this model.
 
     Raises:
-        InputError: If an argument is not usable.
+        InputError: If an argument is not usable, or the prompts were learned for other weights.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Scorer:
         logit_scale: float | None = None,
         batch_size: int = 32,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        prompts: str | Path | None = None,
     ) -> None:
         if batch_size < 1:
             raise InputError(
@@ -109,12 +113,26 @@ class Scorer:
                 limit="one of fast, exact",
                 fix="leave it out for fast",
             )
+        if prompts is not None and pairs is not DEFAULT_PAIRS:
+            raise InputError(
+                "pairs and prompts are both given: learned prompts bring their own pairs, so leave out "
+                "pairs"
+            )
         table = load_pairs(pairs) if isinstance(pairs, (str, Path)) else tuple(pairs)
+        for pair in table:
+            if not isinstance(pair, PromptPair):
+                raise InputError(
+                    f"a prompt pair is {pair!r}, but must be a PromptPair: PromptPair(name, positive, "
+                    "negative)"
+                )
         towers = load_towers(model, resolution)
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.prompts = encode_prompts(towers, table, logit_scale)
+        if prompts is None:
+            self.prompts = encode_prompts(towers, table, logit_scale)
+        else:
+            learned = load_prompts(prompts, towers).features
+            self.prompts = replace(learned, logit_scale=logit_scale or learned.logit_scale)
         self.width = towers.image.width
-        self.tower: ImageEncoder = towers.image.to_device(device, precision)
+        self.tower: ImageEncoder = _on_device(towers.image, device, precision)
         self.preprocess = towers.preprocess if resolution == "model" else None
         self.decode = decode
         self.batch_size = batch_size
@@ -139,8 +157,15 @@ class Scorer:
 
         Raises:
             ImageError: If an image can't be read or scored and ``on_error`` is ``raise``.
-            InputError: If an image is of a wrong type, whatever ``on_error`` is.
+            InputError: If an image is of a wrong type, whatever ``on_error`` is, or that is neither.
         """
+        if on_error not in ("raise", "nan"):
+            raise InputError(
+                argument="on_error",
+                value=on_error,
+                limit="one of raise, nan",
+                fix="leave it out for raise",
+            )
         many = isinstance(images, (list, tuple))
         items: Sequence[ImageLike] = images if many else [images]  # type: ignore[assignment, list-item]
         parts: list[np.ndarray] = []
@@ -202,6 +227,19 @@ class Scorer:
         return decode_image(
             data, self.preprocess, mode=self.decode, max_pixels=self.max_pixels
         ).pixels
+
+
+def _on_device(tower: ImageEncoder, device: str | None, precision: Precision) -> ImageEncoder:
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return tower.to_device(name, precision)
+    except (RuntimeError, AssertionError) as error:  # how torch says that it has no such device
+        raise InputError(
+            argument="device",
+            value=name,
+            limit=f"a device that torch has here ({error_line(error)})",
+            fix="leave it out for a GPU where there is one, or give cpu",
+        ) from error
 
 
 def _read(path: Path) -> bytes:

@@ -78,8 +78,7 @@ def open_clusters(uri: str, taken: Collection[str]) -> Clusters:
     """
     import pyarrow.dataset as ds  # imports pandas, which takes half a second
 
-    parent, _, name = uri.rpartition("/")
-    folder = Folder.given(parent or ("/" if uri.startswith("/") else "."), "clusters")
+    folder, name = Folder.of_file(uri, "clusters")
     try:
         dataset = ds.dataset(folder.path(name), filesystem=folder.fs, format="parquet")
     except (pa.ArrowException, OSError) as error:

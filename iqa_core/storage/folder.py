@@ -112,6 +112,16 @@ class Folder:
         except (ImportError, ValueError) as error:
             raise InputError(f"--{option} {uri} can't be opened: {error}") from error
 
+    @classmethod
+    def of_file(cls, uri: str, option: str) -> tuple[Folder, str]:
+        """Open the folder of a file that a user named in an option; return it and the file's name.
+
+        Raises:
+            InputError: As of :meth:`given`.
+        """
+        parent, _, name = uri.rpartition("/")
+        return cls.given(parent or ("/" if uri.startswith("/") else "."), option), name
+
     @property
     def is_local(self) -> bool:
         """Whether it is on a local disk."""

@@ -120,6 +120,7 @@ class OutputLease:
         self._name = f"_run/lease-{self._id}.json"
         self._clock = clock or Clock()
         self._claim = claim or Claim()
+        self._since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._stopped = threading.Event()
         self._last_beat = 0.0
         self._lost = False
@@ -188,7 +189,7 @@ class OutputLease:
             "host": platform.node(),
             "place": _this_place(),
             "process": os.getpid(),
-            "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "since": self._since,
             "seconds": self._seconds,
             "candidate": candidate,
             "claim": asdict(self._claim),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pyroaring import BitMap
 
-from iqa_core.errors import Status
+from iqa_core.errors import InputError, Status
 from iqa_core.storage.folder import CONNECTIONS
 from iqa_core.tables.part_content import Depth
 from iqa_core.tables.rows import RowSet
@@ -32,6 +32,8 @@ __all__ = [
 ]
 
 _LOCAL_READERS = 8
+#: Times that part files are listed, while others change them.
+_ATTEMPTS = 5
 _EXAMPLES = 5
 
 
@@ -86,10 +88,6 @@ def read_committed(
         InputError: If a part file can't be read.
     """
     committed = known or Committed()
-    stamps = parts.stamps()
-    if any(stamps.get(name) != stamp for name, stamp in committed.parts.items()):
-        committed = Committed()  # another driver has removed rows from these
-    names = [name for name in stamps if name not in committed.parts]
 
     def read(name: str) -> PartContent:
         shallow = depth is Depth.FOOTER and name in deeper
@@ -97,10 +95,23 @@ def read_committed(
 
     readers = _LOCAL_READERS if parts.folder.is_local else CONNECTIONS
     with ThreadPoolExecutor(readers) as pool:
-        # In slices, to limit the number of tables in memory.
-        for start in range(0, len(names), 4 * readers):
-            for part in pool.map(read, names[start : start + 4 * readers]):
-                committed.add(part, stamps[part.name])
+        for attempt in range(_ATTEMPTS):
+            stamps = parts.stamps()
+            if any(stamps.get(name) != stamp for name, stamp in committed.parts.items()):
+                committed = Committed()  # another driver has removed rows from these
+            names = [name for name in stamps if name not in committed.parts]
+            try:
+                # In slices, to limit the number of tables in memory.
+                for start in range(0, len(names), 4 * readers):
+                    for part in pool.map(read, names[start : start + 4 * readers]):
+                        committed.add(part, stamps[part.name])
+                break
+            except InputError:
+                now = parts.stamps()
+                is_changed = any(now.get(name) != stamps[name] for name in names)
+                if not is_changed or attempt == _ATTEMPTS - 1:
+                    raise
+                # The driver of another shard has taken rows to retry out of it.
     committed.rows.compact()
     return committed
 

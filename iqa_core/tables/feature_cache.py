@@ -95,7 +95,7 @@ class FeatureCache:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
-        self.folder = Folder.of(uri)
+        self.folder = Folder.given(uri, "features")
         self._parts = PartFiles(
             self.folder, f"--features {uri}", "restore it, or run `iqa embed` again"
         )

@@ -160,10 +160,9 @@ def write_manifest(table: pa.Table, output: str, summary: Mapping[str, Any] | No
         summary: How they were found, for the file's metadata (:data:`METADATA_KEY`).
 
     Raises:
-        InputError: If the output's folder can't be written.
+        InputError: If the output's folder can't be opened or written.
     """
-    folder, _, name = output.rpartition("/")
-    target = Folder.of(folder or ".")
+    target, name = Folder.of_file(output, "output")
     if target.is_local:
         root = target.root + "/"
         uris = [

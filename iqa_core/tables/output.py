@@ -56,7 +56,7 @@ def stored_fingerprint(uri: str) -> dict[str, Any]:
         uri: The output's folder. A fingerprint without rows, of a run that wrote none, does not
             count.
     """
-    folder = Folder.of(uri)
+    folder = Folder.given(uri, "output")
     if not (folder.exists(FINGERPRINT) and folder.list(PARTS)):
         return {}
     found: dict[str, Any] = folder.read_json(FINGERPRINT)
@@ -93,7 +93,7 @@ class Output:
         fingerprint: Mapping[str, Any],
         lease_seconds: float = 30.0,
     ) -> None:
-        self.folder = Folder.of(uri)
+        self.folder = Folder.given(uri, "output")
         self._parts = PartFiles(self.folder)
         self._lease_seconds = lease_seconds
         self._manifest = manifest
@@ -272,10 +272,16 @@ class Output:
             return names, []
         own, shared = [], []
         for name in names:
-            part = self._parts.content(name, within=self._within)
+            try:
+                part = self._parts.content(name, within=self._within)
+                rows = len(self._parts.content(name).rows) if len(part.rows) else 0
+            except InputError:
+                if self.folder.exists(name):
+                    raise
+                continue  # the driver of another shard has taken all of its rows out
             if not len(part.rows):
                 continue
-            if len(part.rows) == len(self._parts.content(name).rows):
+            if len(part.rows) == rows:
                 own.append(name)
             else:
                 shared.append(part)

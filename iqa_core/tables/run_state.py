@@ -32,7 +32,8 @@ class RunState:
 
     Attributes:
         shard: Its part of the manifest, such as ``0/8``; None for all of it.
-        state: ``running``, ``waiting``, ``finished``, ``stopped``, ``outage``, ``failed`` or ``lost``.
+        state: ``running``, ``waiting``, ``finished``, ``stopped``, ``outage``, ``failed`` or ``lost``;
+            of several together also ``incomplete``: some are finished, and others have not begun.
         rows: Rows of the manifest, or of its shard.
         rows_done: Finished rows, those of earlier runs included.
         statuses: Finished rows of this run by status.
@@ -42,6 +43,7 @@ class RunState:
         heartbeat: Seconds since the last heartbeat; None without a lease.
         waiting: What it waits for.
         cost: Price of the cluster so far, in the currency of ``--cpu-price``.
+        not_begun: Shards of which there is no report yet, of several together.
         facts: Anything else that it reported.
     """
 
@@ -56,6 +58,7 @@ class RunState:
     heartbeat: float | None = None
     waiting: str | None = None
     cost: float | None = None
+    not_begun: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -125,18 +128,23 @@ def _of_one_division(runs: list[RunState]) -> list[RunState]:
 
 
 def together(runs: Iterable[RunState]) -> RunState:
-    """Return all shards of an output as one: sums, and the state that needs most attention."""
+    """Return all shards of an output as one: sums, and the state that needs most attention.
+
+    Rows are those of the shards that have begun.
+    """
     runs = list(runs)
     order = ("lost", "failed", "outage", "stopped", "waiting", "running", "finished")
     statuses: Counter[str] = Counter()
     for run in runs:
         statuses.update(run.statuses)
     left = [run.seconds_left for run in runs if run.runs]
+    state = min((run.state for run in runs), key=order.index)
+    not_begun = int(runs[0].division or 1) - len({run.shard for run in runs})
     costs = [run.cost for run in runs if run.cost is not None]
     return replace(
         runs[0],
         shard=None,
-        state=min((run.state for run in runs), key=order.index),
+        state="incomplete" if state == "finished" and not_begun > 0 else state,
         rows=sum(run.rows for run in runs),
         rows_done=sum(run.rows_done for run in runs),
         statuses=dict(statuses),
@@ -145,6 +153,7 @@ def together(runs: Iterable[RunState]) -> RunState:
         age=min(run.age for run in runs),
         heartbeat=None,
         cost=sum(costs) if costs else None,
+        not_begun=max(0, not_begun),
         facts={},
     )
 

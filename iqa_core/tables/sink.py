@@ -28,9 +28,10 @@ class Sink(Protocol):
     """Stores a run's finished rows.
 
     A run calls, in this order: :meth:`committed` for the finished rows; :meth:`start`; within it
-    :meth:`drop` for rows to do again, :meth:`write` many times, :meth:`audit` and :meth:`finish`. All
-    calls come from one thread. An :class:`iqa_core.errors.InputError` from any of them ends the run with
-    that line.
+    :meth:`drop` for rows to do again, :meth:`write` many times, :meth:`audit` and :meth:`finish`.
+    :meth:`write` is called from a thread of its own, one call at a time, and :meth:`committed` perhaps
+    meanwhile; a connection to a database must allow that (``sqlite3``: ``check_same_thread=False``).
+    An :class:`iqa_core.errors.InputError` from any of them ends the run with that line.
     """
 
     def committed(self) -> Committed:

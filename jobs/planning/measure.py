@@ -18,7 +18,7 @@ from iqa_core.tables.rows import RowSet
 from iqa_core.tables.schema import output_schema
 
 from ..background import Background
-from ..cluster import Cluster
+from ..cluster import Cluster, nodes_now
 from ..local_paths import refuse_local_paths
 from ..scoring.fingerprint import fingerprint_of_run, fingerprint_of_tower
 from ..scoring.meter import Steady
@@ -83,6 +83,8 @@ class Measured:
         start_up: Seconds from the command to the steady state.
         fleet: What the run will have.
         precision: Of the tower.
+        nodes: Nodes of the cluster when the sample was done.
+        most_actors: Actors that the run will ask for; None takes all that nodes hold.
     """
 
     left: int
@@ -93,6 +95,8 @@ class Measured:
     start_up: float
     fleet: Fleet
     precision: Precision
+    nodes: int = 1
+    most_actors: int | None = None
 
 
 def measure(config: ImageOptions, prompts: PromptOptions, options: PlanOptions) -> Measured | None:
@@ -139,7 +143,7 @@ def measure(config: ImageOptions, prompts: PromptOptions, options: PlanOptions) 
         left = manifest.rows - len(done) + again
         if not left:
             return None
-        actors = _actors(pool, cluster.nodes)
+        actors = _actors(pool, cluster.nodes, cluster.labels)
         number = options.rows or max(_SAMPLE, _SAMPLE_OF_ACTOR * actors)
         rows = done if len(done) < manifest.rows else RowSet()  # only rows to retry are left
         plan = SamplePlan.draw(
@@ -153,7 +157,8 @@ def measure(config: ImageOptions, prompts: PromptOptions, options: PlanOptions) 
         outcome, block_rows = _run(
             config, plan, towers, features, precision, schema, pool, actors, left, began, options
         )
-        resources = cluster.resources
+        nodes, labels = nodes_now()
+    actors = _actors(pool, nodes, labels)
     if not outcome.statuses.get(Status.OK):
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in sorted(outcome.statuses.items()))
         raise InputError(
@@ -161,8 +166,8 @@ def measure(config: ImageOptions, prompts: PromptOptions, options: PlanOptions) 
             f"({kinds or 'stopped'}): `iqa score` gives the reason of each row in its error column"
         )
     fleet = Fleet(
-        cpus=resources.get("CPU", 0.0),
-        gpus=resources.get("GPU", 0.0),
+        cpus=sum(node.get("CPU", 0.0) for node in nodes),
+        gpus=sum(node.get("GPU", 0.0) for node in nodes),
         actors=actors,
         actor_cpus=pool.cpus,
         actor_gpus=pool.gpus,
@@ -177,6 +182,8 @@ def measure(config: ImageOptions, prompts: PromptOptions, options: PlanOptions) 
         start_up=outcome.start_up or 0.0,
         fleet=fleet,
         precision=precision,
+        nodes=len(nodes),
+        most_actors=pool.most,
     )
 
 
@@ -232,10 +239,14 @@ def _run(
     return outcome, block_rows(whole, spec, pool)
 
 
-def _actors(pool: ActorPool, nodes: Sequence[Resources]) -> int:
-    """Return the number of actors that the cluster holds now."""
+def _actors(
+    pool: ActorPool, nodes: Sequence[Resources], labels: Sequence[Mapping[str, str]]
+) -> int:
+    """Return the number of actors that some nodes hold."""
     fitting = 0
-    for node in nodes:
+    for node, its_labels in zip(nodes, labels, strict=True):
+        if not pool.score_on.allows(its_labels):
+            continue
         kinds = [node.get(kind, 0.0) / each for kind, each in pool.resources.items() if each]
         fitting += math.floor(min(kinds) + 1e-6)
     return max(1, fitting if pool.most is None else min(pool.most, fitting))

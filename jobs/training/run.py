@@ -101,7 +101,10 @@ def run_training(config: Config) -> int:
     )
     settings = settings_of(config, prompts.logit_scale, plan.data.rows, rate)
     document = describe_training(config, cache, settings, plan.data, ensemble, clean)
-    folder = Folder.of(config.run_folder or config.output.removesuffix(".safetensors") + ".run")
+    beside = config.output.removesuffix(".safetensors") + ".run"
+    folder = Folder.given(
+        config.run_folder or beside, "run-folder" if config.run_folder else "output"
+    )
     run = TrainingRun(
         config, towers, ensemble, prompts, plan.data, plan.rows.cache, document, folder
     )

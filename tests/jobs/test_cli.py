@@ -81,6 +81,24 @@ def test_an_unknown_model(run, tmp_path, manifest):
     assert "tag 'laion' of --model RN50/laion is unknown: RN50 has openai" in line
 
 
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("score", "--manifest", "M", "--output", "foo://o"), "--output foo://o"),
+        (("verify", "--manifest", "M", "--scores", "foo://o"), "--scores foo://o"),
+        (
+            ("score", "--manifest", "M", "--output", "o", "--prompts", "foo://b/p"),
+            "--prompts foo://b",
+        ),
+        (("train", "--features", "foo://f", "--output", "p.safetensors"), "--features foo://f"),
+    ],
+)
+def test_a_filesystem_that_is_not_known(run, manifest, words, option):
+    status, line = run(*(manifest if word == "M" else word for word in words))
+    assert status == 1
+    assert f"{option} can't be opened: Protocol not known: foo" in line
+
+
 def test_an_unknown_pair_set(run, tmp_path, manifest):
     words = ("score", "--manifest", manifest, "--output", tmp_path / "o", "--pairs", "clipiqa")
     status, line = run(*words)

@@ -92,6 +92,12 @@ def test_wrong_releases(tid, capsys):
     assert not output.exists()
 
 
+def test_an_output_that_can_not_be_opened_ends_before_the_listing(tmp_path, capsys):
+    status, out, err = manifest(capsys, "s4://bucket/m.parquet", tmp_path)
+    assert (status, out) == (1, "")
+    assert err == ("iqa manifest: --output s4://bucket can't be opened: Protocol not known: s4\n")
+
+
 def summary(path):
     return json.loads(pq.read_schema(path).metadata[METADATA_KEY])
 

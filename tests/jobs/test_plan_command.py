@@ -106,6 +106,21 @@ def test_the_command_of_the_run():
     }
 
 
+def test_numbers_keep_their_digits():
+    config = Config(manifest="m", logit_scale=123.4567891, max_error_rate=1e-7)
+    command = command_line(config, {})
+    assert "--logit-scale 123.4567891" in command
+    assert "--max-error-rate 1e-07" in command
+
+
+def test_nodes_that_are_yet_to_come():
+    found = lines(nodes=1, most_actors=8)
+    assert (
+        "for the nodes that are here now, 1; the run asks for 8 actors, and more nodes make it faster"
+        in found
+    )
+
+
 def test_the_command_has_no_secrets_and_names_what_is_missing():
     config = Config(manifest="https://user:secret@host/m.parquet")
     command = command_line(config, {})

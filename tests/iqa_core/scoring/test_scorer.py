@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,12 @@ import iqa_core
 from iqa_core import Scorer
 from iqa_core.clip.load import load_towers
 from iqa_core.errors import ImageError, InputError, Status
+from iqa_core.prompts.ensemble import learned_prompts
+from iqa_core.prompts.file import load_prompts, save_prompts
+from iqa_core.prompts.learner import PromptLearner
 from iqa_core.prompts.pairs import PromptPair, load_pairs
 from iqa_core.scoring.features import PromptFeatures
+from iqa_core.scoring.margins import score_features
 
 
 @pytest.fixture(scope="module")
@@ -279,11 +284,39 @@ def test_something_that_is_no_image(scorer, image, message):
         ({"precision": "half"}, r"precision \('half'\) must be one of auto, fp32, bf16, fp16: "),
         ({"resolution": "full"}, r"resolution \('full'\) must be one of model, native: "),
         ({"decode": "quick"}, "'quick'"),
+        (
+            {"pairs": [("a", "b", "c")]},
+            r"a prompt pair is \('a', 'b', 'c'\), but must be a PromptPair",
+        ),
+        ({"pairs": "clip-iqa", "prompts": "p.safetensors"}, "pairs and prompts are both given"),
+        ({"device": "quantum"}, r"device \('quantum'\) must be a device that torch has here \("),
     ],
 )
 def test_options_that_are_none(options, message):
     with pytest.raises(InputError, match=message):
         Scorer(**options)
+
+
+def test_another_way_to_treat_errors(scorer, photos):
+    with pytest.raises(InputError, match=r"on_error \('ignore'\) must be one of raise, nan"):
+        scorer.score(list(photos.values()), on_error="ignore")
+
+
+def test_learned_prompts(towers, photos, tmp_path):
+    learner = PromptLearner(towers.text, load_pairs("clip-iqa"), context_length=4, seed=1)
+    save_prompts(tmp_path / "p.safetensors", learned_prompts(learner, towers))
+    scorer = Scorer("tiny", prompts=tmp_path / "p.safetensors")
+    found = scorer.score(list(photos.values()))
+    prompts = load_prompts(tmp_path / "p.safetensors").features
+    np.testing.assert_array_equal(found.score, score_features(found.features, prompts)[2])
+    assert found.names == ("quality",)
+    assert (
+        Scorer("tiny", prompts=tmp_path / "p.safetensors", logit_scale=1).prompts.logit_scale == 1
+    )
+    others = replace(learned_prompts(learner, towers), weights_digest="0" * 64)
+    save_prompts(tmp_path / "p.safetensors", others)
+    with pytest.raises(InputError, match="the prompts were learned for model tiny"):
+        Scorer("tiny", prompts=tmp_path / "p.safetensors")
 
 
 # Not-a-number -------------------------------------------------------------------------------------

@@ -281,6 +281,30 @@ class TestWithinOneProcess:
         assert {path: path.read_bytes() for path in before} == before
         assert read_committed(PartFiles(output.folder)).statuses == {"ok": 95, "timeout": 5}
 
+    def test_retries_of_another_shard_take_files_away_meanwhile(
+        self, manifest, tmp_path, monkeypatch
+    ):
+        for shard in ("0/2", "1/2"):
+            with self.run(manifest, tmp_path / "o", shard) as (opened, output):
+                output.write(rows(opened, left(opened, output), "timeout"))
+        read = PartFiles.content
+        taken = []
+
+        def content(parts, name, *arguments, **options):
+            """Read a file; before, the other shard takes away all of its rows, once."""
+            if not taken:
+                taken.append(name)
+                with self.run(manifest, tmp_path / "o", "1/2") as (_, other):
+                    assert other.drop(["timeout"]) == 50
+            return read(parts, name, *arguments, **options)
+
+        monkeypatch.setattr(PartFiles, "content", content)
+        with self.run(manifest, tmp_path / "o", "0/2") as (opened, output):
+            assert output.drop(["timeout"]) == 50
+            output.write(rows(opened, left(opened, output)))
+            assert output.audit().passed
+        assert taken
+
     def test_retries_of_rows_in_shared_files_are_refused(self, manifest, tmp_path):
         with self.run(manifest, tmp_path / "o") as (opened, output):
             numbers = left(opened, output)

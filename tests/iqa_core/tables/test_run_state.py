@@ -127,6 +127,16 @@ def test_shards_together(folder):
     assert together([runs[0], lost]).state == "lost"
 
 
+def test_shards_that_have_not_begun(folder):
+    for index in range(3):
+        report = REPORT | {"shard": f"{index}/8", "state": "finished", "process": 20 + index}
+        put(folder, progress_name(f"000{index}-of-0008"), report, age=2)
+    whole = together(read_runs(folder, NOW))
+    assert (whole.state, whole.not_begun) == ("incomplete", 5)
+    failed = RunState("3/8", "failed", 1, 0, {})
+    assert together([*read_runs(folder, NOW), failed]).state == "failed"
+
+
 def test_outputs_of_earlier_versions_have_a_summary(folder):
     summary = {"rows": 8, "complete": False, "statuses": {"ok": 8}, "audit": {"missing": 2}}
     put(folder, "_run/summary.json", summary, age=5)
