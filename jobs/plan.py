@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from iqa_core.redaction import redact
 
-from .config import CropOptions, ImageOptions, PromptOptions
+from . import score
+from .extra_columns import extra_columns
 from .options import option
 from .prices import Prices
 from .progress import duration
@@ -29,7 +30,7 @@ __all__ = ["Config", "command_line", "describe", "run", "too_many_errors"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(CropOptions, PromptOptions, ImageOptions):
+class Config(score.Config):
     """Options of ``iqa plan``."""
 
     output: str = option(
@@ -63,6 +64,8 @@ def run(config: Config) -> int:
         seconds=config.measure_seconds,
         seed=config.seed,
         crops=config.crops,
+        embeddings=config.embeddings,
+        extra=tuple(extra_columns(config)),
     )
     measured = measure(config, config, options)
     if measured is None:
@@ -94,9 +97,7 @@ def command_line(config: Config, advised: Mapping[str, Any]) -> str:
         config: The options of the plan.
         advised: Further options by field.
     """
-    planned = {
-        field.name for kind in (CropOptions, PromptOptions, ImageOptions) for field in fields(kind)
-    }
+    planned = {field.name for field in fields(score.Config)}
     words = ["iqa", "score"]
     for field in sorted(fields(config), key=lambda field: field.default is not MISSING):
         value = advised.get(field.name, getattr(config, field.name))

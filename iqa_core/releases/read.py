@@ -24,6 +24,7 @@ from iqa_core.errors import InputError
 from iqa_core.releases.sources import has_csv_columns
 from iqa_core.releases.table import RELEASES
 from iqa_core.storage.folder import Folder, has_scheme
+from iqa_core.storage.walk import EntryKind, walk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -168,7 +169,7 @@ def _find_images(folder: Folder, release: Release, names: Sequence[str]) -> list
     """Return where the images are below the folder; case is as each release's archive has it."""
     root = folder.root + "/"
     try:
-        here = [path[len(root) :] for path in folder.fs.find(folder.root) if path.startswith(root)]
+        here = [path[len(root) :] for path in _files(folder) if path.startswith(root)]
     except OSError as error:
         raise InputError(f"{folder.uri} can't be listed: {error}") from error
     by_path = {path.lower(): path for path in here}
@@ -188,9 +189,17 @@ def _find_images(folder: Folder, release: Release, names: Sequence[str]) -> list
         raise InputError(
             f"{folder.uri} lacks {len(missing):,} of the {len(names):,} images of {release.title}, such "
             f"as {missing[0]}, expected in {' or '.join(base or './' for base in release.images)}: "
-            "unpack all of it"
+            "unpack all of it, or list what is there with --release none"
         )
     return [path for path in found if path is not None]
+
+
+def _files(folder: Folder) -> list[str]:
+    """Return the paths of all files below a folder; links to local folders are followed."""
+    if not folder.is_local:
+        return list(folder.fs.find(folder.root))
+    found = walk(folder.root, lambda path, is_folder: True, follow_above=True)
+    return [entry.path for entry in found if entry.kind is EntryKind.FILE]
 
 
 def _only(paths: Sequence[str], name: str) -> str | None:

@@ -15,7 +15,7 @@ from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.manifest_shard import Shard
 from iqa_core.tables.output import Output, stored_fingerprint
 from iqa_core.tables.rows import RowSet
-from iqa_core.tables.schema import output_schema
+from iqa_core.tables.schema import output_schema, schema_with
 
 from ..background import Background
 from ..cluster import Cluster, nodes_now
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from iqa_core.clip.encoder import Precision, Towers
     from iqa_core.scoring.features import PromptFeatures
     from iqa_core.tables.manifest import Manifest
+    from iqa_core.tables.schema import ExtraColumn
 
     from ..cluster import Resources
     from ..config import ImageOptions, PromptOptions
@@ -62,12 +63,16 @@ class PlanOptions:
         seconds: Most seconds of the steady state.
         seed: Of the sample.
         crops: Views of each image that are scored.
+        embeddings: Whether the run writes the image features.
+        extra: Extra columns of the run.
     """
 
     rows: int | None
     seconds: float
     seed: int
     crops: int = 1
+    embeddings: bool = False
+    extra: tuple[ExtraColumn, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,13 +137,15 @@ def measure(config: ImageOptions, prompts: PromptOptions, options: PlanOptions) 
             manifest,
             config.keep,
             pairs=features.names,
+            embedding=towers.image.width if options.embeddings else None,
             hashes=config.hash,
             crops=options.crops,
             descriptors=config.descriptors,
         )
         tower = fingerprint_of_tower(config, ModelFacts.of(towers), precision, options.crops)
         identity = texts.identity(ModelFacts.of(towers))
-        fingerprint = fingerprint_of_run("score", tower, identity, schema)
+        columns = schema_with(schema, options.extra)
+        fingerprint = fingerprint_of_run("score", tower, identity, columns)
         done, again = _done(config, manifest, fingerprint)
         left = manifest.rows - len(done) + again
         if not left:

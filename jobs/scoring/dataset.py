@@ -41,6 +41,7 @@ _MOST_ROWS = 4096
 _TASKS_PER_WORKER = 2000
 #: On CPUs, a second actor is not worth its start for fewer images of the model's size.
 _LEAST_ROWS = 16
+_MOST_READERS_TO_COME = 8
 #: CPUs of a read task beside actors that hold all of a node's CPUs but this, each.
 _SLIVER = 0.01
 
@@ -110,10 +111,10 @@ def _scored_images(
         _reader(plan, rows),
         batch_format="pyarrow",
         batch_size=None,
-        compute=_few_tasks(len(plan.slices)),
+        compute=_few_tasks(len(plan.slices), pool),
         num_cpus=_SLIVER,
     )
-    return _repartitioned(encoded, rows, len(plan.slices)).map_batches(
+    return _repartitioned(encoded, rows, len(plan.slices), pool).map_batches(
         ImageActor,
         fn_constructor_args=(tower, spec.decode, spec.score, pool),
         batch_format="pyarrow",
@@ -171,7 +172,7 @@ def block_rows(plan: ScoringPlan, spec: StageSettings, pool: ActorPool) -> int:
     Enough blocks for all CPUs, each with some seconds of work, and few enough for the driver: a larger
     cluster has larger blocks.
     """
-    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    cpus = _cpus(pool)
     most = min(_MOST_ROWS, max(2048 if pool.gpus else 4 * spec.batch_rows, 4 * cpus))
     rows = min(max(plan.rows // (8 * cpus), spec.batch_rows), most)
     if not pool.gpus:  # each actor gets its share of a short run, too
@@ -197,17 +198,20 @@ def _slices(plan: ScoringPlan) -> ray.data.Dataset:
     return slices if step == 1 else _repartitioned(slices, 1, len(tables))
 
 
-def _repartitioned(dataset: ray.data.Dataset, rows: int, inputs: int) -> ray.data.Dataset:
+def _repartitioned(
+    dataset: ray.data.Dataset, rows: int, inputs: int, pool: ActorPool | None = None
+) -> ray.data.Dataset:
     """Return a data set in blocks of so many rows, by tasks that fit beside actors that hold all CPUs.
 
     Args:
         dataset: The data set.
         rows: Most rows of a block.
         inputs: Blocks that the tasks get.
+        pool: The scoring actors, if the tasks run beside them.
     """
     repartitioned = dataset.repartition(target_num_rows_per_block=rows)
     # The default of one CPU is never free.
-    _schedule(repartitioned, {"num_cpus": _SLIVER}, _few_tasks(inputs))
+    _schedule(repartitioned, {"num_cpus": _SLIVER}, _few_tasks(inputs, pool))
     return repartitioned
 
 
@@ -226,10 +230,23 @@ def _schedule(
         object.__setattr__(operator, "compute", compute)
 
 
-def _few_tasks(inputs: int) -> ray.data.TaskPoolStrategy:
-    """Return a strategy of few tasks at a time: before the actors start, hundreds of slivers are free."""
-    cpus = int(ray.cluster_resources().get("CPU", 1))
-    return ray.data.TaskPoolStrategy(size=min(inputs, max(2, cpus // 4)))
+def _cpus(pool: ActorPool) -> int:
+    """Return the CPUs of the cluster, also those that are yet to come for the pool."""
+    asked = 0.0 if pool.gpus else (pool.most or pool.at_start) * pool.cpus
+    return max(_cpus_now(), int(asked))
+
+
+def _cpus_now() -> int:
+    return max(1, int(ray.cluster_resources().get("CPU", 1.0)))
+
+
+def _few_tasks(inputs: int, pool: ActorPool | None) -> ray.data.TaskPoolStrategy:
+    """Return a strategy of few tasks at a time: before the actors start, hundreds of slivers are free.
+
+    For nodes that are yet to come there are no more than the first of them has memory for.
+    """
+    yet_to_come = min(_MOST_READERS_TO_COME, _cpus(pool) // 4) if pool else 0
+    return ray.data.TaskPoolStrategy(size=min(inputs, max(2, _cpus_now() // 4, yet_to_come)))
 
 
 def _reader(plan: ScoringPlan, rows: int) -> partial[Any]:

@@ -188,7 +188,7 @@ def test_rows_of_the_output_are_done(ray_cluster, manifest, tmp_path, capsys):
     table = pq.read_table(manifest).slice(0, 40)
     paths = [str(manifest.parent / uri) for uri in table.column("uri").to_pylist()]
     pq.write_table(pa.table({"uri": paths}), half)
-    words = ["--manifest", str(half), "--output", str(tmp_path / "o")]
+    words = ["--manifest", str(half), "--output", str(tmp_path / "o"), "--embeddings", "--reasons"]
     assert main(["score", *words]) == 0
     capsys.readouterr()
     assert main(["plan", *words]) == 0

@@ -81,6 +81,18 @@ def test_a_remote_release(make, tmp_path):
         memory.rm(f"/{name}", recursive=True)
 
 
+def test_images_behind_a_link_to_a_folder(layout, tmp_path):
+    name, folder = layout
+    before = read_release(str(folder), name).table["uri"].to_pylist()
+    images = Path(before[0]).parent
+    if images == folder:
+        images = folder.rename(tmp_path / "elsewhere")
+        folder.symlink_to(images)
+    else:
+        images.symlink_to(images.rename(tmp_path / "elsewhere"))
+    assert read_release(str(folder), name).table["uri"].to_pylist() == before
+
+
 def test_a_missing_image(layout):
     name, folder = layout
     victim = Path(read_release(str(folder), name).table["uri"][1].as_py())
