@@ -24,6 +24,8 @@ __all__ = [
     "find_column",
     "find_id_columns",
     "fulfils",
+    "has_values",
+    "id_texts",
     "read_numbers",
 ]
 
@@ -73,6 +75,28 @@ def find_id_columns(table: pa.Table) -> list[str]:
         and not pa.types.is_binary(table[name].type)
     ]
     return [name for name in columns if _fold(name) != "id"] or columns
+
+
+def has_values(table: pa.Table, column: str) -> bool:
+    """Return whether a table has a column with a value."""
+    return column in table.column_names and table[column].null_count < len(table)
+
+
+def id_texts(table: pa.Table, column: str, name: str) -> pa.Array:
+    """Return a column of ids as (N,) text.
+
+    Args:
+        table: Of plain types.
+        column: Its name in the table.
+        name: The table's name in messages.
+
+    Raises:
+        InputError: If its type can't be text.
+    """
+    try:
+        return pc.cast(table[column], pa.string()).combine_chunks()
+    except pa.ArrowException as error:
+        raise InputError(f"column {column} of {name} is {table[column].type}: {error}") from error
 
 
 def read_numbers(

@@ -21,7 +21,6 @@ from iqa_core.columns import (
     ERROR,
     IDENTITY,
     IMAGE_ID,
-    MANIFEST_FILE,
     MARGINS,
     SCORE,
     SCORES,
@@ -254,12 +253,10 @@ def _read_parquet(uri: str) -> pa.Table:
         except (OSError, pa.ArrowException) as error:
             message = error_line(error)
             raise InputError(f"--labels {redact(uri)}: {name} can't be read: {message}") from error
-        if MANIFEST_FILE not in table.column_names:
-            size = int(folder.fs.size(folder.path(name)) or 0)
-            table = table.append_column(PLACE[0], pa.array([name] * len(table), pa.string()))
-            table = table.append_column(PLACE[1], pa.array(range(len(table)), pa.int64()))
-            table = table.append_column(SIZE, pa.array([size] * len(table), pa.int64()))
-        tables.append(table)
+        size = int(folder.fs.size(folder.path(name)) or 0)
+        table = table.append_column(PLACE[0], pa.array([name] * len(table), pa.string()))
+        table = table.append_column(PLACE[1], pa.array(range(len(table)), pa.int64()))
+        tables.append(table.append_column(SIZE, pa.array([size] * len(table), pa.int64())))
     try:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:

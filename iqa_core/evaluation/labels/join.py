@@ -19,7 +19,8 @@ from iqa_core.columns import IDENTITY
 from iqa_core.errors import InputError, Status
 from iqa_core.evaluation.labels.columns import category_texts, find_column, fulfils, read_numbers
 from iqa_core.evaluation.labels.files import LabelTable, read_labels, read_scores
-from iqa_core.evaluation.labels.rows import Join, RowMatch, column_names, match_rows
+from iqa_core.evaluation.labels.places import Join, column_names
+from iqa_core.evaluation.labels.rows import RowMatch, match_rows
 from iqa_core.redaction import redact
 
 if TYPE_CHECKING:

@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from iqa_core.columns import IDENTITY, IMAGE_ID, MANIFEST_FILE, MANIFEST_ROW, URI
 from iqa_core.errors import InputError
-from iqa_core.evaluation.labels.columns import ID_COLUMNS, find_column, find_id_columns
-from iqa_core.evaluation.labels.files import PLACE, SIZE, read_scores
+from iqa_core.evaluation.labels.columns import (
+    ID_COLUMNS,
+    find_column,
+    find_id_columns,
+    has_values,
+    id_texts,
+)
+from iqa_core.evaluation.labels.files import read_scores
 from iqa_core.evaluation.labels.id_matching import IdMatch, match_ids, why_unmatched
+from iqa_core.evaluation.labels.places import column_names, find_places, match_places, read_places
 from iqa_core.redaction import redact
-from iqa_core.tables.text_types import plain_types
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import pandas as pd
+
     from iqa_core.evaluation.labels.files import ScoreSet
+    from iqa_core.evaluation.labels.places import Join
 
-__all__ = ["Join", "RowMatch", "column_names", "match_rows"]
-
-Join = Literal["auto", "identity", "image_id"]
+__all__ = ["RowMatch", "match_rows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,90 +71,28 @@ def match_rows(
         InputError: If it is impossible, or a key is not unique.
     """
     name = f"--labels {redact(labels)}" if labels else f"--scores {runs[0].name}"
-    if _is_by_place(join, runs, table, labels):
-        keys = _places(table, name)
-        return [_match_places(run, keys) for run in runs]
+    columns = find_places(join, runs, table, labels)
+    if columns is not None:
+        places = read_places(table, columns, name)
+        return [_match_places(run, places) for run in runs]
     if labels is None:
         table = _own_ids(runs[0])
     return [_match_ids(run, table, name, join) for run in runs]
 
 
-def column_names(table: pa.Table) -> str:
-    """Return the names of a table's columns for a message, without internal ones."""
-    return ", ".join(name for name in table.column_names if not name.startswith("_place"))
-
-
 # Places -------------------------------------------------------------------------------------------
 
 
-def _is_by_place(join: Join, runs: Sequence[ScoreSet], table: pa.Table, labels: str | None) -> bool:
-    """Return whether to join by place: if it certainly means the same rows, or the user says so."""
-    names = table.column_names
-    same_manifest = all(run.files and run.files == runs[0].files for run in runs)
-    if labels is None:
-        sure, possible = len(runs) == 1 or same_manifest, True
-    elif all(_place_column(table, key) for key in IDENTITY) and SIZE not in names:
-        sure = possible = True
-    else:
-        possible = SIZE in names
-        sure = possible and same_manifest and runs[0].files == _files(table)
-    if join == "identity" and not possible:
-        raise InputError(
-            f"--join identity needs --labels as Parquet, or with the columns {MANIFEST_FILE} and "
-            f"{MANIFEST_ROW}: {redact(labels or '')} has {column_names(table)}"
-        )
-    return join == "identity" or (join == "auto" and sure)
-
-
-def _files(table: pa.Table) -> list[tuple[str, int]]:
-    places = table.group_by([PLACE[0], SIZE]).aggregate([]).to_pylist()
-    return sorted((place[PLACE[0]], place[SIZE]) for place in places)
-
-
-def _place_column(table: pa.Table, key: str) -> str:
-    own = dict(zip(IDENTITY, PLACE, strict=True))[key]
-    return find_column(table.column_names, key)[0] or (own if own in table.column_names else "")
-
-
-def _places(table: pa.Table, name: str) -> pd.DataFrame:
-    """Return each row's place in the manifest; null where it has none.
-
-    Raises:
-        InputError: If a place is there twice.
-    """
-    columns = {}
-    for key in IDENTITY:
-        column = table[_place_column(table, key)]
-        if key == MANIFEST_ROW:  # text in CSV, and 3.0 where some rows have none
-            column = plain_types(pa.table([column], [key])).column(0)
-        try:
-            kind = pa.int64() if key == MANIFEST_ROW else pa.string()
-            columns[key] = pc.cast(column, kind).to_pandas()
-        except pa.ArrowException as error:
-            raise InputError(f"column {key} of {name} is {column.type}: {error}") from error
-    places = pd.DataFrame(columns)
-    keyed = places[places.notna().all(axis=1)]
-    twice = keyed.duplicated()
-    if twice.any():
-        place = " row ".join(str(part) for part in keyed[twice].iloc[0])
-        raise InputError(
-            f"{name} has {MANIFEST_FILE} {place!r} more than once: `iqa verify` shows more"
-        )
-    return places
-
-
 def _match_places(run: ScoreSet, labels: pd.DataFrame) -> RowMatch:
-    scores = _places(run.table, f"--scores {run.name}")
-    keyed = labels[labels.notna().all(axis=1)]
-    keyed = keyed.astype({MANIFEST_ROW: np.int64}).assign(row=keyed.index)
-    rows = scores.merge(keyed, on=[*IDENTITY], how="left")["row"].fillna(-1)
-    return RowMatch(
-        rows.to_numpy(np.int64),
-        scores.notna().all(axis=1).to_numpy(),
-        labels.notna().all(axis=1).to_numpy(),
-        "identity",
-        MANIFEST_ROW,
-    )
+    rows, is_keyed = match_places(run, labels)
+    notes = []
+    if (rows < 0).all():
+        notes.append(
+            f"--scores {run.name}: no row has a place of the labels in the manifest: give "
+            "--join image_id to match image_id or file names"
+        )
+    is_label_keyed = labels.notna().all(axis=1).to_numpy()
+    return RowMatch(rows, is_keyed, is_label_keyed, "identity", MANIFEST_ROW, tuple(notes))
 
 
 # Ids ----------------------------------------------------------------------------------------------
@@ -172,12 +116,7 @@ class _Ids:
 
     @classmethod
     def of(cls, table: pa.Table, column: str, name: str) -> _Ids:
-        try:
-            texts = pc.cast(table[column], pa.string()).combine_chunks()
-        except pa.ArrowException as error:
-            raise InputError(
-                f"column {column} of {name} is {table[column].type}: {error}"
-            ) from error
+        texts = id_texts(table, column, name)
         values = texts.drop_null()
         repeated = None
         if len(pc.unique(values)) < len(values):
@@ -225,21 +164,19 @@ def _match_ids(run: ScoreSet, table: pa.Table, name: str, join: Join) -> RowMatc
     if best is None:
         for scores in _score_ids(run) if columns else ():
             scores.check(run_name)
-        _refuse(run_name if columns else name, run.table if columns else table, join)
+        places = [find_column(table.column_names, key)[0] for key in IDENTITY]
+        has_places = join == "auto" and all(places)
+        _refuse(run_name if columns else name, run.table if columns else table, join, has_places)
     return _row_match(*best, run_name, name)
 
 
 def _score_ids(run: ScoreSet) -> Iterator[_Ids]:
     name = f"--scores {run.name}"
-    if _has_values(run.table, IMAGE_ID):
+    if has_values(run.table, IMAGE_ID):
         yield _Ids.of(run.table, IMAGE_ID, name)
     uris = read_scores(run.name, [URI]).table
-    if _has_values(uris, URI):
+    if has_values(uris, URI):
         yield _Ids.of(uris, URI, name)
-
-
-def _has_values(table: pa.Table, column: str) -> bool:
-    return column in table.column_names and table[column].null_count < len(table)
 
 
 def _own_ids(run: ScoreSet) -> pa.Table:
@@ -252,11 +189,14 @@ def _is_little(match: IdMatch, scores: _Ids, labels: _Ids) -> bool:
     return 2 * match.count < min(len(scores.values), len(labels.values))
 
 
-def _refuse(name: str, table: pa.Table, join: Join) -> NoReturn:
+def _refuse(name: str, table: pa.Table, join: Join, has_places: bool) -> NoReturn:
     reason = "" if join == "image_id" else " and these are not rows of one manifest"
+    fix = "add one, or give the manifest that was scored as --labels"
+    if has_places:
+        fix += f", or --join identity to match {MANIFEST_FILE} and {MANIFEST_ROW}"
     raise InputError(
-        f"{name} has no {IMAGE_ID}{reason}: add one, or give the manifest that was scored as --labels; "
-        f"it may also be called {', '.join(ID_COLUMNS[1:])}, but the columns are {column_names(table)}"
+        f"{name} has no {IMAGE_ID}{reason}: {fix}; it may also be called "
+        f"{', '.join(ID_COLUMNS[1:])}, but the columns are {column_names(table)}"
     )
 
 

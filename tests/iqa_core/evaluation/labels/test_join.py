@@ -556,6 +556,131 @@ def test_another_manifest_is_not_taken_for_the_scored_one(tmp_path, run, manifes
     assert joined.left_out[run]["without a row in the labels"] == 1
 
 
+# Selections: manifests that keep their rows' places in another manifest ----------------------------
+
+
+def select_rows(path, *, rows, source="m.parquet", ids=True, **columns):
+    """Write what `iqa select` makes of rows of a manifest; return it as a manifest."""
+    path.parent.mkdir(exist_ok=True)
+    table = {
+        "manifest_file": [source] * len(rows),
+        "manifest_row": pa.array(rows, pa.int64()),
+        "uri": [f"/data/{row}.png" for row in rows],
+        **({"image_id": [f"id-{row}" for row in rows]} if ids else {}),
+        "mos": [float(row) for row in rows],
+        **columns,
+    }
+    pq.write_table(pa.table(table), path)
+    return path
+
+
+def run_over_selection(folder, manifest, rows, **options):
+    """Write a run over a selection: its places are those of the rows in the selection."""
+    run = write_run(
+        folder,
+        scores=[row / 100 for row in rows],
+        ids=options.pop("ids", [f"id-{row}" for row in rows]),
+        manifest=manifest,
+    )
+    for part in Path(run).glob("part-*.parquet"):
+        table = pq.read_table(part)
+        places = table["manifest_row"].to_pylist()
+        columns = {
+            "manifest_file": pa.array([manifest.name] * len(table)),
+            "uri": pa.array([f"{rows[place]}.png" for place in places]),
+        }
+        for name, column in columns.items():
+            table = table.set_column(table.column_names.index(name), name, column)
+        pq.write_table(table, part)
+    return run
+
+
+SELECTED = [7, 4, 1, 9, 2]
+
+
+@pytest.mark.parametrize("ids", [True, False], ids=["ids", "no ids"])
+@pytest.mark.parametrize("name", ["m.parquet", "selected.parquet"])
+def test_a_scored_selection_joins_by_its_own_places(tmp_path, name, ids):
+    """Not by those of the manifest that it was selected from, though that may have the same name."""
+    selection = select_rows(tmp_path / "again" / name, rows=SELECTED, ids=ids)
+    run = run_over_selection(
+        tmp_path / "run",
+        selection,
+        SELECTED,
+        **({} if ids else {"ids": pa.nulls(len(SELECTED), pa.string())}),
+    )
+    joined = join_labels([run], str(selection))
+    assert joined.join == "identity"
+    assert pairs(joined, run) == {(one_hundred(row), float(row)) for row in SELECTED}
+
+
+@pytest.mark.parametrize("name", ["m.parquet", "selected.parquet"])
+@pytest.mark.parametrize("join", ["auto", "identity"])
+def test_a_selection_that_changed_since_does_not_join_by_its_old_places(tmp_path, name, join):
+    selection = select_rows(tmp_path / "again" / name, rows=SELECTED)
+    run = run_over_selection(tmp_path / "run", selection, SELECTED)
+    select_rows(selection, rows=SELECTED, more=["a note"] * len(SELECTED))
+    joined = join_labels([run], str(selection), join=join)
+    assert joined.join == ("image_id" if join == "auto" else "identity")
+    assert pairs(joined, run) == {(one_hundred(row), float(row)) for row in SELECTED}
+
+
+def test_other_ids_at_the_same_places_of_labels_without_an_id(tmp_path):
+    """File names tell the rows apart, and join."""
+    rows = [3, 4, 2, 1, 0]  # places that the run has, too
+    selection = select_rows(tmp_path / "again" / "m.parquet", rows=rows, ids=False)
+    run = run_over_selection(tmp_path / "run", selection, rows)
+    select_rows(selection, rows=rows, ids=False, more=["a note"] * len(rows))
+    joined = join_labels([run], str(selection))
+    assert joined.join == "uri"
+    assert pairs(joined, run) == {(one_hundred(row), float(row)) for row in rows}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_labelled_selection_joins_with_the_scores_that_it_was_selected_from(
+    tmp_path, manifest, run, suffix
+):
+    """By its stored places; the ids of the run repeat, so that they could not."""
+    rows = [7, 4, 1, 9]
+    ids = [f"id-{row // 2}" for row in rows]
+    path = select_rows(tmp_path / "s.parquet", rows=rows, ids=False, image_id=ids)
+    labels = tmp_path / f"s.{suffix}"
+    if suffix == "csv":
+        pq.read_table(path).to_pandas().to_csv(labels, index=False)
+    joined = join_labels([run], str(labels))
+    assert joined.join == "identity"
+    assert pairs(joined, run) == {(one_hundred(row), float(row)) for row in rows}
+
+
+def test_one_of_the_files_of_the_manifest_joins_by_place(tmp_path, manifest, run):
+    plan = Path(run) / "_run" / "plan.json"
+    files = json.loads(plan.read_text())["files"]
+    plan.write_text(json.dumps({"files": [*files, {"name": "n.parquet", "size": 1, "rows": 1}]}))
+    assert join_labels([run], str(manifest)).join == "identity"
+
+
+def test_stored_places_of_another_manifest(tmp_path, manifest, run):
+    """They join on the user's word only, and what finds nothing names the way out."""
+    labels = tmp_path / "labels.csv"
+    text = "manifest_file,manifest_row,mos\n"
+    labels.write_text(text + "".join(f"old.parquet,{i},{i}\n" for i in range(ROWS)))
+    fails(
+        "has no image_id and these are not rows of one manifest: add one, or give the manifest that was "
+        "scored as labels, or join identity to match manifest_file and manifest_row; it may",
+        [run],
+        str(labels),
+    )
+    fails(
+        "0 images have a label .* no row has a place of the labels in the manifest: give "
+        "join image_id to match",
+        [run],
+        str(labels),
+        join="identity",
+    )
+    labels.write_text(text + "".join(f"m.parquet,{100 + i},{i}\n" for i in range(ROWS)))
+    fails("no row has a place of the labels in the manifest", [run], str(labels))
+
+
 def test_many_rows(tmp_path):
     count = 200_000
     ids = [f"image-{i}" for i in range(count)]
