@@ -54,12 +54,16 @@ def describe(evaluation: Evaluation) -> list[str]:
         ]
     for name, metrics in evaluation.metrics.items():
         if metrics["srcc"].value < 0:
-            lines += [
-                "",
-                f"{name} falls as the labels rise. If a low label is a good image (DMOS), give "
-                "--lower-is-better. The logistic curves bend either way, so their PLCC is positive.",
-            ]
+            lines += ["", _describe_direction(name, evaluation.lower_is_better)]
     return lines
+
+
+def _describe_direction(name: str, lower_is_better: bool) -> str:
+    """Return why a rank correlation is negative, and what to do."""
+    reason = f"{name} falls as the labels rise. If a low label is a good image (DMOS), give"
+    if lower_is_better:
+        reason = f"{name} rises with the labels. If a high label is a good image (MOS), leave out"
+    return f"{reason} --lower-is-better. The logistic curves bend either way, so their PLCC is positive."
 
 
 def _describe_bootstrap(evaluation: Evaluation) -> str:

@@ -102,6 +102,7 @@ def evaluate(
         resamples=resamples,
         confidence=confidence,
         seed=seed,
+        lower_is_better=lower_is_better,
         metrics={
             name: {
                 key: Estimate(value, *percentile_interval(boot[:, i, k], tails))

@@ -73,6 +73,7 @@ class Evaluation:
         resamples: Bootstrap resamples.
         confidence: Share of the resamples that an interval holds.
         seed: Seed of the bootstrap.
+        lower_is_better: Whether a low label was taken for a good image; then correlations are inverted.
         metrics: Score set -> metric -> estimate.
         fits: Score set -> the 4- and the 5-parameter fit, each None where there is none.
         curves: Score set -> (101, 4) of score, 4-parameter curve, its lower and its upper bound.
@@ -85,6 +86,7 @@ class Evaluation:
     resamples: int
     confidence: float
     seed: int
+    lower_is_better: bool
     metrics: dict[str, dict[str, Estimate]]
     fits: dict[str, tuple[LogisticFit | None, LogisticFit | None]]
     curves: dict[str, np.ndarray]
@@ -95,6 +97,7 @@ class Evaluation:
         """Return everything but the curves, as JSON holds it: NaN is null."""
         document: dict[str, Any] = {
             "images": self.count,
+            "lower_is_better": self.lower_is_better,
             "bootstrap": {
                 "resamples": self.resamples,
                 "clusters": self.clusters,

@@ -100,8 +100,13 @@ def test_a_column_name_twice_is_one_line(study, capsys):
 
 def test_direction(study, capsys):
     _, out, _ = evaluate(study, capsys, "--json", "--resamples", "0", "--lower-is-better")
-    metrics = json.loads(out)["metrics"][str(study / "good")]
+    found = json.loads(out)
+    metrics = found["metrics"][str(study / "good")]
     assert metrics["srcc"] == {"value": pytest.approx(-0.95, abs=0.05), "low": None, "high": None}
+    assert found["lower_is_better"] is True
+    _, out, _ = evaluate(study, capsys, "--json", "--resamples", "0", "--by", "distortion")
+    found = json.loads(out)
+    assert [each["lower_is_better"] for each in (found, found["groups"]["blur"])] == [False] * 2
 
 
 def test_figure(study, capsys):

@@ -12,7 +12,13 @@ def test_text_tells_images_intervals_and_the_wrong_direction():
     text = "\n".join(describe(evaluate({"a": x}, 100 - y, resamples=40)))
     assert text.startswith("100 images; 95% bootstrap intervals from 40 resamples of images")
     assert "a falls as the labels rise" in text
-    assert "--lower-is-better" in text
+    assert "give --lower-is-better." in text
+    wrong = evaluate({"a": x}, y, resamples=0, lower_is_better=True)
+    text = "\n".join(describe(wrong))
+    assert (
+        "a rises with the labels. If a high label is a good image (MOS), leave out --lower" in text
+    )
+    assert "give --lower-is-better" not in text
     text = "\n".join(describe(evaluate({"a": x}, y, resamples=0)))
     assert "no intervals" in text
     assert "[" not in text
