@@ -64,7 +64,7 @@ def run(config: Config) -> int:
         join=config.join,
         where=config.where,
     )
-    scores = joined.scores[config.scores]
+    [scores] = joined.scores.values()
     found = calibrate(
         scores,
         joined.labels,

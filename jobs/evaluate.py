@@ -11,6 +11,7 @@ from iqa_core.evaluation.describe import describe
 from iqa_core.evaluation.evaluate import evaluate
 from iqa_core.evaluation.labels.join import join_labels
 from iqa_core.pages.scatter import draw_scatter
+from iqa_core.redaction import error_line, redact
 from iqa_core.storage.folder import Folder
 
 from .options import option
@@ -112,7 +113,9 @@ def run(config: Config) -> int:
         try:
             folder.write(name, drawn.encode())
         except OSError as error:
-            raise InputError(f"--figure {config.figure} can't be written: {error}") from error
+            raise InputError(
+                f"--figure {redact(config.figure)} can't be written: {error_line(error)}"
+            ) from error
     if config.json:
         rows = {
             name: {"rows": rows, "used": evaluation.count, "left_out": joined.left_out[name]}

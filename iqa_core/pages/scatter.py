@@ -65,7 +65,7 @@ def draw_scatter(
         for i, (name, values) in enumerate(scores.items())
     ]
     width, height = step * len(scores), _TOP + _HEIGHT + _BOTTOM
-    title = f"Scores and {label_name} of {len(labels):,} images: {', '.join(scores)}"
+    title = clean(f"Scores and {label_name} of {len(labels):,} images: {', '.join(scores)}")
     document = element(
         "svg",
         element("title", title),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -107,6 +108,27 @@ def test_direction(study, capsys):
     _, out, _ = evaluate(study, capsys, "--json", "--resamples", "0", "--by", "distortion")
     found = json.loads(out)
     assert [each["lower_is_better"] for each in (found, found["groups"]["blur"])] == [False] * 2
+
+
+def test_no_form_shows_the_password_of_a_uri(study, capsys):
+    """Text, JSON and figure; `iqa calibrate` takes such URIs, too."""
+    memory = fsspec.filesystem("memory")
+    memory.put(str(study / "good"), "/me:hunter2@box/good", recursive=True)
+    uri, labels = "memory://me:hunter2@box/good", str(study / "mos.csv")
+    figure = study / "plot.svg"
+    words = ["--scores", uri, "--labels", labels]
+    try:
+        for form in (["--json"], ["--figure", str(figure)]):
+            assert main(["evaluate", *words, "--resamples", "0", *form]) == 0
+            said = capsys.readouterr()
+            assert "memory://box/good" in said.out
+            assert "hunter2" not in said.out + said.err
+        assert "hunter2" not in figure.read_text()
+        assert main(["calibrate", *words, "--output", str(study / "c.json")]) == 0
+        said = capsys.readouterr()
+        assert "hunter2" not in said.out + said.err
+    finally:
+        memory.rm("/me:hunter2@box", recursive=True)
 
 
 def test_figure(study, capsys):

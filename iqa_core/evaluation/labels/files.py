@@ -74,12 +74,14 @@ class ScoreSet:
     """The output of one run.
 
     Attributes:
-        name: As the user gave it.
+        uri: Its folder as the user gave it, which may hold a password; only for opening files.
+        name: The URI without secrets, for keys and messages.
         table: Identity, ``image_id``, ``status``, ``score``, and the kept columns asked for.
         files: Name and size of the manifest's files, if the plan has them.
         columns: All columns that may hold labels, read or not.
     """
 
+    uri: str = field(repr=False)
     name: str
     table: pa.Table
     files: list[tuple[str, int]] | None
@@ -118,20 +120,21 @@ def read_scores(uri: str, columns: Sequence[str], pair: str | None = None) -> Sc
         InputError: If it is none, or can't be read.
     """
     folder = Folder.given(uri, "scores")
-    parts = PartFiles(folder, f"--scores {uri}", "restore it, or score again")
+    shown = redact(uri)
+    parts = PartFiles(folder, f"--scores {shown}", "restore it, or score again")
     names = parts.names()
     if not names:
-        raise InputError(f"--scores {uri} holds no {PARTS}: give the output of `iqa score`")
+        raise InputError(f"--scores {shown} holds no {PARTS}: give the output of `iqa score`")
     required = required_by(Reader.EVALUATION)
     tables = []
     for name in names:
         with parts.open(name) as part:
             have = part.schema().names
-            _check_names(have, f"--scores {uri}: {name}")
+            _check_names(have, f"--scores {shown}: {name}")
             missing = [column for column in required if column not in have]
             if missing:
                 raise InputError(
-                    f"--scores {uri}: {name} has no column {min(missing)!r}: give the output of "
+                    f"--scores {shown}: {name} has no column {min(missing)!r}: give the output of "
                     "`iqa score`"
                 )
             kept = [find_column(have, column)[0] for column in columns]
@@ -139,23 +142,23 @@ def read_scores(uri: str, columns: Sequence[str], pair: str | None = None) -> Sc
             if pair is not None:
                 wanted[SCORES] = None
             read = part.read([name for name in wanted if name in have])
-            tables.append(_plain_table(read if pair is None else _of_pair(read, pair, uri)))
+            tables.append(_plain_table(read if pair is None else _of_pair(read, pair, shown)))
     table = pa.concat_tables(tables, promote_options="default")
     try:
         files = [(file["name"], file["size"]) for file in folder.read_json(PLAN)["files"]]
     except (OSError, ValueError, KeyError, TypeError):
         files = None
-    return ScoreSet(uri, table, files, [name for name in have if name not in _NO_LABELS])
+    return ScoreSet(uri, shown, table, files, [name for name in have if name not in _NO_LABELS])
 
 
-def _of_pair(table: pa.Table, pair: str, uri: str) -> pa.Table:
+def _of_pair(table: pa.Table, pair: str, name: str) -> pa.Table:
     """Return a table whose image scores are those of one pair."""
     names = []
     if SCORES in table.column_names:
         names = [field.name for field in table.schema.field(SCORES).type]
     if pair not in names:
         raise InputError(
-            f"--pair {pair!r} is no prompt pair of --scores {uri}, which has {', '.join(names) or 'none'}"
+            f"--pair {pair!r} is no prompt pair of --scores {name}, which has {', '.join(names) or 'none'}"
         )
     values = pc.struct_field(table[SCORES], pair)
     place = table.column_names.index(SCORE)

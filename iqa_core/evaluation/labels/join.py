@@ -38,6 +38,8 @@ _MOST_GROUPS = 200
 class Joined:
     """The images that have a label and a score in every set.
 
+    A score set is named by its URI, without the password and signed query that it may have.
+
     Attributes:
         scores: Score set -> (N,) float64.
         labels: (N,) float64.
@@ -109,7 +111,8 @@ def join_labels(
         raise InputError(
             argument="where", value=where, limit="COLUMN=VALUE", fix="give one, such as split=test"
         )
-    repeated = [one for i, one in enumerate(scores) if one in scores[:i]]
+    names = [redact(uri) for uri in scores]
+    repeated = [name for i, name in enumerate(names) if name in names[:i]]
     if repeated:
         raise InputError(f"--scores {repeated[0]} is given twice: name each output once")
     texts = {
@@ -123,7 +126,7 @@ def join_labels(
     }
     runs = [read_scores(run, [label_column, *texts.values()], pair) for run in scores]
     if labels is None:
-        source = _Source(f"--scores {scores[0]}", LabelTable(runs[0].table))
+        source = _Source(f"--scores {runs[0].name}", LabelTable(runs[0].table))
     else:
         source = _Source(f"--labels {redact(labels)}", read_labels(labels))
     notes = [f"{source.name}: {note}" for note in source.labels.notes]

@@ -100,7 +100,7 @@ def _ids_agree(run: ScoreSet, table: pa.Table, rows: np.ndarray, name: str) -> b
     matched = np.flatnonzero(rows >= 0)
     for key in (IMAGE_ID, URI):
         column = find_column(table.column_names, key)[0]
-        scores = run.table if key == IMAGE_ID else read_scores(run.name, [key]).table
+        scores = run.table if key == IMAGE_ID else read_scores(run.uri, [key]).table
         if column and has_values(table, column) and has_values(scores, key):
             theirs = id_texts(scores, key, f"--scores {run.name}").take(matched)
             mine = id_texts(table, column, name).take(rows[matched])

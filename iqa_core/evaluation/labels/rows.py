@@ -174,14 +174,14 @@ def _score_ids(run: ScoreSet) -> Iterator[_Ids]:
     name = f"--scores {run.name}"
     if has_values(run.table, IMAGE_ID):
         yield _Ids.of(run.table, IMAGE_ID, name)
-    uris = read_scores(run.name, [URI]).table
+    uris = read_scores(run.uri, [URI]).table
     if has_values(uris, URI):
         yield _Ids.of(uris, URI, name)
 
 
 def _own_ids(run: ScoreSet) -> pa.Table:
     """Return the columns of ids that the scores themselves have."""
-    uris = read_scores(run.name, [URI]).table
+    uris = read_scores(run.uri, [URI]).table
     return uris.select([name for name in (IMAGE_ID, URI) if name in uris.column_names])
 
 

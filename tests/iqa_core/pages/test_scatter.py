@@ -69,6 +69,13 @@ def test_names_are_text_not_markup():
     assert "<b>" in words
 
 
+def test_names_are_without_passwords():
+    text, root = draw(names=("s3://key:pass@box/run", "https://h/run?sig=abc"), resamples=0)
+    assert "pass" not in text
+    assert "abc" not in text
+    assert "s3://…@box/run, https://h/run?…" in root.find(f"{SVG}title").text
+
+
 @pytest.mark.parametrize(("x", "y"), [([1, 1, 1], [1, 2, 3]), ([1, 2, 3], [2, 2, 2])])
 def test_constant_values_have_points_and_no_curve(x, y):
     scores, labels = {"a": np.array(x, float)}, np.array(y, float)
