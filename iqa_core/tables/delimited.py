@@ -10,6 +10,8 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import lzma
+import zipfile
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
@@ -29,7 +31,7 @@ from iqa_core.storage.retry import retried
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["DelimitedTable", "parse_delimited", "read_delimited"]
+__all__ = ["DelimitedTable", "parse_delimited", "read_delimited", "read_whole"]
 
 #: On a tie the first is taken: commas are the most frequent inside the names of columns.
 _DELIMITERS = ("\t", ";", "|", ",")
@@ -37,6 +39,8 @@ _NAMES = {"\t": "tabs", ";": "semicolons", "|": "vertical bars", ",": "commas"}
 _BATCH_ROWS = 50_000
 _SAMPLE = 1 << 18
 _SAVE = "save it as CSV UTF-8"
+#: Errors of damaged compressed files; IndexError of an empty ZIP archive, RuntimeError of an encrypted one.
+_DAMAGED = (zlib.error, lzma.LZMAError, zipfile.BadZipFile, IndexError, RuntimeError)
 #: First bytes, in lower case, of files that are not delimited text; what they are; what to do.
 _OTHER_KINDS = (
     (b"pk\x03\x04", "an Excel workbook or another ZIP archive", _SAVE),
@@ -85,7 +89,19 @@ def read_delimited(uri: str, argument: str = "") -> DelimitedTable:
             of column names, with a column name twice, or with rows of differing lengths.
     """
     shown = f"{argument} {redact(uri)}".strip()
+    return parse_delimited(read_whole(uri, shown), shown)
 
+
+def read_whole(uri: str, shown: str) -> bytes:
+    """Return the content of a file, decompressed as its name tells.
+
+    Args:
+        uri: Path or URI; compressed as in :func:`read_delimited`.
+        shown: The file's name for messages.
+
+    Raises:
+        InputError: If it can't be read, or is damaged.
+    """
     try:
         source = fsspec.open(uri, "rb", compression="infer")
 
@@ -94,13 +110,11 @@ def read_delimited(uri: str, argument: str = "") -> DelimitedTable:
                 content: bytes = file.read()
                 return content
 
-        data = retried(read) if has_scheme(uri) else read()
+        return retried(read) if has_scheme(uri) else read()
     except FileNotFoundError as error:
         raise InputError(f"{shown} does not exist: check the path") from error
-    except (OSError, ImportError, ValueError, EOFError, zlib.error) as error:
-        message = error_line(error)
-        raise InputError(f"{shown} can't be read: {message}") from error
-    return parse_delimited(data, shown)
+    except (OSError, ImportError, ValueError, EOFError, *_DAMAGED) as error:
+        raise InputError(f"{shown} can't be read: {error_line(error)}") from error
 
 
 def parse_delimited(data: bytes, shown: str) -> DelimitedTable:

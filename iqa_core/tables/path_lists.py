@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,7 +22,7 @@ from iqa_core.errors import InputError
 from iqa_core.redaction import redact
 from iqa_core.storage.encodings import find_encoding, printable
 from iqa_core.storage.folder import has_scheme
-from iqa_core.tables.delimited import read_delimited
+from iqa_core.tables.delimited import read_delimited, read_whole
 from iqa_core.tables.listing_report import ListingReport, Reason
 from iqa_core.tables.text_types import MISSING
 
@@ -128,11 +127,7 @@ def read_lines(
         InputError: If it can't be read.
     """
     shown = printable(redact(source))
-    try:
-        with fsspec.open(source, "rb", compression="infer") as file:
-            data: bytes = file.read()
-    except (OSError, ImportError, ValueError, EOFError) as error:
-        raise InputError(f"{shown} can't be read: {redact(str(error))}") from error
+    data = read_whole(source, shown)
     try:
         encoding = find_encoding(data)
     except ValueError as error:

@@ -6,6 +6,7 @@ import bz2
 import codecs
 import gzip
 import io
+import lzma
 import zipfile
 
 import pyarrow as pa
@@ -18,6 +19,25 @@ from iqa_core.tables.text_types import plain_types
 
 UMLAUTS = "datei,note\r\nGrüße.jpg,1\r\nÄpfel.jpg,2\r\n"
 READ = {"datei": ["Grüße.jpg", "Äpfel.jpg"], "note": ["1", "2"]}
+
+
+def zipped(*texts):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for text in texts:
+            archive.writestr("a.csv", text)
+    return file.getvalue()
+
+
+def damaged(data):
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :]
+
+
+LONG = UMLAUTS + "".join(f"{i}.jpg,{i * i % 97}\r\n" for i in range(1000))
+DAMAGED_ZIP, EMPTY_ZIP = damaged(zipped(LONG)), zipped()
+DAMAGED_XZ = damaged(lzma.compress(LONG.encode()))
+DAMAGED_GZIP = damaged(gzip.compress(LONG.encode()))
 
 
 def read(data, name="list.csv"):
@@ -176,6 +196,24 @@ class TestFiles:
         (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(UMLAUTS.encode())[:-9])
         with pytest.raises(InputError, match=r"labels .*cut\.csv\.gz can't be read: "):
             read_delimited(str(tmp_path / "cut.csv.gz"), "--labels")
+
+    @pytest.mark.parametrize(
+        ("name", "data"),
+        [
+            ("a.csv.zip", b"no archive"),
+            ("a.csv.zip", DAMAGED_ZIP),
+            ("a.csv.zip", EMPTY_ZIP),
+            ("a.csv.xz", b"no archive"),
+            ("a.csv.xz", DAMAGED_XZ),
+            ("a.csv.gz", DAMAGED_GZIP),
+        ],
+        ids=["no zip", "damaged zip", "empty zip", "no xz", "damaged xz", "damaged gzip"],
+    )
+    def test_damaged_ones_are_one_line(self, tmp_path, name, data):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError, match=f"labels .*{name} can't be read: .") as caught:
+            read_delimited(str(tmp_path / name), "--labels")
+        assert "\n" not in str(caught.value)
 
     def test_what_is_not_there(self, tmp_path):
         with pytest.raises(InputError, match=r"labels .*none\.csv does not exist: check the path"):

@@ -225,6 +225,17 @@ class TestOnePathALine:
             assert read(folder, data, "list.txt") == expected
         assert read(folder, gzip.compress(text.encode()), "list.txt.gz") == expected
 
+    @pytest.mark.parametrize("suffix", ["gz", "xz", "zip"])
+    def test_damaged_archives_are_one_line(self, folder, suffix):
+        data = {
+            "gz": gzip.compress(b"images/a.jpg\n")[:12] + b"\xff" * 20,
+            "xz": b"no archive",
+            "zip": b"no archive",
+        }
+        with pytest.raises(InputError, match=rf"list\.txt\.{suffix} can't be read: .") as caught:
+            read(folder, data[suffix], f"list.txt.{suffix}")
+        assert "\n" not in str(caught.value)
+
     def test_names_with_commas_need_no_quotation_marks(self, folder):
         (folder / "a, b.jpg").write_bytes(b"x")
         assert read(folder, "a, b.jpg\n", "list.lst") == (["a, b.jpg"], {})
