@@ -145,7 +145,7 @@ def calibrate(
         raise InputError(
             argument="coverage",
             value=coverage,
-            limit=f"at most {len(y) / (len(y) + 1):.3f} with {len(y)} labels",
+            limit=f"at most {_highest_coverage(len(y)):.3f} with {len(y)} labels",
             fix=f"give {needed} labels, or a lower {{coverage}}",
         )
     increasing = not lower_is_better
@@ -175,6 +175,11 @@ def calibrate(
         label_range=(float(y.min()), float(y.max())),
         increasing=increasing,
     )
+
+
+def _highest_coverage(labels: int) -> float:
+    """Return the highest coverage that a number of labels can show, rounded down to three digits."""
+    return 1000 * labels // (labels + 1) / 1000
 
 
 def _checked(x: np.ndarray, y: np.ndarray, lower_is_better: bool) -> float:

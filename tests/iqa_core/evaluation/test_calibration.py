@@ -85,6 +85,15 @@ def test_what_can_not_be_calibrated_is_refused():
             calibrate(scores, labels, **options)
 
 
+@pytest.mark.parametrize("labels", [30, 31, 99, 100, 127])
+def test_the_highest_coverage_that_is_named_is_accepted(labels):
+    x, y = study(labels, np.random.default_rng(8))
+    with pytest.raises(InputError, match=f"at most 0.* with {labels} labels") as caught:
+        calibrate(x, y, kind="isotonic", coverage=0.999)
+    named = float(caught.value.limit.split()[2])
+    assert calibrate(x, y, kind="isotonic", coverage=named).coverage == named
+
+
 def test_an_isotonic_curve_is_the_best_monotone_one():
     """Against the pools of adjacent violators, one by one."""
     rng = np.random.default_rng(4)
