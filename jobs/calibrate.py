@@ -6,12 +6,13 @@ opinion score and its interval to every row.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from iqa_core.evaluation.calibration import FEWEST_LABELS, calibrate
+from iqa_core.evaluation.calibration import FEWEST_LABELS, Calibration, calibrate
 from iqa_core.evaluation.calibration_file import CalibrationFile
 from iqa_core.evaluation.labels.join import join_labels
 from iqa_core.redaction import redact
@@ -76,8 +77,10 @@ def run(config: Config) -> int:
     file = CalibrationFile.of(found, config.label_column, stored_fingerprint(config.scores))
     file.write(config.output)
     print("\n".join(joined.describe()))
-    errors = ", ".join(f"{kind} {error:.3g}" for kind, error in found.rmse.items())
-    print(f"error in cross-validation (RMSE): {errors}; of a constant {np.std(joined.labels):.3g}")
+    constant = np.std(joined.labels)
+    print(
+        f"error in cross-validation (RMSE): {_describe_errors(found)}; of a constant {constant:.3g}"
+    )
     low, high = found.label_range
     print(
         f"{found.kind} curve from {found.labels:,} labels ({low:g} to {high:g}), SRCC {found.srcc:.3f}; "
@@ -85,3 +88,13 @@ def run(config: Config) -> int:
     )
     print(f"written to {redact(config.output)}, for --calibration")
     return 0
+
+
+def _describe_errors(found: Calibration) -> str:
+    direction = "rising" if found.increasing else "falling"
+    return ", ".join(
+        f"{kind}: no {direction} curve in some folds"
+        if math.isnan(error)
+        else f"{kind} {error:.3g}"
+        for kind, error in found.rmse.items()
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,7 @@ class CalibrationFile:
             if document["format"] != _FORMAT:
                 raise ValueError(f"its format is {document['format']}, and {_FORMAT} is read")
             return cls(_from_json(document), str(document["label"]), document["scored_by"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"--calibration {redact(uri)} is not a calibration ({type(error).__name__}: "
                 f"{error_line(error)}): make one by `iqa calibrate`"
@@ -89,8 +90,11 @@ class CalibrationFile:
             ) from error
 
     def to_json(self) -> dict[str, Any]:
-        """Return the document."""
+        """Return the document; an error that is NaN is null, as JSON holds no NaN."""
         found = asdict(self.calibration)
+        found["rmse"] = {
+            kind: None if math.isnan(error) else error for kind, error in found["rmse"].items()
+        }
         return {"format": _FORMAT, **found, "label": self.label, "scored_by": dict(self.scored_by)}
 
     @property
@@ -130,9 +134,10 @@ def _from_json(document: Mapping[str, Any]) -> Calibration:
     else:
         curve = IsotonicFit(tuple(stored["x"]), tuple(stored["y"]))
     low, high = document["label_range"]
-    names = ("kind", "half_width", "coverage", "rmse", "srcc", "labels", "increasing")
+    rmse = {kind: math.nan if error is None else error for kind, error in document["rmse"].items()}
+    names = ("kind", "half_width", "coverage", "srcc", "labels", "increasing")
     return Calibration(
-        curve=curve, label_range=(low, high), **{name: document[name] for name in names}
+        curve=curve, rmse=rmse, label_range=(low, high), **{name: document[name] for name in names}
     )
 
 

@@ -84,6 +84,27 @@ def test_another_calibration_does_not_mix_with_the_first(study, capsys):
     assert not (study / "other").exists()
 
 
+@pytest.mark.parametrize("direction", ["rising", "falling"])
+def test_a_curve_that_was_not_found_is_told_in_words(tmp_path, capsys, direction):
+    """The labels rise in rank, but fall by least squares."""
+    score = np.linspace(0, 1, 60)
+    mos = np.where(score > 0.94, -100, score)
+    table = {
+        "manifest_file": ["m.parquet"] * 60,
+        "manifest_row": range(60),
+        "status": ["ok"] * 60,
+        "score": pa.array(score, pa.float32()),
+        "mos": mos if direction == "rising" else -mos,
+    }
+    pq.write_table(pa.table(table), tmp_path / "part-0.parquet")
+    words = ["--lower-is-better"] if direction == "falling" else []
+    options = ["--scores", str(tmp_path), "--output", str(tmp_path / "c.json")]
+    assert main(["calibrate", *options, *words]) == 0
+    said = capsys.readouterr().out
+    assert f"(RMSE): logistic: no {direction} curve in some folds, isotonic " in said
+    assert "nan" not in said
+
+
 def test_too_few_labels_are_one_line(study, capsys):
     path = study / "few.csv"
     path.write_text("\n".join((study / "mos.csv").read_text().split()[:21]))

@@ -137,6 +137,23 @@ def test_a_file_is_read_back(tmp_path, kind):
         CalibrationFile.read(str(tmp_path / "gone.json"))
 
 
+def test_a_file_is_json_also_without_a_logistic_curve(tmp_path):
+    """Labels that rise in rank, but fall by least squares: NaN is no JSON, so it is null there."""
+    x = np.linspace(0, 1, 60)
+    found = calibrate(x, np.where(x > 0.94, -100, x))
+    assert np.isnan(found.rmse["logistic"])
+    path = tmp_path / "c.json"
+    CalibrationFile.of(found, "mos", {}).write(str(path))
+    stored = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert stored["rmse"] == {"logistic": None, "isotonic": found.rmse["isotonic"]}
+    read = CalibrationFile.read(str(path))
+    assert np.isnan(read.calibration.rmse["logistic"])
+    assert read.calibration.rmse["isotonic"] == found.rmse["isotonic"]
+    # files of earlier versions hold NaN
+    path.write_text(path.read_text().replace("null", "NaN"))
+    assert CalibrationFile.read(str(path)).digest == read.digest
+
+
 def test_scores_of_other_prompts_are_refused(file):
     made_by = dict(file.scored_by)
     file.check(made_by | {"columns": "any", "resolution": "native"})
