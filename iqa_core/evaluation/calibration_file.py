@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["CalibrationFile", "calibration_columns"]
 
 _FORMAT = 1
-#: Keys of a run's fingerprint without which equal scores don't mean equal quality. The resolution
-#: only where both
-#: are known, which foreign features' is not.
+#: Keys of a run's fingerprint without which equal scores don't mean equal quality; compared only where
+#: both are known: the resolution of foreign features is not.
 _SAME = ("weights", "quick_gelu", "prompts", "logit_scale", "resolution")
+_CROPS = "crops"  # compared always: without this key a score is of one view
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class CalibrationFile:
         cls, calibration: Calibration, label: str, fingerprint: Mapping[str, Any]
     ) -> CalibrationFile:
         """Return the file of a calibration of an output with some fingerprint."""
-        names = ("model", *_SAME)
+        names = ("model", *_SAME, _CROPS)
         return cls(calibration, label, {k: fingerprint[k] for k in names if k in fingerprint})
 
     @classmethod
@@ -104,7 +104,7 @@ class CalibrationFile:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def check(self, fingerprint: Mapping[str, Any]) -> None:
-        """Refuse scores of another model, other prompts or another scale.
+        """Refuse scores of another model, other prompts, another scale or other views.
 
         Args:
             fingerprint: Of the run whose scores are mapped.
@@ -112,8 +112,9 @@ class CalibrationFile:
         Raises:
             InputError: If they differ from those that the labels were compared with.
         """
-        for key in _SAME:
-            mine, theirs = self.scored_by.get(key), fingerprint.get(key)
+        for key in (*_SAME, _CROPS):
+            missing = 1 if key == _CROPS else None
+            mine, theirs = self.scored_by.get(key, missing), fingerprint.get(key, missing)
             if mine is not None and theirs is not None and mine != theirs:
                 raise InputError(
                     f"--calibration is for scores with {key} {_short(mine)}, but these have "

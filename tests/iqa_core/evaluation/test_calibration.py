@@ -162,6 +162,20 @@ def test_scores_of_other_prompts_are_refused(file):
             file.check(made_by | {key: "other"})
 
 
+def test_scores_of_other_views_are_refused(file):
+    """Without the key, as in files and outputs of earlier versions, scores are of one view."""
+    one = dict(file.scored_by)
+    assert "crops" not in one
+    five = CalibrationFile.of(file.calibration, "mos", one | {"crops": 5})
+    file.check(one | {"crops": 1})
+    five.check(one | {"crops": 5})
+    with pytest.raises(InputError, match="is for scores with crops 1, but these have 5: calibrate"):
+        file.check(one | {"crops": 5})
+    for scores in (one, one | {"crops": 10}):
+        with pytest.raises(InputError, match=r"is for scores with crops 5, but these have 10?:"):
+            five.check(scores)
+
+
 def test_columns(file):
     columns = calibration_columns(file)
     score = pa.array([0.1, None, 0.9], pa.float32())
