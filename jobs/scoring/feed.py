@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
+from .stalls import is_stall
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -36,6 +38,10 @@ def blocks_of(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
         yield from ray.get(list(bundle.block_refs))
 
 
+def _executors() -> list[StreamingExecutor]:
+    return [thread for thread in threading.enumerate() if isinstance(thread, StreamingExecutor)]
+
+
 class BlockFeed:
     """The blocks of a data set, taken in a thread (a context manager).
 
@@ -49,6 +55,9 @@ class BlockFeed:
         self._blocks: queue.Queue[Any] = queue.Queue(maxsize=64)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._pump, args=(blocks,), daemon=True)
+        self._actors: list[
+            Any
+        ] = []  # that ran when nothing came; held no longer, or none would end
 
     def _pump(self, blocks: Iterable[pa.Table]) -> None:
         try:
@@ -76,18 +85,31 @@ class BlockFeed:
     def next(self, timeout: float) -> Any:  # noqa: ANN401
         """Return the next table, ``END``, or None if none came within ``timeout`` seconds.
 
+        Actors of an execution that stood still are killed: what hangs would keep its GPU.
+
         Raises:
             ExecutionError: If the execution failed.
         """
         try:
             item = self._blocks.get(timeout=timeout)
         except queue.Empty:
+            self._note_actors()
             return None
+        actors, self._actors = self._actors, []
         if isinstance(item, Exception):
+            for actor in actors if is_stall(item) else ():
+                ray.kill(actor)
             raise ExecutionError(str(item)) from item
         if isinstance(item, BaseException):
             raise item
         return item
+
+    def _note_actors(self) -> None:
+        """Note the actors of the execution; Ray Data forgets them before it says that it failed."""
+        for executor in _executors():
+            if not executor._shutdown:
+                pools = [getattr(stage, "_actor_pool", None) for stage in executor._topology or ()]
+                self._actors = [actor for pool in pools if pool for actor in pool._running_actors]
 
     def __enter__(self) -> BlockFeed:
         self._thread.start()
@@ -99,7 +121,6 @@ class BlockFeed:
         self._thread.join(timeout=_NEXT_BLOCK_SECONDS)  # it ends at the next block
         if self._thread.is_alive():
             # No block comes: Ray waits for resources, or works on a long one.
-            for thread in threading.enumerate():
-                if isinstance(thread, StreamingExecutor):
-                    thread.shutdown(force=False)
+            for executor in _executors():
+                executor.shutdown(force=False)
         self._thread.join(timeout=_CLOSE_SECONDS)

@@ -243,6 +243,10 @@ def test_an_execution_that_stands_still_is_begun_again(run, tmp_path, capsys):
     assert outcome.statuses == {"ok": len(grey)}
     assert [row["status"] for row in rows] == ["ok"] * len(grey)  # each once
     assert outcome.stalls > 0
+    deadline = time.monotonic() + 30
+    while ray.available_resources()["CPU"] < ray.cluster_resources()["CPU"] - 0.1:
+        assert time.monotonic() < deadline, "the actor that hung is still there"
+        time.sleep(0.5)
     said = capsys.readouterr().err
     stages = r"MapBatches\(ImageActor\): \d unfinished"
     assert re.search(
@@ -258,6 +262,8 @@ def test_other_work_that_holds_the_cluster_is_waited_for(run, capsys):
 
     holder = ray.remote(Holder).options(num_cpus=ray.cluster_resources()["CPU"]).remote()
     ray.get(holder.hold.remote())
+    while ray.available_resources().get("CPU", 0.0) > 0.1:
+        time.sleep(0.1)
     threading.Timer(35, ray.kill, [holder]).start()
     grey = [f"{number}.png" for number in range(20, 40)]
     outcome, _ = run(MeanTower(most=40), batch_size=8, uris=grey, stall_minutes=0.5)
