@@ -178,9 +178,10 @@ def _choose_rows(dataset: Any, total: int, sample: int) -> tuple[np.ndarray, dic
 
 
 def _lowest(score: np.ndarray) -> np.ndarray:
-    finite = int(np.isfinite(score).sum())
+    """Return the places of the lowest scores; they are in no order."""
     order = np.argpartition(score, min(_EXTREMES, len(score) - 1))  # NaN last
-    return order[: min(_EXTREMES, finite)]
+    first = order[:_EXTREMES]
+    return np.asarray(first[np.isfinite(score[first])])
 
 
 def _read(dataset: Any, columns: Sequence[str], place: np.ndarray, total: int) -> pa.Table:  # noqa: ANN401

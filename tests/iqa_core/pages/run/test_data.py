@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from iqa_core.errors import InputError
+from iqa_core.pages.run.data import load_run
 from iqa_core.pages.run.page import write_report
-from tests.iqa_core.pages.run.runs import many
+from tests.iqa_core.pages.run.runs import another, failed, many, ok
 
 
 def test_a_sample_counts_all_rows_and_never_misses_the_extremes(make, tmp_path):
@@ -27,6 +28,16 @@ def test_a_sample_counts_all_rows_and_never_misses_the_extremes(make, tmp_path):
     # a random sample: what it says of the middle is near what all rows say
     mean = float(re.search(r"Score, mean over the pairs mean ([\d.]+)", page.text)[1])
     assert mean == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_sample_has_every_scored_row_of_a_run_that_has_few(tmp_path):
+    rows = [failed(i) for i in range(3000)]
+    scored = list(range(150, 3000, 300))
+    for i in scored:
+        rows[i] = ok(i, i / 3000)
+    run = load_run(another(tmp_path / "scores", rows), sample=20)
+    assert run.sampled
+    assert run.place[run.ok].tolist() == scored
 
 
 def test_no_sample_is_taken_of_fewer_rows(make):
