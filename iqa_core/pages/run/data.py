@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,13 @@ from iqa_core.columns import (
 )
 from iqa_core.errors import InputError, Status
 from iqa_core.pages.drift import RunDispute, compare_runs
+from iqa_core.pages.run.documents import (
+    Summaries,
+    manifest_files,
+    planned_rows,
+    read_document,
+    read_summaries,
+)
 from iqa_core.redaction import error_line
 from iqa_core.storage.folder import Folder
 from iqa_core.tables.parts import PartFiles
@@ -66,8 +73,9 @@ class Run:
         pairs: Name -> (K,) float64, NaN where there is no score.
         kept: Name -> (K,) pyarrow.ChunkedArray, of the kept columns that can be described.
         config: The run's options, empty if unknown.
-        summary: The run's summary, empty if unknown.
+        summaries: The run's summary, or those of its shards.
         manifest: The manifest that was scored, if known.
+        planned: Rows of that manifest, if known.
         files: Name and size of the manifest's files; empty if unknown.
     """
 
@@ -81,8 +89,9 @@ class Run:
     pairs: dict[str, np.ndarray]
     kept: dict[str, Any]
     config: dict[str, Any]
-    summary: dict[str, Any]
+    summaries: Summaries
     manifest: str | None
+    planned: int | None
     files: list[tuple[str, int]]
 
     @property
@@ -125,7 +134,7 @@ def load_run(scores: str, sample: int = DEFAULT_SAMPLE) -> Run:
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(scores, error, "scores") from error
     ok = np.asarray(table["status"].to_pandas() == Status.OK.value, dtype=bool)
-    plan = _read_json(folder, "_run/plan.json")
+    plan = read_document(folder, "_run/plan.json")
     manifest = plan.get("manifest")
     return Run(
         dataset=dataset,
@@ -140,10 +149,11 @@ def load_run(scores: str, sample: int = DEFAULT_SAMPLE) -> Run:
             for i, field in enumerate(table["scores"].type)
         },
         kept={name: table[name] for name in kept},
-        config=_read_json(folder, "_run/config.json"),
-        summary=_read_json(folder, "_run/summary.json"),
+        config=read_document(folder, "_run/config.json"),
+        summaries=read_summaries(folder),
         manifest=manifest if isinstance(manifest, str) else None,
-        files=_manifest_files(plan),
+        planned=planned_rows(plan),
+        files=manifest_files(plan),
     )
 
 
@@ -217,7 +227,7 @@ def load_other(run: Run, compare: str) -> Other:
     """
     folder = Folder.given(compare, "compare")
     dataset = _open_parts(folder, "compare")
-    files = _manifest_files(_read_json(folder, "_run/plan.json"))
+    files = manifest_files(read_document(folder, "_run/plan.json"))
     same = bool(files) and files == run.files
     columns = [MANIFEST_FILE, MANIFEST_ROW, URI, "status", "score"]
     try:
@@ -230,16 +240,9 @@ def load_other(run: Run, compare: str) -> Other:
         raise _unreadable(compare, error, "compare") from error
     return Other(
         name=compare,
-        config=_read_json(folder, "_run/config.json"),
+        config=read_document(folder, "_run/config.json"),
         dispute=compare_runs(here, there, same_manifest=same),
     )
-
-
-def _manifest_files(plan: Mapping[str, Any]) -> list[tuple[str, int]]:
-    try:
-        return [(str(file["name"]), int(file["size"])) for file in plan["files"]]
-    except (KeyError, TypeError, ValueError):
-        return []
 
 
 def _open_parts(folder: Folder, option: str) -> Any:  # noqa: ANN401
@@ -267,14 +270,6 @@ def _open_parts(folder: Folder, option: str) -> Any:  # noqa: ANN401
 def _unreadable(scores: str, error: Exception, option: str) -> InputError:
     reason = error_line(error)
     return InputError(f"--{option} {scores} can't be read: {reason}: score again, or restore it")
-
-
-def _read_json(folder: Folder, name: str) -> dict[str, Any]:
-    try:
-        document = folder.read_json(name)
-    except (OSError, ValueError):
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def is_number(kind: Any) -> bool:  # noqa: ANN401

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["failures", "histograms", "notices", "run_facts", "tiles"]
 
 _EXAMPLES = 3
+_NAMED = 10  # shards that a notice names
 
 
 def tiles(run: Run) -> list[tuple[str, str]]:
     """Return the figures at the top: names and values."""
     failed = run.total - run.scored
-    rate = run.summary.get("images_per_second")
+    rate = run.summaries.merged.get("images_per_second")
     return [
         ("Rows", f"{run.total:,}"),
         ("Scored", f"{run.scored:,}"),
@@ -43,12 +44,7 @@ def _pair_set(run: Run) -> str:
 
 def notices(run: Run) -> list[str]:
     """Return the notices at the top of the page."""
-    notes = []
-    if not run.summary:
-        notes.append(
-            "The run's summary is missing, so the run may not be finished: this page shows the "
-            "rows committed so far."
-        )
+    notes = [unfinished] if (unfinished := _unfinished(run)) else []
     if not np.isfinite(run.score).any():
         notes.append("No row has a score. See the failures below.")
     if run.sampled:
@@ -58,6 +54,27 @@ def notices(run: Run) -> list[str]:
             "failed ones. Counts of rows by status are of all rows."
         )
     return notes
+
+
+def _unfinished(run: Run) -> str | None:
+    """Return that the run is not finished, and why; None if it is."""
+    summaries, planned = run.summaries, run.planned
+    lacks_rows = planned is not None and run.total < planned
+    if run.total == planned or (summaries.complete and not lacks_rows):
+        return None
+    if not summaries.merged and not lacks_rows:
+        return (
+            "The run's summary is missing, so the run may not be finished: this page shows the "
+            "rows committed so far."
+        )
+    count = f"{run.total:,} of {planned:,} " if lacks_rows else ""
+    text = f"The run is not finished: this page shows the {count}rows committed so far."
+    for what, shards in (("Ended early", summaries.stopped), ("No summary", summaries.absent)):
+        if shards:
+            rest = f" and {len(shards) - _NAMED:,} more" if len(shards) > _NAMED else ""
+            noun = "shard" if len(shards) == 1 else "shards"
+            text += f" {what}: {noun} {', '.join(shards[:_NAMED])}{rest}."
+    return text
 
 
 def histograms(run: Run, tool: Markup) -> Markup:
@@ -105,8 +122,9 @@ def _example(row: Mapping[str, Any]) -> tuple[str, str]:
 
 def run_facts(run: Run) -> Markup:
     """Return the seconds by stage with the bottleneck, the summary and the options."""
-    facts = {k: v for k, v in run.summary.items() if k not in {"stage_seconds", "statuses"}}
-    tables = [_stages(run.summary)]
+    summary = run.summaries.merged
+    facts = {k: v for k, v in summary.items() if k not in {"stage_seconds", "statuses"}}
+    tables = [_stages(summary)]
     for caption, document in (("Summary", facts), ("Options", run.config)):
         rows = [(shorten(key, 80), value_of(value)) for key, value in flatten(document)]
         if rows:

@@ -35,6 +35,75 @@ def test_missing_run_files_leave_facts_unknown(make):
     assert "Options: unknown" in page.text
 
 
+def shard(index, count, **more):
+    """The name of a shard's summary, and a summary."""
+    document = {
+        "complete": True,
+        "rows": 10,
+        "images_per_second": 20.0,
+        "seconds": 5.0 + index,
+        "stage_seconds": {"fetch": 1.0, "model": 3.0 + index},
+        "bottleneck": "model" if index else "fetch",
+        "version": "0.3",
+        "devices": {"cpu": 1},
+    }
+    return f"summary-{index:04d}-of-{count:04d}", document | more
+
+
+def test_the_summaries_of_all_shards_are_one(make):
+    shards = dict(shard(i, 3) for i in range(3))
+    _, page = make([ok(0, 0.5, "a.jpg")], documents=shards)
+    assert "not finished" not in page.text
+    assert "not be finished" not in page.text
+    for text in (
+        "per second60",
+        "model bottleneck",
+        "12.00",
+        "80%",
+        "rows30",
+        "seconds7",
+        "version0.3",
+    ):
+        assert text in page.text
+
+
+@pytest.mark.parametrize(
+    ("documents", "reasons"),
+    [
+        ({"summary": {"complete": False}}, ""),
+        (dict([shard(0, 2), shard(1, 2, complete=False)]), " Ended early: shard 1/2."),
+        (dict([shard(0, 3)]), " No summary: shards 1/3, 2/3."),
+        (dict(shard(i, 12, complete=False) for i in range(12)), "0/12, 1/12, .*9/12 and 2 more."),
+    ],
+    ids=["stopped", "a-shard-stopped", "shards-without-summary", "many"],
+)
+def test_an_unfinished_run_says_so(make, documents, reasons):
+    _, page = make([ok(0, 0.5, "a.jpg")], documents=documents)
+    text = "The run is not finished: this page shows the rows committed so far."
+    assert re.search(re.escape(text) + ".*" + reasons, page.text)
+
+
+def test_the_rows_of_the_plan_tell_whether_a_run_is_finished(make):
+    old = {"summary": {"complete": True}}  # of the run before the one that goes on now
+    _, page = make([ok(0, 0.5), ok(1, 0.5)], documents={**old, "plan": {"rows": 3000}})
+    assert "not finished: this page shows the 2 of 3,000 rows committed so far." in page.text
+
+
+@pytest.mark.parametrize(
+    "documents",
+    [
+        {"plan": {"rows": 1}},
+        {"plan": {"rows": 1}, **dict([shard(1, 2)])},  # the other had nothing left to do
+        dict([shard(0, 2, complete=False), ("summary", {"complete": True, "finished": "2026"})]),
+        dict([shard(0, 2), shard(1, 2), ("summary", {"complete": False, "finished": "2024"})]),
+    ],
+    ids=["without-summary", "without-a-shard", "rest-without-shards", "rest-in-shards"],
+)
+def test_a_finished_run_needs_no_notice(make, documents):
+    _, page = make([ok(0, 0.5, "a.jpg")], documents=documents)
+    assert "finished:" not in page.text
+
+
 def test_run_facts_and_bottleneck(make):
     summary = {
         "images_per_second": 41.82,
