@@ -31,6 +31,7 @@ def comparison(run: Run, other: Other | None, layout: Layout, cards: Mapping[int
     if other is None:
         return Markup("")
     here, there = run.score[np.isfinite(run.score)], other.dispute.all_scores
+    of_sample = ", of the sample" if run.sampled else ""
     statuses = list(other.dispute.statuses.items())[:_MAX_STATUSES]
     histograms = []
     if len(here) and len(there):
@@ -39,9 +40,9 @@ def comparison(run: Run, other: Other | None, layout: Layout, cards: Mapping[int
         histograms = [histogram(values, axis, name, BINS, 99) for name, values in pairs]
     return render(
         "comparison.html",
-        facts=table("Drift", ("Fact", "Value"), _facts(other, here, there), "facts"),
+        facts=table("Drift", ("Fact", "Value"), _facts(run, other, here, there), "facts"),
         statuses=table(
-            "Rows of another status",
+            f"Rows of another status{of_sample}",
             ("Here", "There", "Rows"),
             [(_code(a), _code(b), f"{count:,}") for (a, b), count in statuses],
             "numbers",
@@ -53,17 +54,17 @@ def comparison(run: Run, other: Other | None, layout: Layout, cards: Mapping[int
     )
 
 
-def _facts(other: Other, here: np.ndarray, there: np.ndarray) -> list[tuple[str, str]]:
+def _facts(run: Run, other: Other, here: np.ndarray, there: np.ndarray) -> list[tuple[str, str]]:
     dispute, config = other.dispute, other.config
+    of_sample = ", of the sample" if run.sampled else ""
     both = int(np.isfinite(dispute.here).sum())
     moved = int((np.abs(dispute.difference) > 0.1).sum())
     pairs = value_of(config.get("prompts") or config.get("pairs"))
     facts = [
         ("Compared with", other.name),
         ("Its model and pairs", f"{value_of(config.get('model'))}, {pairs}"),
-        (f"Rows in both, by their {dispute.joined_by}", f"{dispute.rows:,}"),
-        ("Rows only here, only there", f"{dispute.only_here:,}, {dispute.only_there:,}"),
-        ("Scored in both", f"{both:,}"),
+        *_row_counts(run, other),
+        (f"Scored in both{of_sample}", f"{both:,}"),
         ("Rank correlation (SRCC) of the two", number(srcc(dispute.here, dispute.there))),
         ("Moved by more than a tenth of the ranks", share(moved, both)),
     ]
@@ -74,6 +75,20 @@ def _facts(other: Other, here: np.ndarray, there: np.ndarray) -> list[tuple[str,
             ("Largest gap of the two cumulative distributions", number(largest_gap(here, there))),
         ]
     return facts
+
+
+def _row_counts(run: Run, other: Other) -> list[tuple[str, str]]:
+    dispute = other.dispute
+    joined = f"by their {dispute.joined_by}"
+    if run.sampled and dispute.joined_by == "uri":
+        return [
+            (f"Rows of the sample in both, {joined}", f"{dispute.rows:,}"),
+            ("Rows of the sample only here", f"{dispute.only_here:,}"),
+        ]
+    return [
+        (f"Rows in both, {joined}", f"{dispute.rows:,}"),
+        ("Rows only here, only there", f"{dispute.only_here:,}, {dispute.only_there:,}"),
+    ]
 
 
 def _code(status: str) -> Markup:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,8 @@ import pyarrow.dataset as ds
 
 from iqa_core.columns import (
     HEIGHT,
+    IDENTITY,
     IMAGE_ID,
-    MANIFEST_FILE,
-    MANIFEST_ROW,
     OWN_NAMES,
     URI,
     WIDTH,
@@ -34,7 +33,9 @@ from iqa_core.pages.run.documents import (
 )
 from iqa_core.redaction import error_line
 from iqa_core.storage.folder import Folder
+from iqa_core.tables.audit import read_committed
 from iqa_core.tables.parts import PartFiles
+from iqa_core.tables.rows import RowSet
 
 __all__ = [
     "DEFAULT_SAMPLE",
@@ -63,7 +64,8 @@ class Run:
     scored rows and some failures of each kind; below, they are all.
 
     Attributes:
-        dataset: The part files.
+        parts: The part files.
+        dataset: Their rows.
         total: Rows of the run.
         counts: Status -> rows of the run.
         place: (K,) int64, number of each held row in the dataset, ascending.
@@ -79,6 +81,7 @@ class Run:
         files: Name and size of the manifest's files; empty if unknown.
     """
 
+    parts: PartFiles
     dataset: Any
     total: int
     counts: dict[str, int]
@@ -107,7 +110,11 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Other:
-    """The run to compare with, aligned with the held rows."""
+    """The run to compare with, aligned with the held rows.
+
+    The numbers of rows in both and in one only are of all rows, unless a sample is joined by URI: then
+    they are of the sample.
+    """
 
     name: str
     config: dict[str, Any]
@@ -125,7 +132,7 @@ def load_run(scores: str, sample: int = DEFAULT_SAMPLE) -> Run:
         InputError: If it holds no readable part file.
     """
     folder = Folder.given(scores, "scores")
-    dataset = _open_parts(folder, "scores")
+    parts, dataset = _open_parts(folder, "scores")
     kept = [field.name for field in dataset.schema if _is_described(field)]
     total = dataset.count_rows()
     try:
@@ -137,6 +144,7 @@ def load_run(scores: str, sample: int = DEFAULT_SAMPLE) -> Run:
     plan = read_document(folder, "_run/plan.json")
     manifest = plan.get("manifest")
     return Run(
+        parts=parts,
         dataset=dataset,
         total=total,
         counts=counts,
@@ -226,26 +234,45 @@ def load_other(run: Run, compare: str) -> Other:
         InputError: If it holds no readable part file.
     """
     folder = Folder.given(compare, "compare")
-    dataset = _open_parts(folder, "compare")
+    parts, dataset = _open_parts(folder, "compare")
     files = manifest_files(read_document(folder, "_run/plan.json"))
     same = bool(files) and files == run.files
-    columns = [MANIFEST_FILE, MANIFEST_ROW, URI, "status", "score"]
+    columns = [*(IDENTITY if same else [URI]), "status", "score"]
     try:
         here = _read(run.dataset, columns, run.place, run.total)
-        # of a sample, only the rows that may join: far fewer than all
-        key = MANIFEST_ROW if same else URI
-        wanted = ds.field(key).isin(pc.unique(here[key])) if run.sampled else None
-        there = dataset.to_table(columns=columns, filter=wanted)
+        # of a sample, only the rows that join: far fewer than all
+        if not run.sampled:
+            there = dataset.to_table(columns=columns)
+        elif same:
+            there = _read_rows(dataset, columns, RowSet.of(here))
+        else:
+            wanted = ds.field(URI).isin(pc.unique(here[URI]).drop_null())
+            there = dataset.to_table(columns=columns, filter=wanted)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(compare, error, "compare") from error
-    return Other(
-        name=compare,
-        config=read_document(folder, "_run/config.json"),
-        dispute=compare_runs(here, there, same_manifest=same),
-    )
+    dispute = compare_runs(here, there, same_manifest=same)
+    if run.sampled and same:
+        dispute = _with_counts(dispute, read_committed(run.parts).rows, read_committed(parts).rows)
+    return Other(compare, read_document(folder, "_run/config.json"), dispute)
 
 
-def _open_parts(folder: Folder, option: str) -> Any:  # noqa: ANN401
+def _read_rows(dataset: Any, columns: Sequence[str], rows: RowSet) -> pa.Table:  # noqa: ANN401
+    """Return some columns of the rows of a set, as far as they are there."""
+    tables = [dataset.schema.empty_table().select(columns)]
+    for batch in dataset.to_batches(columns=columns):
+        table = pa.Table.from_batches([batch])
+        tables.append(table.filter(pc.invert(rows.missing(table))))
+    return pa.concat_tables(tables)
+
+
+def _with_counts(dispute: RunDispute, here: RowSet, there: RowSet) -> RunDispute:
+    """Return a dispute of a sample with the numbers of all rows of two runs of one manifest."""
+    both = sum(rows.intersection_cardinality(there.rows(file)) for file, rows in here.bitmaps())
+    only_here, only_there = len(here) - both, len(there) - both
+    return replace(dispute, rows=both, only_here=only_here, only_there=only_there)
+
+
+def _open_parts(folder: Folder, option: str) -> tuple[PartFiles, Any]:
     scores = folder.uri
     parts = PartFiles(folder, f"--{option} {scores}", "score again, or restore it")
     try:
@@ -264,7 +291,7 @@ def _open_parts(folder: Folder, option: str) -> Any:  # noqa: ANN401
             f"--{option} {scores} has part files without the column {(absent or ['scores'])[0]!r} "
             "of scored rows: give the --output directory of a scoring run"
         )
-    return dataset
+    return parts, dataset
 
 
 def _unreadable(scores: str, error: Exception, option: str) -> InputError:

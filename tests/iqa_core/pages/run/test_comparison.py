@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import numpy as np
@@ -69,5 +70,28 @@ def test_a_sample_is_compared_with_the_same_rows_of_another_run(make, tmp_path):
     other = another(tmp_path / "other", there[::-1])
     _, page = make(many(), sample=200, compare=other)
     held = int(re.search(r"are of (\d+) of the run's", page.text)[1])
-    assert f"Rows in both, by their uri{held}" in page.text
+    assert (
+        f"Rows of the sample in both, by their uri{held}Rows of the sample only here0" in page.text
+    )
+    assert f"Scored in both, of the sample{held - 1}" in page.text
     assert "Rank correlation (SRCC) of the two\N{MINUS SIGN}1.000" in page.text
+
+
+def test_rows_of_a_sample_are_counted_over_all_files_of_the_manifest(make, tmp_path):
+    rows = []
+    for file in range(8):
+        for i in range(100):
+            score = (file * 100 + i) / 800
+            rows.append({**ok(i, score, f"{file}-{i}.jpg"), "manifest_file": f"{file}.parquet"})
+    plan = {"files": [{"name": f"{file}.parquet", "size": 1} for file in range(8)]}
+    there = rows[:790] + [failed(100 + i) | {"manifest_file": "7.parquet"} for i in range(3)]
+    other = another(tmp_path / "other", there)
+    (tmp_path / "other" / "_run").mkdir()
+    (tmp_path / "other" / "_run" / "plan.json").write_text(json.dumps(plan))
+    _, page = make(rows, documents={"plan": plan}, sample=100, compare=other, thumbnails=0)
+    for text in ("Rows in both, by their place790", "Rows only here, only there10, 3"):
+        assert text in page.text
+    assert "Rank correlation (SRCC) of the two1.000" in page.text
+    # both distributions are of the same rows
+    gap = float(re.search(r"two cumulative distributions(0\.\d+)", page.text)[1])
+    assert gap < 0.1
