@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["browse"]
 
+_EXACT = 2**53  # numbers of the page are floats, which hold each whole number below
 _MOST_CHOICES = 30  # values of a text column that can be chosen from; others are searched
 
 # JSON escapes of the characters that could end the script element.
@@ -94,7 +95,7 @@ def _columns(
     for name, column in run.kept.items():
         label = middle(clean(name), 40)
         held = column.take(pa.array(at))
-        if is_number(column.type):
+        if is_number(column.type) and not _has_long_integers(held):
             columns.append(_numbers(label, floats(held), "range", "kept column"))
         else:
             columns.append(_text_column(label, pc.cast(held, pa.string()).to_pylist()))
@@ -129,18 +130,33 @@ def _numbers(
     filter_: str | None,
     hint: str | None = None,
 ) -> dict[str, Any]:
-    """Return a column of any numbers, to 5 significant digits."""
-    numbers = [float(f"{v:.5g}") if math.isfinite(v) else None for v in map(float, values)]
-    whole = all(v is None or v == int(v) for v in numbers)
-    shown = [None if v is None else int(v) for v in numbers] if whole else numbers
+    """Return a column of any numbers: whole ones as they are, others to 5 significant digits."""
+    finite = values[np.isfinite(values)]
+    whole = bool(np.all((finite == np.trunc(finite)) & (np.abs(finite) < _EXACT)))
+    numbers = [_rounded(v) if math.isfinite(v) else None for v in map(float, values)]
     return {
         "label": label,
         "kind": "number",
         "filter": filter_,
         "hint": hint,
         "digits": 0 if whole else None,
-        "values": shown,
+        "values": numbers,
     }
+
+
+def _rounded(value: float) -> float:
+    """Return a number of which only a fraction is rounded."""
+    if abs(value) < _EXACT and (value == int(value) or abs(value) >= 10_000):
+        return round(value)
+    return float(f"{value:.5g}")
+
+
+def _has_long_integers(column: pa.ChunkedArray) -> bool:
+    """Return whether integers, such as hashes, are too long for the page's numbers."""
+    if not pa.types.is_integer(column.type):
+        return False
+    ends = pc.min_max(column).as_py().values()
+    return any(end is not None and abs(end) >= _EXACT for end in ends)
 
 
 def _text_column(label: str, values: list[str | None], *, choose: bool = True) -> dict[str, Any]:
