@@ -14,19 +14,19 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import fsspec
-import pyarrow.parquet as pq
 from markupsafe import Markup
 from PIL import Image
 
-from iqa_core.columns import HEIGHT, IMAGE, MANIFEST_FILE, MANIFEST_ROW, URI, WIDTH
+from iqa_core.columns import HEIGHT, URI, WIDTH
 from iqa_core.errors import ImageError, Status
 from iqa_core.images.decode import decode_image
 from iqa_core.pages.run.data import take
+from iqa_core.pages.run.inline import NO_FOLDER, NO_IMAGE, read_inline
 from iqa_core.preprocess import Preprocess
 from iqa_core.storage.folder import has_scheme
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from iqa_core.fetch.fetcher import Fetcher
     from iqa_core.pages.run.data import Run
@@ -103,27 +103,37 @@ def make_cards(
     """
     scored = {i: row for i, row in rows.items() if row["status"] == Status.OK.value}
     wanted = scored if open_images else {}
-    inline = dict(_inline_images([(i, r) for i, r in wanted.items() if not r[URI]], folder))
     deadline = time.monotonic() + _SECONDS
 
-    def load(index: int) -> Card:
+    def check_time() -> None:
+        if time.monotonic() > deadline:
+            raise ImageError(Status.TIMEOUT, f"not read within {_SECONDS:.0f} s")
+
+    def load(index: int, image: bytes | str | None = None) -> Card:
+        """Return the card of a row, with its inline image or the reason why there is none."""
         row = rows[index]
+        if isinstance(image, str):
+            return Card(row, None, image)
         try:
-            if time.monotonic() > deadline:
-                return Card(row, None, f"not read within {_SECONDS:.0f} s")
-            data = inline.get(index) or _fetch(row[URI], fetcher, folder)
+            if image is None:
+                check_time()
+                image = _fetch(row[URI], fetcher, folder)
             side = (_SIDE, _QUALITIES) if index in large else (_SMALL_SIDE, _SMALL_QUALITIES)
-            return Card(row, _thumbnail(data, row.get(WIDTH), row.get(HEIGHT), *side))
+            return Card(row, _thumbnail(image, row.get(WIDTH), row.get(HEIGHT), *side))
         except ImageError as error:
             return Card(row, None, error.message)
         except Exception as error:  # an unknown file: whatever it raises, the page is made
             return Card(row, None, f"{type(error).__name__}: {error}")
 
-    cards = {i: Card(row, None) for i, row in rows.items()}
     order = sorted(wanted, key=lambda i: (i not in large, i))  # the sections' first
+    inline = {i: rows[i] for i in order if not rows[i][URI]}
     with ThreadPoolExecutor(_READERS) as pool:
-        cards |= zip(order, pool.map(load, order), strict=True)
-    return cards
+        loading = {i: pool.submit(load, i) for i in order if i not in inline}
+        for own in (True, False):
+            part = {i: row for i, row in inline.items() if (i in large) is own}
+            for i, image in read_inline(part, folder, MAX_FILE_BYTES, check_time):
+                loading[i] = pool.submit(load, i, image)
+    return {i: loading[i].result() if i in loading else Card(row, None) for i, row in rows.items()}
 
 
 def thumbnail_of(uri: str | None, fetcher: Fetcher, folder: str | None) -> Thumbnail | None:
@@ -163,45 +173,10 @@ def folder_of(manifest: str | None) -> str | None:
 
 def _fetch(uri: str | None, fetcher: Fetcher, folder: str | None) -> bytes:
     if not uri:
-        raise ImageError(Status.NOT_FOUND, "the row has no uri, and no image in the manifest")
+        raise ImageError(Status.NOT_FOUND, NO_IMAGE)
     if folder is None and not has_scheme(uri) and not uri.startswith("/"):
-        raise ImageError(Status.NOT_FOUND, "the manifest's folder is unknown: give --manifest")
+        raise ImageError(Status.NOT_FOUND, NO_FOLDER)
     return fetcher.fetch(uri)
-
-
-def _inline_images(
-    rows: Sequence[tuple[int, dict[str, Any]]], folder: str | None
-) -> Iterable[tuple[int, bytes]]:
-    """Yield the encoded images that the manifest itself holds, one row group at a time."""
-    if folder is None:
-        return
-    by_file: dict[str, list[tuple[int, int]]] = {}
-    for index, row in rows:
-        by_file.setdefault(row[MANIFEST_FILE], []).append((row[MANIFEST_ROW], index))
-    for name, places in by_file.items():
-        try:
-            with fsspec.open(f"{folder}/{name}", "rb") as file:
-                yield from _read_places(pq.ParquetFile(file), sorted(places))
-        except Exception:  # noqa: S112  a placeholder instead
-            continue
-
-
-def _read_places(
-    file: pq.ParquetFile, places: Sequence[tuple[int, int]]
-) -> Iterable[tuple[int, bytes]]:
-    start = 0
-    for group_number in range(file.num_row_groups):
-        group = file.metadata.row_group(group_number)
-        here = [(row - start, index) for row, index in places if 0 <= row - start < group.num_rows]
-        start += group.num_rows
-        if not here or group.total_byte_size > 4 * MAX_FILE_BYTES:
-            continue
-        column = file.read_row_group(group_number, columns=[IMAGE])[IMAGE]
-        for row, index in here:
-            value = column[row].as_py()
-            data = value.get("bytes") if isinstance(value, dict) else value
-            if data:
-                yield index, data
 
 
 def _thumbnail(
