@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["block_rows", "pinned", "quiet_ray_data", "scored_pixels", "scored_rows"]
 
-#: Tables in which the slices to read are handed to Ray, which spends some milliseconds on each.
-_TABLES = 200
+#: Blocks in which the slices to read are handed to Ray, which spends some milliseconds on each.
+_SLICE_BLOCKS = 200
 #: Encoded bytes in one block between reading and decoding, by the manifest's average.
 _ENCODED_BYTES = 128 * 1024 * 1024
 #: Pixel bytes in one call of an actor that decoders feed.
@@ -191,11 +191,12 @@ def _memory(pool: ActorPool, stated: int | None) -> dict[str, Any]:
 
 def _slices(plan: ScoringPlan) -> ray.data.Dataset:
     """Return the slices to read, one a block: a read task has one slice, whose loss costs little."""
-    table = pa.Table.from_pylist([vars(piece) for piece in plan.slices])
-    step = -(-len(table) // _TABLES)
-    tables = [table.slice(i, step) for i in range(0, len(table), step)]
-    slices: ray.data.Dataset = ray.data.from_arrow(tables)
-    return slices if step == 1 else _repartitioned(slices, 1, len(tables))
+    rows = [vars(piece) for piece in plan.slices]
+    step = -(-len(rows) // _SLICE_BLOCKS)
+    blocks = -(-len(rows) // step)
+    # Not from_arrow: it waits for a task, and so for a CPU that is free.
+    slices: ray.data.Dataset = ray.data.from_items(rows, override_num_blocks=blocks)
+    return slices if step == 1 else _repartitioned(slices, 1, blocks)
 
 
 def _repartitioned(
