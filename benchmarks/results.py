@@ -100,6 +100,10 @@ def _options() -> list[str]:
         if name in words:
             place = words.index(name)
             del words[place : place + 2]
+    for name in ("--photos", "--fresh"):
+        if name in words:
+            place = words.index(name) + 1
+            words[place] = Path(words[place]).name
     return words
 
 
