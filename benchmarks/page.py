@@ -1,4 +1,4 @@
-"""`python -m benchmarks.page`: docs/performance.md from the results in benchmarks/results/.
+"""`python -m benchmarks.page`: docs/performance.md from the results in benchmarks/results/, and its figure.
 
 `--check` writes nothing and exits with 1 if the page on disk is another one; a test does the same.
 """
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.prompt_learning_figure import FIGURE, draw
 from benchmarks.results import FOLDER
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
@@ -134,8 +135,15 @@ def write_or_check(page: Path, render: Callable[[], str], about: str, command: s
         sys.exit(f"{page.name} is not what the results say: run {command}")
 
 
+def figure() -> str:
+    """Return docs/prompt_learning.svg."""
+    result = json.loads((FOLDER / "prompt_learning.json").read_text(encoding="utf-8"))
+    return draw(result["raw"])
+
+
 def main() -> None:
-    """Write or check the page."""
+    """Write or check the figure and the page."""
+    write_or_check(FIGURE, figure, __doc__.splitlines()[0], "python -m benchmarks.page")
     write_or_check(PAGE, render, __doc__.splitlines()[0], "python -m benchmarks.page")
 
 

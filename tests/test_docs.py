@@ -78,6 +78,7 @@ def test_the_page_of_options_is_the_code_s():
 
 def test_the_page_of_performance_is_that_of_the_results():
     assert read(benchmarks.page.PAGE) == benchmarks.page.render(), "run python -m benchmarks.page"
+    assert read(benchmarks.page.FIGURE) == benchmarks.page.figure(), "run python -m benchmarks.page"
 
 
 def test_the_page_of_options_has_every_option():
