@@ -17,6 +17,7 @@ __all__ = [
     "OutputOptions",
     "PromptOptions",
     "RescoreOptions",
+    "ScoreOptions",
 ]
 
 #: The statuses of ``iqa_core.errors.Status`` but ``ok``; a test holds the two together.
@@ -323,3 +324,10 @@ class ImageOptions(OutputOptions):
         help="Ray cluster (default: the one that this job runs in, else a local one)",
         metavar="ADDRESS",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreOptions(CropOptions, PromptOptions, ColumnOptions, ImageOptions):
+    """Options of a run that scores images."""
+
+    embeddings: bool = option(False, help="also write the image features")

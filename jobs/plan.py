@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from iqa_core.redaction import redact
 
-from . import score
+from .config import ScoreOptions
 from .extra_columns import extra_columns
 from .options import option
 from .prices import Prices
@@ -30,7 +30,7 @@ __all__ = ["Config", "command_line", "describe", "run", "too_many_errors"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(score.Config):
+class Config(ScoreOptions):
     """Options of ``iqa plan``."""
 
     output: str = option(
@@ -97,7 +97,7 @@ def command_line(config: Config, advised: Mapping[str, Any]) -> str:
         config: The options of the plan.
         advised: Further options by field.
     """
-    planned = {field.name for field in fields(score.Config)}
+    planned = {field.name for field in fields(ScoreOptions)}
     words = ["iqa", "score"]
     for field in sorted(fields(config), key=lambda field: field.default is not MISSING):
         value = advised.get(field.name, getattr(config, field.name))

@@ -10,9 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .config import ColumnOptions, CropOptions, ImageOptions, PromptOptions
+from .config import ScoreOptions
 from .extra_columns import extra_columns
-from .options import option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,10 +23,8 @@ __all__ = ["Config", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(CropOptions, PromptOptions, ColumnOptions, ImageOptions):
+class Config(ScoreOptions):
     """Options of ``iqa score``."""
-
-    embeddings: bool = option(False, help="also write the image features")
 
 
 def run(
