@@ -271,9 +271,8 @@ def _write_sheet(config: Config, sheet: str, selection: Selection, folder: str |
         schemes=(*DEFAULT_SCHEMES, *config.allow_scheme),
         prefixes=config.allow_prefix,
     )
-    parent, _, name = sheet.rpartition("/")
     try:
-        target = Folder.given(parent or ("/" if sheet.startswith("/") else "."), "sheet")
+        target, name = Folder.of_file(sheet, "sheet")
         target.write(name, document.encode("utf-8", "replace"))
     except OSError as error:
         raise InputError(f"--sheet {sheet} can't be written: {error}") from error

@@ -61,8 +61,7 @@ class CalibrationFile:
         Raises:
             InputError: If it can't be read, or is of another kind.
         """
-        parent, _, name = uri.rpartition("/")
-        folder = Folder.given(parent or ("/" if uri.startswith("/") else "."), "calibration")
+        folder, name = Folder.of_file(uri, "calibration")
         try:
             document = json.loads(folder.read(name))
             if document["format"] != _FORMAT:
@@ -80,8 +79,7 @@ class CalibrationFile:
         Raises:
             InputError: If it can't be written.
         """
-        parent, _, name = uri.rpartition("/")
-        folder = Folder.given(parent or ("/" if uri.startswith("/") else "."), "output")
+        folder, name = Folder.of_file(uri, "output")
         try:
             folder.write_json(name, self.to_json())
         except OSError as error:

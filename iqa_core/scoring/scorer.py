@@ -106,13 +106,7 @@ class Scorer:
                 limit="at least 1",
                 fix="leave it out for 32",
             )
-        if decode not in ("fast", "exact"):
-            raise InputError(
-                argument="decode",
-                value=decode,
-                limit="one of fast, exact",
-                fix="leave it out for fast",
-            )
+        _check_choice("decode", decode, ("fast", "exact"))
         if prompts is not None and pairs is not DEFAULT_PAIRS:
             raise InputError(
                 "pairs and prompts are both given: learned prompts bring their own pairs, so leave out "
@@ -159,13 +153,7 @@ class Scorer:
             ImageError: If an image can't be read or scored and ``on_error`` is ``raise``.
             InputError: If an image is of a wrong type, whatever ``on_error`` is, or that is neither.
         """
-        if on_error not in ("raise", "nan"):
-            raise InputError(
-                argument="on_error",
-                value=on_error,
-                limit="one of raise, nan",
-                fix="leave it out for raise",
-            )
+        _check_choice("on_error", on_error, ("raise", "nan"))
         many = isinstance(images, (list, tuple))
         items: Sequence[ImageLike] = images if many else [images]  # type: ignore[assignment, list-item]
         parts: list[np.ndarray] = []
@@ -227,6 +215,14 @@ class Scorer:
         return decode_image(
             data, self.preprocess, mode=self.decode, max_pixels=self.max_pixels
         ).pixels
+
+
+def _check_choice(argument: str, value: str, choices: Sequence[str]) -> None:
+    """Refuse a value that is none of some choices, of which the first is the default."""
+    if value not in choices:
+        limit = f"one of {', '.join(choices)}"
+        fix = f"leave it out for {choices[0]}"
+        raise InputError(argument=argument, value=value, limit=limit, fix=fix)
 
 
 def _on_device(tower: ImageEncoder, device: str | None, precision: Precision) -> ImageEncoder:

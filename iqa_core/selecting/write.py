@@ -58,14 +58,8 @@ class ManifestTarget:
         Raises:
             InputError: If it exists, or can't be one.
         """
-        path = uri.rstrip("/")
-        parent, _, name = path.rpartition("/")
-        target = cls(
-            uri,
-            Folder.given(parent or ("/" if path.startswith("/") else "."), "output"),
-            name,
-            rows_per_file,
-        )
+        parent, name = Folder.of_file(uri.rstrip("/"), "output")
+        target = cls(uri, parent, name, rows_per_file)
         if rows_per_file is None and not name.endswith(".parquet"):
             raise InputError(
                 argument="output",

@@ -46,8 +46,7 @@ def find_numbered(uri: str, option: str, suffix: str) -> tuple[Folder, list[str]
     Raises:
         InputError: If there is none.
     """
-    parent, _, last = uri.rstrip("/").rpartition("/")
-    above = Folder.given(parent or ("/" if uri.startswith("/") else "."), option)
+    above, last = Folder.of_file(uri.rstrip("/"), option)
     is_glob = _WILDCARDS.search(last) is not None and not above.exists(last)
     if not is_glob:
         folder = Folder.given(uri, option)

@@ -38,14 +38,18 @@ def is_model_code(module):
     return any(module == name or module.startswith(f"{name}.") for name in MODEL_CODE)
 
 
-def test_limits_hold_for_images_inside_the_manifest():
-    settings = DecodeSettings(
-        fetcher=Fetcher("s3://bucket/m", max_bytes=10),
+def settings_of(**limits):
+    return DecodeSettings(
+        fetcher=Fetcher("s3://bucket/m", **limits),
         decoder=partial(decode_image, preprocess=PREPROCESS),
         size=PREPROCESS.size,
         views=0,
         decode_seconds=120.0,
     )
+
+
+def test_limits_hold_for_images_inside_the_manifest():
+    settings = settings_of(max_bytes=10)
     table = pa.table(
         {
             "manifest_file": ["m"] * 2,
@@ -59,13 +63,7 @@ def test_limits_hold_for_images_inside_the_manifest():
 
 
 def test_rows_that_fail_slowly_do_not_wait_for_the_others(monkeypatch):
-    settings = DecodeSettings(
-        fetcher=Fetcher("s3://bucket/m"),
-        decoder=partial(decode_image, preprocess=PREPROCESS),
-        size=PREPROCESS.size,
-        views=0,
-        decode_seconds=120.0,
-    )
+    settings = settings_of()
     table = pa.table(
         {
             "manifest_file": ["m"] * 3,
