@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["show_progress"]
 
 _SECONDS = 5.0
-_INTERRUPTS = 3  # that end a wait of Ray Train
+_SECONDS_TO_END = 1.0
 
 
 @contextmanager
@@ -70,8 +70,9 @@ def show_progress(
 
     def follow(interrupted: Callable[[float], bool]) -> None:
         nonlocal overdue
+        was_interrupted = False
         while not stopped.is_set():
-            was_interrupted = interrupted(_SECONDS)
+            was_interrupted |= interrupted(_SECONDS_TO_END if was_interrupted else _SECONDS)
             if stopped.is_set():
                 return
             show()
@@ -82,12 +83,11 @@ def show_progress(
                 continue
             if not was_interrupted:
                 overdue = needs
-            # Ray Train has no other end than that of Ctrl-C, and only a third one ends a wait at once.
-            for _ in range(_INTERRUPTS - was_interrupted):
+            # Ray Train has no other end than that of Ctrl-C, and only a third one ends a wait at once. One
+            # that comes before Ray Train handles it may be lost: an exception has no effect everywhere.
+            while not stopped.is_set():
                 _thread.interrupt_main()
-                if stopped.wait(1.0):  # it has ended: a further one would hit what comes after
-                    return
-            return
+                stopped.wait(_SECONDS_TO_END)
 
     with _interrupts() as (interrupted, wake):
         thread = threading.Thread(target=follow, args=[interrupted], daemon=True)
