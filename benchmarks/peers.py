@@ -1,4 +1,4 @@
-"""Whole commands of this project against those of its peers, on the same images and weights.
+r"""Whole commands of this project against those of its peers, on the same images and weights.
 
     python -m benchmarks.peers [--only SETTING ...] [--peers NAME ...] [--scale 1] [--rounds 3]
         [--packages FOLDER] [--noise 0] [--json FILE]
@@ -16,7 +16,8 @@ Their docstrings say what is patched: the loading of weights where a library onl
 computation. All get one file of random weights. pyiqa and Daft are not among this project's own
 dependencies. Installed apart, they are found with --packages:
 
-    pip install --no-deps --target FOLDER daft pyiqa==0.1.16 openai-clip==1.0.1 'setuptools<81'
+    pip install --no-deps --target FOLDER daft pyiqa==0.1.16 openai-clip==1.0.1 \
+        opencv-python-headless 'setuptools<81'
 
 A run counts only if each image has exactly one score, within TOLERANCE of what `Scorer` gives for it
 with exact decoding and the command's own prompts. pyiqa, piq and torchmetrics keep the image's size.
@@ -150,19 +151,27 @@ def main() -> None:
 
 
 def kept_results(path: Path, measured: list[str]) -> tuple[dict[str, dict], list[str]]:
-    """Return raw results of other settings that a file of this machine has, and notes on them."""
+    """Return raw results of other settings that a file of this machine has, and notes on them.
+
+    Packages may have had other versions: the notes say which.
+    """
     if not path.exists():
         return {}, []
     stored = json.loads(path.read_text(encoding="utf-8"))
-    if stored["machine"] != machine():
+    then, now = stored["machine"], machine()
+    before, after = then.pop("packages"), now.pop("packages")
+    if then != now:
         return {}, []
+    others = "".join(f", {each} {before[each]}" for each in before if before[each] != after[each])
     raw = {name: rounds for name, rounds in stored["raw"].items() if name not in measured}
     about = tuple(f"{name}: " for name in raw)
     notes = [note for note in stored["notes"] if note.startswith(about)]
     dated = {note.partition(": measured on ")[0] for note in notes}
     command = stored["command"]
     notes += [
-        f"{name}: measured on {stored['date']} by `{command}`." for name in raw if name not in dated
+        f"{name}: measured on {stored['date']} by `{command}`{others and ' with' + others[1:]}."
+        for name in raw
+        if name not in dated
     ]
     return raw, notes
 
