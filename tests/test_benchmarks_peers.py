@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from benchmarks.peer_inputs import image_folder
-from benchmarks.peers import OURS, Round, largest_difference, table
+from benchmarks.peers import OURS, Round, kept_results, largest_difference, table
+from benchmarks.results import machine
 
 EXACT = [0.25, 0.75]
 
@@ -59,3 +62,31 @@ def test_the_best_peer_is_that_of_each_round():
     assert found["one"] == ["2.50 (2.00 to 3.00)", "5.00 (5.00 to 5.00)"]
     assert found["other"] == ["2.75 (1.50 to 4.00)", "3.00 (3.00 to 3.00)"]
     assert found["best peer"] == ["2.25 (1.50 to 3.00)", "3.00 (3.00 to 3.00)"]
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Write a file of two settings by another version of Ray; return its path."""
+
+    def write(**changes):
+        here = machine() | changes
+        here["packages"] = here["packages"] | {"ray": "2.1"}
+        notes = ["one: piq failed", "two: piq failed", "Daft was not installed."]
+        result = {"machine": here, "raw": {"one": {}, "two": {}}, "notes": notes}
+        result |= {"date": "2026-01-02", "command": "python -m benchmarks.peers"}
+        path = tmp_path / "peers.json"
+        path.write_text(json.dumps(result), encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_settings_that_are_not_measured_again_are_kept_with_their_versions(stored):
+    raw, notes = kept_results(stored(), ["two"])
+    assert raw == {"one": {}}
+    measured = "one: measured on 2026-01-02 by `python -m benchmarks.peers` with ray 2.1."
+    assert notes == ["one: piq failed", measured]
+
+
+def test_results_of_another_machine_are_not_kept(stored):
+    assert kept_results(stored(cores=1000), ["two"]) == ({}, [])
