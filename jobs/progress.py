@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -119,21 +120,25 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Print a separate line."""
-        sys.stderr.write(f"\r\x1b[K{line}\n" if self._is_terminal else f"{line}\n")
-        sys.stderr.flush()
+        self._write(f"\r\x1b[K{line}\n" if self._is_terminal else f"{line}\n")
         self._printed = self._clock()
+
+    def _write(self, text: str) -> None:
+        # It may be a pipe to a process that has ended, and rows that are finished are still to be written.
+        with suppress(OSError):
+            sys.stderr.write(text)
+            sys.stderr.flush()
 
     def close(self) -> None:
         """Print the final line."""
         if self._done != self._done_when_printed:
             self._print()
         if self._is_terminal:
-            sys.stderr.write("\n")
+            self._write("\n")
 
     def _print(self) -> None:
         line = self.line(self._clock())
-        sys.stderr.write(f"\r\x1b[K{line}" if self._is_terminal else f"{line}\n")
-        sys.stderr.flush()
+        self._write(f"\r\x1b[K{line}" if self._is_terminal else f"{line}\n")
         self._printed = self._clock()
         self._done_when_printed = self._done
 

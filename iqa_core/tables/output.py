@@ -108,6 +108,7 @@ class Output:
         now = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         self._name = f"{now}-{uuid.uuid4().hex[:8]}{self._label}"
         self._own: list[str] = []
+        self._begun = False
         self._lease: OutputLease | None = None
 
     def _check_earlier(self) -> None:
@@ -166,8 +167,8 @@ class Output:
             yield
 
     def _forget_if_empty(self) -> None:
-        """Remove plan, configuration and fingerprint if the run committed nothing."""
-        if not self._committed.parts:
+        """Remove plan, configuration and fingerprint if the run has written no rows, or begun to."""
+        if not (self._committed.parts or self._begun):
             for name in (FINGERPRINT, _CONFIG, PLAN, damaged_name(None)):
                 with suppress(OSError):  # without rows they do not count
                     self.folder.remove(name)
@@ -209,6 +210,7 @@ class Output:
         buffer = io.BytesIO()
         table = table.replace_schema_metadata(part.metadata())
         pq.write_table(table, buffer, **write_options(table.schema))
+        self._begun = True  # it may get there even where this run does not live to see it
         with self._os_errors_as_input_errors():
             self.folder.write(name, buffer.getvalue())
         return part

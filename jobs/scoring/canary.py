@@ -8,7 +8,7 @@ precision changes features slightly, another tower entirely: see docs/embeddings
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from iqa_core.tables.rows import RowSet
 from iqa_core.tables.slices import plan_slices
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import pyarrow as pa
 
@@ -136,23 +136,28 @@ def _of_manifest(wanted: str, source: FeatureSource, towers: Towers) -> _Found:
             f"{_MOST_IMAGES:,}: a few "
             "dozen are enough"
         )
-    key = IMAGE_ID if IMAGE_ID in manifest.schema.names else URI
-    images = {}
+    images: dict[tuple[str, str], dict[str, Any]] = {}
     for row_slice in plan_slices(manifest, RowSet()):
         tables = read_slice(manifest.folder, row_slice, (), manifest.image_id_type, 64)
         for row in (row for table in tables for row in table.to_pylist()):
-            if row[key] is not None:
-                images[str(row[key])] = row
+            images |= dict.fromkeys(_keys(row), row)
     fetcher = Fetcher(manifest.folder.uri, timeout=30.0)
     found = _Found()
-    for table, features in _rows(source, [key]):
-        for place, value in enumerate(table.column(key).to_pylist()):
-            row = images.pop(str(value), None) if value is not None else None
+    for table, features in _rows(source, [IMAGE_ID, URI]):
+        for place, names in enumerate(table.select([IMAGE_ID, URI]).to_pylist()):
+            row = next((images[each] for each in _keys(names) if each in images), None)
             if row is not None:
+                for each in _keys(row):
+                    images.pop(each, None)
                 _add(found, fetcher, row[DATA] or row[URI], features[place], towers)
         if not images:
             break
     return found
+
+
+def _keys(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what a row may be found by: its image_id, and its URI."""
+    return [(name, str(row[name])) for name in (IMAGE_ID, URI) if row[name] is not None]
 
 
 def _add(

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from iqa_core.columns import URI
 from iqa_core.errors import InputError, Status
 from iqa_core.storage.folder import has_scheme
+from iqa_core.tables.rows import RowSet
 
 from ..ray_errors import this_node
 from .meter import Meter
@@ -109,6 +110,7 @@ class Collector:
         self._breaker = breaker
         self._seen_here = seen_here
         self._here = this_node()[1]
+        self._rows = RowSet()
         self._pending: list[pa.Table] = []
         self._pending_bytes = 0
         self._clock = clock
@@ -119,9 +121,18 @@ class Collector:
     def add(self, table: pa.Table) -> None:
         """Take one finished block.
 
+        Rows that came before do not count: where a worker dies, Ray runs its task again, and its blocks
+        need not end at the same rows.
+
         Raises:
             InputError: If another node lacks an image that this one has.
         """
+        new = self._rows.missing(table)
+        if new.false_count:
+            table = table.filter(new)
+        if not len(table):
+            return
+        self._rows.add(table)
         statuses = _counts(table.column("status"))
         if Status.NOT_FOUND in statuses:
             self._check_shared(table)

@@ -17,6 +17,8 @@ from ..gpus import count_gpus
 from .outcome import describe_outcome, utilisation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from iqa_core.tables.audit import Audit
     from iqa_core.tables.manifest import Manifest
     from iqa_core.tables.sink import Sink
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from ..config import OutputOptions
     from .outcome import Outcome
     from .pool import ActorPool
+    from .watch import Watch
 
 __all__ = ["conclude", "conclude_without_work", "options_as_json"]
 
@@ -42,67 +45,91 @@ def _redacted(value: Any) -> Any:  # noqa: ANN401 - any option's
     return redact(value) if isinstance(value, str) else value
 
 
-def conclude(sink: Sink, outcome: Outcome, pool: ActorPool | None, max_error_rate: float) -> int:
+def conclude(
+    sink: Sink,
+    outcome: Outcome,
+    pool: ActorPool | None,
+    max_error_rate: float,
+    watch: Watch | None = None,
+) -> int:
     """Audit an output, write and print a summary, and return the exit status.
+
+    It prints last: standard output may be a pipe to a process that has ended.
 
     Args:
         sink: The output, within its ``start`` block.
         outcome: The outcome of the run.
         pool: The scoring actors; None without Ray.
         max_error_rate: ``--max-error-rate``.
+        watch: Is told of the end.
 
     Returns:
         0, 1 if the audit failed, 3 if too many rows failed or after an outage, 143 if stopped.
     """
     result = sink.audit()
     sink.finish(_summary(outcome, sink, result, pool))
-    print(describe_outcome(outcome))
+    status, lines = _status(sink, outcome, result, max_error_rate)
+    if watch is not None:
+        watch.end(outcome, status)
+    print(*_about(outcome), *lines, sep="\n")
+    return status
+
+
+def _about(outcome: Outcome) -> Iterator[str]:
+    yield describe_outcome(outcome)
     if outcome.out_of_memory:
-        print(
+        yield (
             f"the device's memory was full {outcome.out_of_memory:,} times, and batches were halved: a "
             "smaller --batch-size avoids that"
         )
     if outcome.repeated is not None:
         share = outcome.repeated / max(1, outcome.rows)
-        print(
+        yield (
             f"{outcome.repeated:,} rows had bytes seen before ({share:.1%}) and were not encoded again"
         )
+
+
+def _status(
+    sink: Sink, outcome: Outcome, result: Audit, max_error_rate: float
+) -> tuple[int, list[str]]:
+    """Return the exit status and why it is that."""
     if outcome.stopped:
-        print(f"stopped: {result}; the same command resumes")
-        return _STOPPED
+        return _STOPPED, [f"stopped: {result}; the same command resumes"]
     if outcome.broken:
-        print(
+        return _TOO_MANY_ERRORS, [
             f"{outcome.broken}. Stopped: {result}; once it is over, the same command resumes, with "
             "--retry-errors for rows that failed before this was noticed (--max-error-rate 1 continues "
             "through an outage)"
-        )
-        return _TOO_MANY_ERRORS
-    return _exit_status(sink, result, max_error_rate)
+        ]
+    return _status_of_rows(sink, result, max_error_rate)
 
 
 def conclude_without_work(sink: Sink, manifest: Manifest, options: OutputOptions) -> int:
     """Audit an output that has all rows, print the result, and return the exit status: 0, 1 or 3."""
     of_shard = f" of {manifest.shard}" if manifest.shard else ""
     print(f"nothing to do: all {manifest.rows:,} rows{of_shard} are in {redact(options.output)}")
-    return _exit_status(sink, audit(manifest, sink.committed().rows), options.max_error_rate)
+    result = audit(manifest, sink.committed().rows)
+    status, lines = _status_of_rows(sink, result, options.max_error_rate)
+    print(*lines, sep="\n")
+    return status
 
 
-def _exit_status(sink: Sink, result: Audit, max_error_rate: float) -> int:
-    print(result)
+def _status_of_rows(sink: Sink, result: Audit, max_error_rate: float) -> tuple[int, list[str]]:
+    lines = [str(result)]
     if not result.passed:
-        return 1
+        return 1, lines
     if lost := describe_lost(sink.committed().statuses):
-        print(lost)
+        lines.append(lost)
     total = sum(sink.committed().statuses.values())
     failed = total - sink.committed().statuses["ok"]
     if total and failed / total > max_error_rate:
-        print(
+        lines.append(
             f"{failed:,} of {total:,} rows could not be scored ({failed / total:.1%}), more than "
             f"--max-error-rate {max_error_rate:g} allows: see the status and error columns. Exit status "
             f"{_TOO_MANY_ERRORS}: the output is complete all the same"
         )
-        return _TOO_MANY_ERRORS
-    return 0
+        return _TOO_MANY_ERRORS, lines
+    return 0, lines
 
 
 def _steady_state(outcome: Outcome) -> dict[str, Any]:

@@ -7,7 +7,7 @@ progress, audit and commit are in one place.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -88,12 +88,18 @@ def run_pipeline(
     bad_nodes: list[NodeError] = []
     stalls = Stalls(policy.stall_minutes, progress)
     with collector, stop_requests() as stop:
-        while plan.slices:
+        while plan.slices and not stop.is_set():
             chain = scored_rows(plan, spec, pool, tower, 60 * policy.stall_minutes)
             wait = Wait(pool, policy.wait_seconds, progress)
             try:
-                _collect(chain, collector, progress, watch, stop, wait, enough)
-                break
+                if not _collect(chain, collector, progress, watch, stop, wait, enough):
+                    break
+                done = sink.committed().rows
+                missing = plan.manifest.rows - len(done)
+                if not missing or enough:
+                    break
+                stalls.begin_missing(missing, len(done))
+                plan = plan.without(done)
             except ExecutionError as error:
                 collector.commit()
                 done = sink.committed().rows
@@ -140,8 +146,12 @@ def _collect(
     stop: threading.Event,
     wait: Wait,
     enough: Callable[[Meter], bool] | None,
-) -> None:
-    """Collect and commit the blocks of a chain until its end, a stop request or an outage."""
+) -> bool:
+    """Collect and commit the blocks of a chain; return whether it came to its end.
+
+    Else a stop was requested, the images' store has an outage, or what came is enough.
+    """
+    table: Any = None
     with BlockFeed(blocks_of(chain)) as feed:
         while not stop.is_set() and not collector.broken:
             table = feed.next(timeout=min(0.5, collector.seconds_left))
@@ -157,12 +167,15 @@ def _collect(
                 if enough and enough(collector.meter):
                     break
             collector.commit_if_due()
+            if feed.has_actors:
+                wait.end_in_use()
             with collector.committed_on_error():
                 wait.check()
             progress.tick()
             watch.tick(feed.queued)
         # Before the feed is closed, which may take longer than a stopped process has.
         collector.commit()
+    return table is feed.END
 
 
 def _node_to_leave_out(error: ExecutionError, sink: Sink) -> NodeError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -23,6 +24,8 @@ __all__ = ["BlockFeed", "ExecutionError", "blocks_of"]
 _CLOSE_SECONDS = 10.0
 #: Seconds that it waits for the next block before it ends the execution itself.
 _NEXT_BLOCK_SECONDS = 1.0
+#: Seconds between two looks for an execution to end.
+_LOOK_SECONDS = 0.25
 
 
 class ExecutionError(Exception):
@@ -78,6 +81,11 @@ class BlockFeed:
         return False
 
     @property
+    def has_actors(self) -> bool:
+        """Whether the execution had actors when nothing came last."""
+        return bool(self._actors)
+
+    @property
     def queued(self) -> int:
         """Number of blocks that wait to be taken."""
         return self._blocks.qsize()
@@ -118,9 +126,10 @@ class BlockFeed:
     def __exit__(self, *_: object) -> None:
         """End Ray's execution: a thread of it that outlives `ray.shutdown` crashes the process."""
         self._closed.set()
+        last = time.monotonic() + _CLOSE_SECONDS
         self._thread.join(timeout=_NEXT_BLOCK_SECONDS)  # it ends at the next block
-        if self._thread.is_alive():
-            # No block comes: Ray waits for resources, or works on a long one.
+        while self._thread.is_alive() and time.monotonic() < last:
+            # No block comes: Ray waits for resources, works on a long one, or only begins.
             for executor in _executors():
                 executor.shutdown(force=False)
-        self._thread.join(timeout=_CLOSE_SECONDS)
+            self._thread.join(timeout=_LOOK_SECONDS)

@@ -232,9 +232,7 @@ class _Run:
                 outcome = run_pipeline(
                     plan, spec, pool, sink, policy, began=self.began, watch=watch
                 )
-                status = conclude(sink, outcome, pool, config.max_error_rate)
-                watch.end(outcome, status)
-            return status
+                return conclude(sink, outcome, pool, config.max_error_rate, watch)
 
 
 def _load(model: str, config: ImageOptions) -> Towers:

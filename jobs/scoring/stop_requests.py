@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,8 +28,10 @@ def stop_requests() -> Iterator[threading.Event]:
 
     def request(number: int, _: object) -> None:
         signal.signal(number, before[signal.Signals(number)])
-        print("stopping: writing what is finished", file=sys.stderr, flush=True)
         stop.set()
+        # Standard error may be a pipe to a process that the same Ctrl-C has ended, or be in use just now.
+        with suppress(OSError, RuntimeError):
+            print("stopping: writing what is finished", file=sys.stderr, flush=True)
 
     for number in before:
         signal.signal(number, request)

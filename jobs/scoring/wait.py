@@ -66,6 +66,10 @@ class Wait:
         self._checked = self._clock()
         self._is_full = False
 
+    def end_in_use(self) -> None:
+        """Note that this execution has actors: what holds the nodes may be itself."""
+        self._is_full = False
+
     def check(self) -> None:
         """Print what the run waits for, if it is due.
 

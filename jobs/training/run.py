@@ -36,7 +36,7 @@ from .run_folder import (
     RUN,
     TENSORBOARD,
     absolute,
-    check_same_run,
+    begin_training,
     describe_training,
     open_data,
     tidy,
@@ -110,7 +110,7 @@ def run_training(config: Config) -> int:
     )
     if config.recipe == "weights":
         with OutputLease(folder, _LEASE_SECONDS) as lease:
-            check_same_run(folder, document)
+            begin_training(folder, document)
             run = replace(run, data=open_data(cache, plan, folder, prompts, judge))
             lease.check()
             conclude(run, None)
@@ -122,12 +122,7 @@ def run_training(config: Config) -> int:
         refuse_local_paths(paths, cluster, shared=config.shared_filesystem)
         scaling = _scaling(config, cluster)
         with OutputLease(folder, _LEASE_SECONDS) as lease:
-            check_same_run(folder, document)
-            if folder.exists(RUN):
-                print(f"continuing the unfinished training in {folder.uri}")
-            else:
-                tidy(folder, keep=())
-                folder.write_json(RUN, document)
+            begin_training(folder, document)
             run = replace(run, data=open_data(cache, plan, folder, prompts, judge))
             print(_summary(config, run.data, settings, scaling), flush=True)
             cluster.start()

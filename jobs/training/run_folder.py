@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import asdict
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -43,7 +44,7 @@ __all__ = [
     "STATE",
     "TENSORBOARD",
     "absolute",
-    "check_same_run",
+    "begin_training",
     "describe_training",
     "open_data",
     "tidy",
@@ -51,7 +52,7 @@ __all__ = [
 ]
 
 #: The version of a run folder's format during training; others are not resumed.
-_FORMAT = 3
+_FORMAT = 4
 
 RUN = "run.json"
 PROGRESS = "progress.json"
@@ -77,6 +78,7 @@ def describe_training(
         "version": __version__,
         "run_folder_format": _FORMAT,
         "features": cache.tower,
+        "feature_files": sha256("\n".join(cache.parts).encode()).hexdigest()[:16],
         "rows": {"train": data.rows, "held_out": data.held_out_rows, "unused": data.unused},
         "views": data.views,
         "recipe": config.recipe,
@@ -101,17 +103,19 @@ def describe_training(
     return dict(json.loads(json.dumps(document)))
 
 
-def check_same_run(folder: Folder, training: Mapping[str, Any]) -> None:
-    """Refuse a run folder in which another training was started and not finished.
+def begin_training(folder: Folder, training: Mapping[str, Any]) -> None:
+    """Begin a training in a run folder, or continue the one in it.
 
     Args:
         folder: The run folder.
         training: What :func:`describe_training` returns for this training.
 
     Raises:
-        InputError: If the two differ.
+        InputError: If another training was started in it and not finished.
     """
     if not folder.exists(RUN):
+        tidy(folder, keep=())
+        folder.write_json(RUN, training)
         return
     before = folder.read_json(RUN)
     for key in ("version", "run_folder_format"):
@@ -128,6 +132,7 @@ def check_same_run(folder: Folder, training: Mapping[str, Any]) -> None:
                 f"--run-folder {folder.uri} was started: give the same options to finish it, or remove "
                 "the folder, or name another"
             )
+    print(f"continuing the unfinished training in {folder.uri}")
 
 
 def tidy(folder: Folder, keep: tuple[str, ...]) -> None:

@@ -258,6 +258,11 @@ def test_a_canary_tells_the_model_s_features_from_others(
     status, out, _ = check("right.npy", tmp_path / "some.parquet")
     assert status == 0
     assert "3 images have a cosine of 1.0000" in out
+    # The metadata have no image_id, as those of other programs, and a manifest may have one.
+    pq.write_table(some.append_column("image_id", [["a", "b", "c"]]), tmp_path / "some.parquet")
+    status, out, err = check("right.npy", tmp_path / "some.parquet")
+    assert status == 0, err
+    assert "3 images have a cosine of 1.0000" in out
     for name in ("other.npy", "shifted.npy"):
         status, _, err = check(name, 5)
         assert status == 1

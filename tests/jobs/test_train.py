@@ -143,6 +143,25 @@ def test_weights_alone_take_no_training(folder, tmp_path, capsys):
     np.testing.assert_allclose(table.column("score").to_numpy(), each @ prompts.weights, atol=1e-6)
 
 
+def test_weights_of_an_unfinished_run_are_not_those_of_other_options(
+    folder, tmp_path, capsys, monkeypatch
+):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    output = tmp_path / "weights.safetensors"
+    words = command(folder, output, "--recipe", "weights", "--write", "learned")
+    words += ["--holdout", "0.3", "--pairs"]
+    with monkeypatch.context() as patch:
+        patch.setattr("jobs.training.run.conclude", interrupted)
+        assert main([*words, "quality"]) == 130
+    assert main([*words, "pyiqa"]) == 1
+    assert "since the unfinished training in --run-folder" in capsys.readouterr().err
+    assert main([*words, "quality"]) == 0
+    assert "continuing the unfinished training" in capsys.readouterr().out
+    assert main([*words, "pyiqa"]) == 0
+
+
 @pytest.mark.slow
 def test_the_lines_of_the_readme(folder):
     with chdir(folder):

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from iqa_core.errors import InputError
+from iqa_core.storage.folder import Folder
 from iqa_core.tables.audit import describe_lost, left_to_do, read_committed
 from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.output import Output, stored_fingerprint
@@ -62,6 +63,21 @@ class TestOutput:
         assert len(again.committed().parts) == 2
         assert again.audit().missing == 3
         assert left_to_do(manifest, again.committed())
+
+    def test_a_first_part_whose_end_nobody_saw_is_kept(self, manifest, tmp_path, monkeypatch):
+        """As where a run is interrupted while a thread of it still writes."""
+        write_whole = Folder.write
+
+        def write(folder, name, data):
+            write_whole(folder, name, data)
+            if name.startswith("part-"):
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(Folder, "write", write)
+        with pytest.raises(KeyboardInterrupt):
+            self.begin(manifest, tmp_path)
+        again = Output(str(tmp_path / "o"), manifest, FINGERPRINT)
+        assert list(again.committed().rows.rows("a.parquet")) == [0]
 
     def test_a_run_without_rows_binds_nobody(self, manifest, tmp_path):
         output = Output(str(tmp_path / "o"), manifest, FINGERPRINT)

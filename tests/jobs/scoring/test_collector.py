@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import pyarrow as pa
@@ -19,7 +20,15 @@ from jobs.scoring.stage_columns import (
     OUT_OF_MEMORY,
 )
 
-SCHEMA = pa.schema([("uri", pa.string()), ("status", pa.string())])
+SCHEMA = pa.schema(
+    [
+        ("manifest_file", pa.string()),
+        ("manifest_row", pa.int64()),
+        ("uri", pa.string()),
+        ("status", pa.string()),
+    ]
+)
+ROWS = itertools.count()
 
 
 class Sink:
@@ -39,10 +48,13 @@ class Clock:
         return self.now
 
 
-def block(uris, status="ok", halved=0):
+def block(uris, status="ok", halved=0, rows=None):
+    """Return a block of rows that there was none of before, unless they are given."""
     count = len(uris)
     return pa.table(
         {
+            "manifest_file": ["m.parquet"] * count,
+            "manifest_row": rows or [next(ROWS) for _ in uris],
             "uri": uris,
             "status": [status] * count,
             FETCH_SECONDS: [0.5] * count,
@@ -84,7 +96,7 @@ def test_the_first_rows_are_committed_soon_and_later_ones_at_intervals(clock):
         collected.commit_if_due()
         clock.now += 31
         collected.commit_if_due()  # nothing is pending
-    assert [table.to_pydict() for table in sink.tables] == [
+    assert [table.select(["uri", "status"]).to_pydict() for table in sink.tables] == [
         {"uri": ["a", "b"], "status": ["ok"] * 2},
         {"uri": ["c"], "status": ["ok"]},
     ]
@@ -157,6 +169,21 @@ def test_counts(clock):
     assert collected.busy == {"fetch": 1.5, "decode": 0.75, "model": 3.0}
     assert collected.out_of_memory == 2
     assert collected.devices == {"CPU of node a, process 1": 3}
+
+
+def test_rows_that_came_before_do_not_count(clock):
+    """As of a task that Ray runs again, whose blocks end elsewhere: some are new, some are not."""
+    sink = Sink()
+    collected = collector(sink, clock)
+    collected.add(block(["a", "b"], rows=[0, 1]))
+    collected.commit()
+    collected.add(block(["c"], rows=[2]))
+    collected.add(block(["b", "c", "d"], rows=[1, 2, 3]))
+    collected.add(block(["d"], status="timeout", rows=[3]))
+    collected.commit()
+    assert pa.concat_tables(sink.tables).column("uri").to_pylist() == ["a", "b", "c", "d"]
+    assert collected.statuses == {"ok": 4}
+    assert collected.busy["model"] == 4.0
 
 
 def test_rows_that_failed_in_an_outage_are_not_committed(clock):

@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import ray
@@ -31,6 +32,7 @@ from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.output import Output
 from iqa_core.tables.rows import RowSet
 from iqa_core.tables.schema import output_schema
+from jobs.scoring import dataset, driver
 from jobs.scoring.dataset import _slices, block_rows
 from jobs.scoring.driver import run_pipeline
 from jobs.scoring.plan import ScoringPlan
@@ -252,6 +254,32 @@ def test_an_execution_that_stands_still_is_begun_again(run, tmp_path, capsys):
     assert re.search(
         rf"nothing moved for 0\.4 min \({stages}\): what is left is begun again\n", said
     )
+
+
+@pytest.mark.ray
+def test_rows_that_do_not_come_are_begun_again(run, capsys, monkeypatch):
+    """As where a task is run again in a new worker, and its blocks end at other rows."""
+
+    def another(table):
+        rows = table.column("manifest_row")
+        lost = pc.and_(pc.greater_equal(rows, 5), pc.less(rows, 10))
+        kept = table.filter(pc.invert(lost))
+        return pa.concat_tables([kept, kept.slice(0, 3)])
+
+    chains = []
+
+    def scored_rows(*arguments):
+        chain = dataset.scored_rows(*arguments)
+        chains.append(chain)
+        return chain.map_batches(another, batch_format="pyarrow") if len(chains) == 1 else chain
+
+    monkeypatch.setattr(driver, "scored_rows", scored_rows)
+    outcome, rows = run(MeanTower(most=40), batch_size=8)
+    assert [row["manifest_row"] for row in rows] == [*range(40)]
+    assert outcome.rows == 40
+    assert outcome.stalls == 1
+    assert len(chains) == 2
+    assert "5 rows did not come: what is left is begun again" in capsys.readouterr().err
 
 
 @pytest.mark.ray

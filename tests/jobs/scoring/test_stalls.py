@@ -55,3 +55,13 @@ def test_rows_in_between_are_another_beginning():
     for rows in (0, 0, 1, 1, 2, 2, 3, 3):
         stalls.begin_again(stall(), rows)
     assert stalls.total == 8
+
+
+def test_missing_rows_are_begun_again_as_often(capsys):
+    stalls = Stalls(30.0, Progress(10))
+    for rows in (0, 4, 4):
+        stalls.begin_missing(1000 - rows, rows)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "1,000 rows did not come: what is left is begun again"
+    with pytest.raises(InputError, match=r"996 rows did not come, 3 times without .* that died;"):
+        stalls.begin_missing(996, 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 
 import pytest
@@ -28,6 +29,31 @@ def test_a_signal_is_an_event_and_the_second_acts(number, capsys):
         assert second == [True, True]  # the handler from before is back
     finally:
         signal.signal(number, before)
+
+
+class Broken:
+    """A standard error whose reader has ended, or that was just being written to."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def write(self, text):
+        raise self.error
+
+    def flush(self):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), RuntimeError("reentrant call")])
+def test_a_stop_that_nobody_can_be_told_of_is_a_stop(error, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Broken(error))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with stop_requests() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.is_set()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_other_threads_can_not_handle_signals():

@@ -108,3 +108,13 @@ class TestOtherWork:
         waiting = wait(clock, needs=lambda pool: None, has_room=lambda pool: False)
         waiting.end()
         assert not waiting.is_waiting()
+
+
+def test_a_run_that_has_actors_does_not_wait_for_room(clock, capsys):
+    """Room that its own actors have taken is never free."""
+    waiting = wait(clock, limit=300.0, needs=lambda pool: None, has_room=lambda pool: False)
+    run(waiting, clock, 295)
+    assert "waiting for room for a scoring actor" in capsys.readouterr().err
+    waiting.end_in_use()
+    run(waiting, clock, 295)
+    assert capsys.readouterr().err == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from jobs.training.run_folder import (
     METRICS,
     RUN,
     TENSORBOARD,
-    check_same_run,
+    begin_training,
     describe_training,
     tidy,
 )
@@ -121,9 +122,12 @@ def test_each_option_keeps_its_name(towers):
 
 def test_a_folder_of_the_same_training_is_continued(tmp_path, towers):
     folder, document = Folder.of(str(tmp_path)), described(towers, OPTIONS)
-    check_same_run(folder, document)  # nothing there
-    folder.write_json(RUN, document)
-    check_same_run(folder, document)
+    folder.write("train.features", b"of an earlier training, which was not tidied up")
+    begin_training(folder, document)
+    assert folder.list("*") == [RUN]
+    folder.write("train.features", b"its own")
+    begin_training(folder, document)
+    assert folder.read("train.features") == b"its own"
 
 
 def test_a_folder_of_another_training_is_refused(tmp_path, towers):
@@ -132,7 +136,19 @@ def test_a_folder_of_another_training_is_refused(tmp_path, towers):
     with pytest.raises(
         InputError, match="seed changed from 0 to 1 since the unfinished training in"
     ):
-        check_same_run(folder, {**document, "seed": 1})
+        begin_training(folder, {**document, "seed": 1})
+
+
+def test_features_that_were_made_again_make_another_training(tmp_path, towers):
+    """With as many rows as before, but in files of other names."""
+    cache = tmp_path / "features"
+    shutil.copytree(FEATURES, cache)
+    options = dataclasses.replace(OPTIONS, features=str(cache))
+    before = described(towers, options)
+    part = next(cache.glob("part-*"))
+    part.rename(part.with_name("part-2" + part.name.removeprefix("part-1")))
+    after = described(towers, options)
+    assert {key for key in after if after[key] != before[key]} == {"feature_files"}
 
 
 def test_a_folder_of_an_earlier_version_is_refused(tmp_path, towers):
@@ -144,7 +160,7 @@ def test_a_folder_of_an_earlier_version_is_refused(tmp_path, towers):
     with pytest.raises(
         InputError, match=r"of another version of this program \(0.1.0\): finish it"
     ):
-        check_same_run(folder, document)
+        begin_training(folder, document)
 
 
 def test_tidy_keeps_what_is_wanted_and_what_is_not_its_own(tmp_path):
