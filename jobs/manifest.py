@@ -65,9 +65,9 @@ def run(config: Config) -> int:
         notes = [f"{RELEASES[name].title}: {note}" for note in release.notes]
         summary |= {"rows": len(table), "release": name, "notes": list(release.notes)}
     write_manifest(table, config.output, summary)
-    extra = [column for column in table.column_names if column != "uri"]
+    columns = ["uri", *(column for column in table.column_names if column != "uri")]
     of = f" of {RELEASES[name].title}" if name else ""
-    _print(f"{redact(config.output)}: {len(table):,} images{of}; columns uri, {', '.join(extra)}")
+    _print(f"{redact(config.output)}: {len(table):,} images{of}; columns {', '.join(columns)}")
     for note in notes:
         _print(note)
     return 0

@@ -156,6 +156,12 @@ def run(config: Config) -> int:
     clusters = None
     if config.clusters is not None:
         clusters = open_clusters(config.clusters, sources[0].schema.names)
+        if config.keep_best_of is None:
+            print(
+                "--clusters only adds its columns to the rows: --keep-best-of duplicates keeps the best "
+                "row of each cluster",
+                file=sys.stderr,
+            )
     with Engine(config.memory) as engine:
         selection = Selection(engine, sources, request, clusters)
         counts = selection.counts

@@ -80,6 +80,9 @@ def find_images(
             "listed in a CSV file"
         ]
         names = ", ".join(map(printable, sources))
+        lists = LIST_SUFFIXES | TEXT_SUFFIXES
+        if all(suffix_of(source) in lists for source in sources) and not report.total:
+            raise InputError(f"{names}: no rows: give a list with at least one image")
         raise InputError(f"{names}: no image among {report.total} files: {'; '.join(reasons)}")
     return plain_types(table, {URI, IMAGE_ID}), report
 

@@ -53,8 +53,20 @@ def check_fingerprint(uri: str, stored: Mapping[str, Any], wanted: Mapping[str, 
     """
     for key in [*wanted, *stored]:
         if stored.get(key) != wanted.get(key):
+            difference = _difference(key, stored, wanted)
             raise InputError(
-                f"--output {uri} holds another run's rows, with {key} {stored.get(key)!r} where this "
-                f"run has {wanted.get(key)!r}, and the two don't mix: give another --output, or "
-                "the same options and versions"
+                f"--output {uri} holds another run's rows, with {difference}, and the two don't mix: give "
+                "another --output, or the same options and versions"
             )
+
+
+def _difference(key: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    before, now = stored.get(key), wanted.get(key)
+    if key == "columns" and before and now and set(before) != set(now):
+        only = [
+            f"{', '.join(column for column in some if column not in others)} in {whose} only"
+            for some, others, whose in ((before, now, "its rows"), (now, before, "this run"))
+            if set(some) - set(others)
+        ]
+        return f"the columns {' and '.join(only)}"
+    return f"{key} {before!r} where this run has {now!r}"

@@ -225,5 +225,6 @@ def check_plan(
                 raise InputError(
                     f"manifest file {name} of {manifest.uri}: {key} changed from {before[key]} to "
                     f"{now[name][key]} since --output {uri} was started: restore the file, or give "
-                    "another --output"
+                    "another --output. More images belong in a further file: a folder of both, given as "
+                    "--manifest, is scored from where this one was"
                 )

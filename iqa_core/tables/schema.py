@@ -120,7 +120,7 @@ def schema_with(schema: pa.Schema, extra: Sequence[ExtraColumn]) -> pa.Schema:
         if column.name in OWN_NAMES or column.name in schema.names:
             raise InputError(
                 f"the extra column {column.name!r} has the name of another column of the output: give "
-                "it another name"
+                "it another name, or leave the other out by naming the columns to carry with --keep"
             )
         schema = schema.append(column.field)
     return schema

@@ -77,7 +77,8 @@ def test_another_calibration_does_not_mix_with_the_first(study, capsys):
     capsys.readouterr()
     assert score(study, "mixed", *words) == 1
     err = capsys.readouterr().err
-    assert "holds another run's rows, with columns" in err
+    assert "holds another run's rows, with the columns mos" in err
+    assert " in its rows only and mos" in err
     assert score(study, "other", "--pairs", "quality", *words[2:]) == 1
     err = capsys.readouterr().err
     assert "--calibration is for scores with prompts" in err

@@ -142,7 +142,7 @@ def test_on_a_store(home):
         fs.rm("memory://select", recursive=True)
 
 
-def test_the_best_of_duplicates_that_were_found(home):
+def test_the_best_of_duplicates_that_were_found(home, capsys):
     rows = pd.concat([pq.read_table(p).to_pandas() for p in sorted(home.glob("scores/part*"))])
     rows = rows.sort_values("manifest_row").drop(columns=["scores", "margins"])
     hashed = rows.assign(
@@ -155,6 +155,9 @@ def test_the_best_of_duplicates_that_were_found(home):
     kept = pq.read_table("u.parquet")
     assert kept["manifest_row"].to_pylist() == list(range(3, COUNT, 4))
     assert set(kept["kind"].to_pylist()) == {"exact"}
+    capsys.readouterr()
+    assert main([*words, "--output", "all.parquet"]) == 0
+    assert "--clusters only adds its columns to the rows" in capsys.readouterr().err
     words = ["select", "--scores", "hashed", "--keep-best-of", "content_hash"]
     assert main([*words, "--output", "h.parquet"]) == 0
     assert pq.read_table("h.parquet")["manifest_row"].equals(kept["manifest_row"])

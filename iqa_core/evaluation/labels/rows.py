@@ -190,6 +190,8 @@ def _is_little(match: IdMatch, scores: _Ids, labels: _Ids) -> bool:
 
 
 def _refuse(name: str, table: pa.Table, join: Join, has_places: bool) -> NoReturn:
+    if not len(table):
+        raise InputError(f"{name} has no rows, only the columns {column_names(table)}: give labels")
     reason = "" if join == "image_id" else " and these are not rows of one manifest"
     fix = "add one, or give the manifest that was scored as --labels"
     if has_places:

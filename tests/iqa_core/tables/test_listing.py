@@ -54,6 +54,9 @@ class TestFinding:
         (tmp_path / "sub/c.webp").unlink()
         with pytest.raises(InputError, match="no image among 0 files"):
             find_images([str(tmp_path / "sub")])
+        (tmp_path / "head.csv").write_text("path,mos\n")
+        with pytest.raises(InputError, match=r"head\.csv: no rows: give a list with at least one"):
+            find_images([str(tmp_path / "head.csv")])
 
     def test_csv_files_keep_their_columns(self, tmp_path):
         lines = ["path,mos,by", "a.jpg,1.5,me", '"b, c.jpg",NA,', "s3://x/y.jpg,3,you", ",4,none"]
