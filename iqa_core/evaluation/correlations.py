@@ -90,6 +90,6 @@ def _correlate(function: Callable[..., object], scores: ArrayLike, reference: Ar
         )
     both = np.isfinite(x) & np.isfinite(y)
     x, y = x[both], y[both]
-    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+    if len(x) < 2 or x.min() == x.max() or y.min() == y.max():
         return float("nan")
     return float(function(x, y).statistic)  # type: ignore[attr-defined]

@@ -35,6 +35,9 @@ __all__ = [
 BINS = 40
 SMALL_BINS = 24
 _MAX_BARS = 30  # whole numbers of a shorter range have a bar each
+_MAX_WHOLE = 2.0**50  # above, halves between whole numbers are rounded away
+_LEAST_RANGE, _MAX_VALUE = 1e-290, 1e300  # percentages of such a range neither vanish nor overflow
+_MAX_WRITTEN, _MAX_DIGITS = 1e21, 12  # numbers with more digits are written as 1e+21
 _TALL = 100  # a plot of fewer pixels has its outer ticks only
 
 
@@ -60,15 +63,16 @@ def _attribute(value: object) -> Markup:
 
 
 def ticks_of(low: float, high: float, least: float = 0.0) -> np.ndarray:
-    """Return 3 to 8 round ticks that hold a range.
+    """Return 3 to 8 round ticks that hold a range, as far as it lies within -1e300 and 1e300.
 
     Args:
         low: Least value.
         high: Largest value.
         least: A smaller range is widened to ten times this; a range of nothing always is.
     """
-    if high - low < max(least, 1e-9 * max(1e-300, abs(high))):
-        spread = 5 * least or 0.5 * (abs(low) or 1.0)
+    low, high = (min(max(value, -_MAX_VALUE), _MAX_VALUE) for value in (low, high))
+    if high - low < max(least, 1e-9 * abs(high), _LEAST_RANGE):
+        spread = max(5 * least or 0.5 * (abs(low) or 1.0), _LEAST_RANGE)
         low, high = low - spread, high + spread
     raw = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(raw))
@@ -88,10 +92,12 @@ def axis_of(values: np.ndarray, least: float = 1e-3) -> np.ndarray:
 def distribution(values: np.ndarray, name: str) -> Markup:
     """Return a small histogram of any numbers; whole ones of a short range have a bar each."""
     low, high = float(values.min()), float(values.max())
-    if high - low <= _MAX_BARS and (values == np.round(values)).all():
+    peak = max(abs(low), abs(high))
+    is_short = high - low <= _MAX_BARS and peak <= _MAX_WHOLE
+    if is_short and (values == np.round(values)).all():
         axis = np.array([low - 0.5, high + 0.5])
         return histogram(values, axis, name, int(high - low) + 1, 80, whole=True, show=significant)
-    axis = axis_of(values, 1e-6 * (max(abs(low), abs(high)) or 1.0))
+    axis = axis_of(values, 1e-6 * (min(peak, _MAX_VALUE) or 1.0))
     return histogram(values, axis, name, SMALL_BINS, 80, show=significant)
 
 
@@ -121,7 +127,7 @@ def histogram(
     top = int(counts.max())
     step = float(axis[1] - axis[0])
     digits = max(0 if step >= 1 else 1, -math.floor(math.log10(step) + 1e-9))
-    median = float(np.median(values))
+    mean, median = _mean_and_median(values)
     ticks = [low, high] if height < _TALL else [float(tick) for tick in axis]
     if whole:
         digits, ticks = 0, sorted({low + 0.5, high - 0.5})
@@ -139,12 +145,12 @@ def histogram(
         if count
         for images in [plural(count, "image")]
     ]
-    at = f"{100 * (median - low) / (high - low):.2f}%"
+    at = f"{100 * (min(max(median, low), high) - low) / (high - low):.2f}%"
     parts.append(element("line", class_="marker", x1=at, x2=at, y1=0, y2=height))
     for tick in ticks:
         at = f"{100 * (tick - low) / (high - low):.2f}%"
         parts.append(element("line", class_="rule", x1=at, x2=at, y1=height, y2=height + 4))
-        parts.append(_label(number(tick, digits), x=at, y=height + 17, text_anchor="middle"))
+        parts.append(_label(_written(tick, digits), x=at, y=height + 17, text_anchor="middle"))
     parts.append(_label(f"{top:,}", x=-6, y=10, text_anchor="end"))
     parts.append(_label("0", x=-6, y=height, text_anchor="end"))
     if height > _TALL:
@@ -160,7 +166,7 @@ def histogram(
         height=height + (44 if height > _TALL else 22),
         aria_label=f"Histogram of {shorten(name)}: {described}",
     )
-    summary = f"mean {show(float(values.mean()))}, median {show(median)}"
+    summary = f"mean {show(mean)}, median {show(median)}"
     return element(
         "figure",
         element("figcaption", element("b", shorten(name)), " ", element("span", summary)),
@@ -172,7 +178,20 @@ def histogram(
 def _bar_name(low: float, high: float, digits: int, whole: bool) -> str:
     if whole:
         return number((low + high) / 2, 0)
-    return f"{number(low, digits + 2)} to {number(high, digits + 2)}"
+    return f"{_written(low, digits + 2)} to {_written(high, digits + 2)}"
+
+
+def _written(value: float, digits: int) -> str:
+    """Return a number with a fixed number of decimals, or with 4 digits if it would be too long."""
+    is_long = abs(value) >= _MAX_WRITTEN or digits > _MAX_DIGITS
+    return significant(value) if is_long else number(value, digits)
+
+
+def _mean_and_median(values: np.ndarray) -> tuple[float, float]:
+    """Return mean and median also where the sum would overflow."""
+    scale = 2.0**-64 if np.abs(values).max() > _MAX_VALUE else 1.0
+    scaled = values * scale
+    return float(scaled.mean()) / scale, float(np.median(scaled)) / scale
 
 
 def _label(text: str, **attributes: object) -> Markup:

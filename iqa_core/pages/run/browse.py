@@ -148,7 +148,8 @@ def _rounded(value: float) -> float:
     """Return a number of which only a fraction is rounded."""
     if abs(value) < _EXACT and (value == int(value) or abs(value) >= 10_000):
         return round(value)
-    return float(f"{value:.5g}")
+    rounded = float(f"{value:.5g}")
+    return rounded if math.isfinite(rounded) else value
 
 
 def _has_long_integers(column: pa.ChunkedArray) -> bool:

@@ -45,6 +45,19 @@ def test_ticks_are_round_few_and_hold_the_range(low, high):
     assert f"{step:.0e}"[0] in "125"
 
 
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(1.7e18, 1.7e18), (2.0**63, 2.0**63 + 2048), (-1e308, 1e308), (0, 5e-324), (1e-310, 1e-310)],
+)
+def test_ticks_of_extreme_ranges_are_finite_and_ascend(low, high):
+    ticks = ticks_of(low, high)
+    assert 3 <= len(ticks) <= 8
+    assert np.isfinite(ticks).all()
+    assert (np.diff(ticks) > 0).all()
+    assert ticks[0] <= max(low, -1e300)
+    assert ticks[-1] >= min(high, 1e300)
+
+
 def test_a_range_of_less_than_the_least_is_widened():
     ticks = axis_of(np.array([0.5, 0.5]))
     assert ticks[-1] - ticks[0] >= 0.01
@@ -79,6 +92,18 @@ def test_whole_numbers_of_a_short_range_have_a_bar_each():
     figure = parsed(distribution(np.array([1.0, 1.0, 2.0, 4.0]), "level"))
     names = [bar[0].text for bar in figure.iter("rect")]
     assert names == ["1: 2 images", "2: 1 image", "4: 1 image"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[2.0**63] * 3, [1e16, 1e16 + 2], [-1e308, 1e308], [5e-324], [2.0**50 - 1, 2.0**50 - 30]],
+)
+def test_every_value_is_in_a_bar_whatever_its_size(values):
+    figure = parsed(distribution(np.array(values), "size"))
+    bars = [re.search(r": (\d+) image", bar[0].text)[1] for bar in figure.iter("rect")]
+    assert sum(map(int, bars)) == len(values)
+    for line in figure.iter("line"):
+        assert 0 <= float(line.get("x1").rstrip("%")) <= 100
 
 
 def test_bars():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -45,3 +46,28 @@ def test_distributions_of_numeric_columns(make, values, text):
     _, page = make(rows, [("size", pa.float64())], thumbnails=0)
     assert "Distributions of the numeric columns" in page.text
     assert text in page.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "text"),
+    [
+        (pa.int64(), [1_700_000_000_000_000_000], "median 1.7e+18"),
+        (pa.int64(), [2**62, 2**62 + 1], "median 4.612e+18"),
+        (pa.int64(), [-(2**63), 2**63 - 1], "Distributions"),
+        (pa.uint64(), [2**63 + 5, 2**63], "median 9.223e+18"),
+        (pa.uint64(), [2**64 - 1, 0], "Distributions"),
+        (pa.int64(), [2**50, 2**50 + 3], "median 1.126e+15"),
+        (pa.float64(), [1e16, 1e16 + 2, 1e16 + 4], "median 1e+16"),
+        (pa.float64(), [1e308, -1e308], "Distributions"),
+        (pa.float64(), [1e308, 1.1e308], "mean 1.05e+308"),
+        (pa.float64(), [np.finfo(float).max] * 2, "mean 1.798e+308, median 1.798e+308"),
+        (pa.float64(), [5e-324, 1e-323], "Distributions"),
+        (pa.float64(), [1e-320, np.inf, np.nan], "Distributions"),
+        (pa.float64(), [np.inf, np.nan], "Rank correlation"),
+    ],
+)
+def test_no_column_of_numbers_costs_the_page(make, kind, values, text):
+    rows = [ok(i, i / 50, f"{i}.jpg", size=values[i % len(values)]) for i in range(50)]
+    _, page = make(rows, [("size", kind)], thumbnails=0)
+    assert text in page.text
+    assert len(page.text) < 20_000
