@@ -178,7 +178,7 @@ def run(config: Config) -> int:
         if not counts.kept:
             raise InputError("no row is selected: loosen the conditions")
         facts = {"selection": document | {"options": _described(config)}}
-        tables = images.located(engine.batches(selection.rows_sql()), target.folder)
+        tables = images.located(selection.rows(), target.folder)
         rows = target.write(tables, facts, counts.kept)
     if not config.json:
         print(f"{target.shown}: {rows:,} rows")

@@ -62,7 +62,12 @@ def same_row(first: str, other: str) -> str:
 
 
 def is_readable(kind: pa.DataType) -> bool:
-    """Return whether DuckDB has values of an Arrow type."""
+    """Return whether DuckDB has values of an Arrow type, all of them and so that they can be restored.
+
+    Durations become intervals of microseconds, which no Arrow type within another is made from again.
+    """
+    if pa.types.is_duration(kind):
+        return bool(kind.unit != "ns")
     if (
         pa.types.is_float16(kind)
         or pa.types.is_decimal256(kind)
@@ -74,7 +79,8 @@ def is_readable(kind: pa.DataType) -> bool:
     if isinstance(kind, pa.BaseExtensionType):
         return is_readable(kind.storage_type)
     if pa.types.is_nested(kind):
-        return all(is_readable(kind.field(place).type) for place in range(kind.num_fields))
+        inner = [kind.field(place).type for place in range(kind.num_fields)]
+        return all(is_readable(one) and not pa.types.is_duration(one) for one in inner)
     return True
 
 
@@ -112,6 +118,9 @@ class Engine:
                 argument="memory", value=memory, limit="an amount of memory", fix="write 1GB, say"
             ) from error
         self._stack.callback(self.connection.close)
+        self.connection.execute(
+            "SET TimeZone = 'UTC'"
+        )  # the host's would choose other rows elsewhere
         self._thread = self._stack.enter_context(ThreadPoolExecutor(1, "duckdb"))
 
     def __enter__(self) -> Engine:

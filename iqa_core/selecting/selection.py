@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from iqa_core.columns import MANIFEST_FILE, MANIFEST_ROW, SCORES, STATUS
 from iqa_core.errors import InputError
 from iqa_core.selecting.counts import Counts, Left
@@ -21,9 +23,10 @@ from iqa_core.selecting.labels import labelling_key
 from iqa_core.selecting.quota import allocate, random_key
 from iqa_core.selecting.request import CLUSTER, DUPLICATES
 from iqa_core.selecting.smallest import find_limits, is_within
+from iqa_core.selecting.write import restored
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from iqa_core.selecting.clusters import Clusters
     from iqa_core.selecting.engine import Engine
@@ -72,6 +75,7 @@ class Selection:
         first = sources[0]
         others = [source.name for source in sources[1:]]
         self.columns = [*first.schema.names, *added, *others]
+        self._schema = pa.schema([*first.schema, *(clusters.schema if clusters else ())])
         self._expressions()
         self._judge()
         self._drop_worse()
@@ -275,8 +279,8 @@ class Selection:
         sign = 1 if self._request.quota == "bottom" else -1
         return sign * float(found[0][0]) + 0.0 if found else None
 
-    def rows_sql(self) -> str:
-        """Return SQL of the selected rows, by identity, with the columns of :attr:`columns`."""
+    def rows(self) -> Iterator[pa.RecordBatch]:
+        """Yield the selected rows, by identity, with the columns of :attr:`columns` and their types."""
         wanted = []
         structs = {source.name: source for source in self._sources[1:]}
         for name in self.columns:
@@ -284,9 +288,12 @@ class Selection:
                 inner = [c for c in _OF_OTHERS if c in structs[name].schema.names]
                 fields = ", ".join(f"{c} := {identifier(name)}.{c}" for c in inner)
                 wanted.append(f"struct_pack({fields}) AS {identifier(name)}")
+            elif pa.types.is_duration(self._schema.field(name).type):
+                wanted.append(f"epoch_us({identifier(name)}) AS {identifier(name)}")
             else:
                 wanted.append(identifier(name))
-        return f"SELECT {', '.join(wanted)} FROM _iqa_graded WHERE _iqa_kept ORDER BY {_ID}"
+        sql = f"SELECT {', '.join(wanted)} FROM _iqa_graded WHERE _iqa_kept ORDER BY {_ID}"
+        yield from restored(self._engine.batches(sql), self._schema)
 
     def examples(self, count: int) -> dict[str, list[dict[str, Any]]]:
         """Return rows nearest to the limit by rank, by title: kept ones, and lost ones by reason.

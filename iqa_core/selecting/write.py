@@ -27,7 +27,7 @@ from iqa_core.tables.listing import METADATA_KEY
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["ManifestTarget"]
+__all__ = ["ManifestTarget", "restored"]
 
 _GROUP_ROWS = 50_000
 _GROUP_BYTES = 64 * 1024 * 1024
@@ -168,6 +168,42 @@ class ManifestTarget:
             self.parent.retried(lambda: self.parent.fs.put_file(str(staged), final))
         else:
             staged.rename(final)
+
+
+def restored(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Yield rows whose columns have the types that they had before DuckDB.
+
+    It returns the session's time zone instead of a column's own, microseconds for other units, and text
+    for the larger kinds of it. Dictionaries stay text.
+
+    Args:
+        batches: Rows; durations among them are whole numbers of microseconds.
+        schema: The types; other columns stay as they are.
+    """
+    for batch in batches:
+        columns = [
+            _cast(column, schema.field(name).type) if name in schema.names else column
+            for name, column in zip(batch.schema.names, batch.columns, strict=True)
+        ]
+        yield pa.RecordBatch.from_arrays(columns, batch.schema.names)
+
+
+def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if pa.types.is_duration(kind):
+        column = column.cast(pa.duration("us"))
+    if _has_values_of_another_type(kind) or column.type == kind:
+        return column
+    try:
+        return column.cast(kind)
+    except pa.ArrowNotImplementedError:  # decided by the type, so by all batches alike
+        return column
+
+
+def _has_values_of_another_type(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind) or isinstance(kind, pa.BaseExtensionType):
+        return True
+    inner = range(kind.num_fields) if pa.types.is_nested(kind) else ()
+    return any(_has_values_of_another_type(kind.field(place).type) for place in inner)
 
 
 def _groups(tables: Iterable[pa.Table], rows_per_file: int) -> Iterator[pa.Table]:

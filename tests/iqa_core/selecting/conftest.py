@@ -29,7 +29,7 @@ def select(output):
         with Engine("500MB") as engine:
             sources = open_scores([output, *others])
             selection = Selection(engine, sources, Request(**request), clusters)
-            rows = [row for b in engine.batches(selection.rows_sql()) for row in b.to_pylist()]
+            rows = [row for b in selection.rows() for row in b.to_pylist()]
             return rows, selection.counts
 
     return run

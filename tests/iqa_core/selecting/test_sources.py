@@ -199,5 +199,5 @@ def test_nan_in_a_kept_column_is_above_all_numbers(rows, tmp_path):
     with Engine("500MB") as engine:
         request = Request(where=("mos > 1e6",), statuses=("any",))
         selection = Selection(engine, open_scores([str(folder)]), request)
-        found = [row for b in engine.batches(selection.rows_sql()) for row in b.to_pylist()]
+        found = [row for b in selection.rows() for row in b.to_pylist()]
     assert selection.counts.kept == len(found) == 1
