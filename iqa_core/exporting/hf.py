@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from iqa_core.exporting.files import write_parquet_files
 from iqa_core.exporting.target import new_folder
+from iqa_core.exporting.types import refused_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    import pyarrow as pa
 
     from iqa_core.exporting.source import FinishedOutput
 
@@ -46,12 +47,14 @@ def to_hf(
     import datasets
     from huggingface_hub import DatasetCard, DatasetCardData
 
-    features = datasets.Features.from_arrow_schema(source.schema)
+    left_out = refused_columns(source.schema, datasets.Features.from_arrow_schema)
+    held = [name for name in source.schema.names if name not in left_out]
+    features = datasets.Features.from_arrow_schema(pa.schema(map(source.schema.field, held)))
     schema = features.arrow_schema
 
     def tables() -> Iterator[pa.Table]:
-        for table in source.tables(on_rows=on_rows):
-            yield table.cast(schema)
+        for table in source.tables(held, on_rows):
+            yield table.select(held).cast(schema)
 
     with new_folder(target, source.provenance()) as folder:
         folder.fs.makedirs(folder.path("data"), exist_ok=True)
@@ -73,7 +76,9 @@ def to_hf(
         )
         datasets.info.DatasetInfosDict({"default": info}).to_dataset_card_data(data)
         folder.write("README.md", str(DatasetCard(f"---\n{data}\n---\n{_text(source)}")).encode())
-    return []
+    if not left_out:
+        return []
+    return [f"left out, as data sets of Hugging Face lack their types: {', '.join(left_out)}"]
 
 
 def _text(source: FinishedOutput) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from iqa_core.errors import InputError
-from iqa_core.exporting.types import cast_tables, table_format_schema
+from iqa_core.exporting.types import cast_tables, refused_columns, table_format_schema
 from iqa_core.redaction import error_line, redact
 
 if TYPE_CHECKING:
@@ -48,6 +48,12 @@ def to_delta(
     if exists and not append:
         raise _exists(target)
     schema = table_format_schema(source.schema)
+    if refused := refused_columns(schema, deltalake.Schema.from_arrow):
+        columns = ", ".join(f"{name} ({source.schema.field(name).type})" for name in refused)
+        raise InputError(
+            f"--to delta has no type for the kept {columns}: export --to parquet, or score again "
+            "without keeping them"
+        )
     properties = deltalake.CommitProperties(custom_metadata=source.properties())
     with _errors_as_input_errors(target):
         deltalake.write_deltalake(

@@ -9,9 +9,15 @@ import pyarrow as pa
 from iqa_core.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["cast_tables", "flat_columns", "table_format_schema", "table_format_type"]
+__all__ = [
+    "cast_tables",
+    "flat_columns",
+    "refused_columns",
+    "table_format_schema",
+    "table_format_type",
+]
 
 #: Of whole numbers without a sign, which table formats lack: the next larger with one.
 _SIGNED = {pa.uint8(): pa.int16(), pa.uint16(): pa.int32(), pa.uint32(): pa.int64()}
@@ -21,7 +27,7 @@ def table_format_type(kind: pa.DataType) -> pa.DataType:
     """Return the type that Delta Lake and Iceberg hold for another.
 
     It is float32 for float16, a list of any length for one of fixed length, microseconds for nanoseconds,
-    and the next signed integer for an unsigned one.
+    the same instants in UTC for those of another zone, and the next signed integer for an unsigned one.
 
     >>> table_format_type(pa.list_(pa.float16(), 512))
     ListType(list<element: float>)
@@ -34,7 +40,7 @@ def table_format_type(kind: pa.DataType) -> pa.DataType:
     if any(check(kind) for check in _LISTS):
         return pa.list_(pa.field("element", table_format_type(kind.value_type)))
     if pa.types.is_timestamp(kind):
-        return pa.timestamp("us", kind.tz)
+        return pa.timestamp("us", kind.tz and "UTC")
     if pa.types.is_float16(kind):
         return pa.float32()
     return _SIGNED.get(kind, pa.int64() if kind == pa.uint64() else kind)
@@ -64,6 +70,25 @@ def cast_tables(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Ta
                 f"a value of --scores does not fit the format's types "
                 f"({' '.join(str(error).split())}): export it --to parquet"
             ) from error
+
+
+def refused_columns(schema: pa.Schema, convert: Callable[[pa.Schema], object]) -> list[str]:
+    """Return the names of columns whose types a library refuses.
+
+    Args:
+        schema: The columns.
+        convert: The library's function that makes its own schema; whatever it raises is a refusal.
+
+    >>> refused_columns(pa.schema({"a": pa.int8()}), lambda schema: schema.field("b"))
+    ['a']
+    """
+    refused = []
+    for field in schema:
+        try:
+            convert(pa.schema([field]))
+        except Exception:  # of any kind, such as a plain Exception from Rust
+            refused.append(field.name)
+    return refused
 
 
 def flat_columns(schema: pa.Schema) -> tuple[list[str], list[str]]:

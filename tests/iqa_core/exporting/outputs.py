@@ -43,8 +43,11 @@ def rows_of(manifest, first, stop, *, embedding=True):
     return pa.table(columns)
 
 
-def write_output(folder, count=60, parts=3, *, finished=True, embedding=True):
-    """Write a manifest and an output of it, in some part files; return the output's folder."""
+def write_output(folder, count=60, parts=3, *, finished=True, embedding=True, kept=None):
+    """Write a manifest and an output of it, in some part files; return the output's folder.
+
+    ``kept`` has further columns, by name, of ``count`` values.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     uris = [f"{n}.png" for n in range(count)]
     pq.write_table(pa.table({"uri": uris}), folder / "manifest.parquet")
@@ -54,7 +57,10 @@ def write_output(folder, count=60, parts=3, *, finished=True, embedding=True):
     slices = list(itertools.pairwise(edges))
     with output.start({}):
         for first, stop in slices if finished else slices[:-1]:
-            output.write(rows_of(manifest, first, stop, embedding=embedding))
+            rows = rows_of(manifest, first, stop, embedding=embedding)
+            for name, column in (kept or {}).items():
+                rows = rows.append_column(name, column[first:stop])
+            output.write(rows)
     return folder / "scores"
 
 

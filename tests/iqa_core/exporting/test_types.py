@@ -1,0 +1,71 @@
+"""Kept columns of types that a format lacks: left out with a note, or refused by name."""
+
+from __future__ import annotations
+
+import datetime
+
+import pyarrow as pa
+import pytest
+
+from iqa_core.errors import InputError
+from iqa_core.exporting.formats import FORMATS, export
+from iqa_core.exporting.source import FinishedOutput
+from tests.iqa_core.exporting.outputs import table_of, write_output
+
+COUNT = 12
+MAP = pa.map_(pa.string(), pa.int32())
+
+
+def export_with(folder, name, **kept):
+    library = pytest.importorskip(FORMATS[name].library)
+    scores = write_output(folder, COUNT, 2, kept=kept)
+    target = folder / "target"
+    return library, scores, target, lambda: export(FinishedOutput(str(scores)), name, str(target))
+
+
+def test_hf_leaves_maps_out(tmp_path):
+    kept = {
+        "meta": pa.array([[("a", n)] for n in range(COUNT)], MAP),
+        "metas": pa.array([[[("a", n)]] for n in range(COUNT)], pa.list_(MAP)),
+        "took": pa.array(range(COUNT), pa.duration("us")),
+    }
+    datasets, scores, target, run = export_with(tmp_path, "hf", **kept)
+    notes = run()
+    assert notes == ["left out, as data sets of Hugging Face lack their types: meta, metas"]
+    found = datasets.load_dataset(str(target), cache_dir=str(tmp_path / "cache"))["train"]
+    wanted = table_of(scores).drop_columns(["meta", "metas"])
+    assert found.data.table.sort_by("manifest_row").to_pylist() == wanted.to_pylist()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.time64("us"),
+        pa.time32("s"),
+        pa.duration("ns"),
+        pa.list_(pa.duration("us")),
+        pa.struct({"a": pa.time64("us")}),
+    ],
+    ids=str,
+)
+def test_delta_names_columns_that_it_lacks_a_type_for(tmp_path, kind):
+    _, _, target, run = export_with(tmp_path, "delta", odd=pa.nulls(COUNT, kind))
+    with pytest.raises(InputError) as no:
+        run()
+    line = no.value.on_command_line()
+    assert line.startswith("--to delta has no type for the kept odd (")
+    assert line.endswith("): export --to parquet, or score again without keeping them")
+    assert not target.exists()
+
+
+def test_delta_holds_maps_and_instants_of_any_zone(tmp_path):
+    noon = datetime.datetime(2020, 1, 3, 12, tzinfo=datetime.UTC)
+    kept = {
+        "meta": pa.array([[("a", n)] for n in range(COUNT)], MAP),
+        "taken": pa.array([noon] * COUNT, pa.timestamp("ns", "Europe/Berlin")),
+    }
+    deltalake, _, target, run = export_with(tmp_path, "delta", **kept)
+    run()
+    found = deltalake.DeltaTable(str(target)).to_pyarrow_table().sort_by("manifest_row")
+    assert found["taken"].to_pylist() == [noon] * COUNT
+    assert found["meta"].to_pylist() == kept["meta"].to_pylist()
