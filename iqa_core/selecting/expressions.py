@@ -122,8 +122,11 @@ def _reason(message: str, known: Sequence[str]) -> str:
         inner = [column for column in reversed(known) if "." in column]
         names = {column.lower().rpartition(".")[2]: column for column in inner}
     close = difflib.get_close_matches(name.lower(), names, n=2, cutoff=0.6)
-    hint = f": did you mean {' or '.join(names[match] for match in close)}" if close else ""
-    return f"there is no column {name!r}{hint}? The columns are {_listed(known)}"
+    hint = f": did you mean {' or '.join(names[match] for match in close)}?" if close else "."
+    if "Referenced column" in message:  # not a table or a field, of which a name has more parts
+        quoted = name.replace("'", "''")
+        hint = f"{hint} Text goes in single quotes: '{quoted}'."
+    return f"there is no column {name!r}{hint} The columns are {_listed(known)}"
 
 
 def _listed(known: Sequence[str]) -> str:

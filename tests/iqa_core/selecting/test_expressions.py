@@ -16,10 +16,16 @@ from iqa_core.selecting.expressions import column_names
     [
         (
             {"where": ("scoer > 0.5",)},
-            r"no column 'scoer': did you mean score or scores\? The columns",
+            r"no column 'scoer': did you mean score or scores\? Text goes .* The columns",
         ),
         ({"where": ("scores.nois > 0",)}, r"no column 'nois': did you mean scores\.noise"),
-        ({"where": ("late.score > 0",)}, r"no column 'late'\? The columns are manifest_file, "),
+        ({"where": ("late.score > 0",)}, r"no column 'late'\. The columns are manifest_file, "),
+        (
+            {"where": ('uri = "china"',)},
+            r"no column 'china'\. Text goes in single quotes: 'china'\. The columns are",
+        ),
+        ({"where": ("status == ok",)}, r"no column 'ok'\. Text goes in single quotes: 'ok'\."),
+        ({"where": ('uri = "it\'s"',)}, r"Text goes in single quotes: 'it''s'\."),
         ({"where": ("score",)}, "is a float, not a condition: write a comparison"),
         (
             {"where": ("score >",)},
