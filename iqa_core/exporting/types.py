@@ -96,8 +96,8 @@ def flat_columns(schema: pa.Schema) -> tuple[list[str], list[str]]:
 
     A struct of plain values counts, as its fields become columns, such as ``scores.noise``.
 
-    >>> flat_columns(pa.schema({"a": pa.int8(), "s": pa.struct({"x": pa.bool_()}), "l":
-    pa.list_(pa.int8())}))
+    >>> kinds = {"a": pa.int8(), "s": pa.struct({"x": pa.bool_()}), "l": pa.list_(pa.int8())}
+    >>> flat_columns(pa.schema(kinds))
     (['a', 's'], ['l'])
     """
     held = [field.name for field in schema if _is_flat(field.type)]
