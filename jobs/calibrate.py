@@ -16,6 +16,7 @@ from iqa_core.evaluation.calibration import FEWEST_LABELS, Calibration, calibrat
 from iqa_core.evaluation.calibration_file import CalibrationFile
 from iqa_core.evaluation.labels.join import join_labels
 from iqa_core.redaction import redact
+from iqa_core.storage.output_file import check_output_file
 from iqa_core.tables.output import stored_fingerprint
 
 from .options import option
@@ -34,7 +35,7 @@ class Config:
         "columns that the scores kept)",
         metavar="L",
     )
-    output: str = option(help="JSON file to write", metavar="C.json")
+    output: str = option(help="the calibration to write, a .json file", metavar="C.json")
     label_column: str = option("mos", help="column that holds the labels", metavar="COLUMN")
     lower_is_better: bool = option(False, help="a low label is a good image, as in DMOS")
     where: str | None = option(
@@ -58,6 +59,8 @@ class Config:
 
 def run(config: Config) -> int:
     """Join, fit, write and print; return the exit status."""
+    inputs = (config.scores, config.labels)
+    check_output_file("output", config.output, ".json", inputs)
     joined = join_labels(
         [config.scores],
         config.labels,

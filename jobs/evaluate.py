@@ -13,6 +13,7 @@ from iqa_core.evaluation.labels.join import join_labels
 from iqa_core.pages.scatter import draw_scatter
 from iqa_core.redaction import error_line, redact
 from iqa_core.storage.folder import Folder
+from iqa_core.storage.output_file import check_output_file
 
 from .options import option
 
@@ -78,13 +79,8 @@ class Config:
 
 def run(config: Config) -> int:
     """Join, evaluate, draw and print; return the exit status."""
-    if config.figure and not config.figure.endswith(".svg"):
-        raise InputError(
-            argument="figure",
-            value=config.figure,
-            limit="an .svg file",
-            fix="let its name end in .svg",
-        )
+    if config.figure:
+        check_output_file("figure", config.figure, ".svg", (*config.scores, config.labels))
     joined = join_labels(
         config.scores,
         config.labels,

@@ -12,6 +12,7 @@ from iqa_core.releases.read import read_release, recognise_release
 from iqa_core.releases.table import RELEASES
 from iqa_core.storage.encodings import printable
 from iqa_core.storage.folder import Folder
+from iqa_core.storage.output_file import check_output_file
 from iqa_core.tables.listing import find_images, write_manifest
 
 from .options import option
@@ -51,7 +52,8 @@ class Config:
 
 def run(config: Config) -> int:
     """Write the manifest and print a summary."""
-    Folder.of_file(config.output, "output")  # listing may take hours
+    # Now, as listing may take hours.
+    check_output_file("output", config.output, ".parquet", config.images)
     name = _release(config)
     table: pa.Table
     summary: dict[str, Any] = {"sources": [printable(redact(image)) for image in config.images]}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from iqa_core.fetch.policy import DEFAULT_SCHEMES
 from iqa_core.pages.run.page import DEFAULT_SAMPLE, write_report
+from iqa_core.storage.output_file import check_output_file
 
 from .options import option
 
@@ -56,6 +57,8 @@ class Config:
 
 def run(config: Config) -> int:
     """Write the page and print a summary of it."""
+    inputs = (config.scores, config.manifest, config.compare)
+    check_output_file("output", config.output, ".html", inputs)
     facts = write_report(
         config.scores,
         config.output,

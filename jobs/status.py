@@ -14,6 +14,7 @@ from pathlib import Path
 from iqa_core.errors import InputError
 from iqa_core.redaction import error_line, redact
 from iqa_core.storage.folder import Folder
+from iqa_core.storage.output_file import check_output_file
 from iqa_core.tables.run_state import RunState, read_runs, together
 
 from .options import option
@@ -30,11 +31,13 @@ class Config:
 
     scores: str = option(help="output folder of `iqa score` or `iqa embed`", metavar="O")
     json: bool = option(False, help="print all that is known as JSON")
-    html: str | None = option(None, help="write a page to FILE, too", metavar="FILE")
+    html: str | None = option(None, help="write a page, too, an .html file", metavar="FILE")
 
 
 def run(config: Config) -> int:
     """Read and print; return the exit status."""
+    if config.html is not None:
+        check_output_file("html", config.html, ".html")
     folder = Folder.given(config.scores, "scores")
     try:
         runs = read_runs(folder)

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from iqa_core.errors import InputError
 from iqa_core.redaction import redact
 from iqa_core.storage.folder import Folder
+from iqa_core.storage.output_file import check_output_file
 from iqa_core.tables.listing import METADATA_KEY
 
 if TYPE_CHECKING:
@@ -60,13 +61,9 @@ class ManifestTarget:
         """
         parent, name = Folder.of_file(uri.rstrip("/"), "output")
         target = cls(uri, parent, name, rows_per_file)
-        if rows_per_file is None and not name.endswith(".parquet"):
-            raise InputError(
-                argument="output",
-                value=uri,
-                limit="a .parquet file",
-                fix="let its name end in .parquet, or add {rows_per_file} for a folder of files",
-            )
+        if rows_per_file is None:
+            otherwise = ", or add {rows_per_file} for a folder of files"
+            check_output_file("output", uri.rstrip("/"), ".parquet", otherwise=otherwise)
         if rows_per_file is not None and not target.parent.is_local:
             raise InputError(
                 f"--rows-per-file needs a local --output, as a store can't show the files of {redact(uri)} "

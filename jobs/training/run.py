@@ -20,6 +20,7 @@ from iqa_core.prompts.pairs import DEFAULT_PAIRS, load_pairs
 from iqa_core.scoring.features import encode_prompts
 from iqa_core.storage.folder import Folder
 from iqa_core.storage.lease import OutputLease
+from iqa_core.storage.output_file import check_output_file
 from iqa_core.tables.feature_cache import FeatureCache
 from iqa_core.training.settings import Settings, relative_rate
 from iqa_core.training.split import MAX_ROWS, check_teacher, plan_training_data
@@ -72,7 +73,8 @@ def run_training(config: Config) -> int:
         InputError: If an option or the features are unusable, where nothing was written, or if
             training failed.
     """
-    _check_output(config.output)
+    inputs = (config.features, config.clean_features)
+    check_output_file("output", config.output, ".safetensors", inputs)
     cache = FeatureCache(config.features)
     check_teacher(cache, config.teacher, config.watch)
     clean = _clean_features(config, cache)
@@ -181,13 +183,6 @@ def _rows_wanted(config: Config) -> int:
     if config.epochs:
         return MAX_ROWS
     return (config.steps or _DEFAULT_STEPS) * config.list_size
-
-
-def _check_output(output: str) -> None:
-    if not output.endswith(".safetensors"):
-        raise InputError(
-            argument="output", value=output, limit="named *.safetensors", fix="add it to the name"
-        )
 
 
 def settings_of(

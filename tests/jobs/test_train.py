@@ -230,7 +230,10 @@ def test_the_same_command_continues_a_failed_training(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--output", "p.pt"], "--output p.pt must be named *.safetensors: add it to the name"),
+        (
+            ["--output", "p.pt"],
+            "--output p.pt must be a .safetensors file: let its name end in .safetensors",
+        ),
         (["--features", "gone"], "--features gone holds no features"),
         (["--pairs", "best"], "--pairs 'best' is neither a named set"),
         (
