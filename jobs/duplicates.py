@@ -15,6 +15,9 @@ from iqa_core.duplicates.rows import read_image_rows
 from iqa_core.errors import InputError
 from iqa_core.redaction import redact
 from iqa_core.storage.folder import Folder
+from iqa_core.storage.output_file import check_output_file
+from iqa_core.tables.output_checks import check_not_in_manifest
+from iqa_core.tables.plan import read_plan
 
 from .options import option
 
@@ -59,6 +62,9 @@ def run(config: Config) -> int:
     """Write the clusters and print a summary."""
     import pyarrow.parquet as pq
 
+    inputs = (config.scores, config.features)
+    check_output_file("output", config.output, ".parquet", inputs)
+    check_not_in_manifest(config.output, read_plan(Folder.given(config.scores, "scores")))
     if config.features is not None and config.threshold is None:
         raise InputError(
             "--features need a --threshold, which depends on the model: try 0.95 and look at what it finds"

@@ -14,11 +14,17 @@ from iqa_core.exporting.source import FinishedOutput
 from iqa_core.fetch.fetcher import Fetcher
 from iqa_core.fetch.policy import DEFAULT_SCHEMES
 from iqa_core.redaction import redact
+from iqa_core.storage.folder import Folder
+from iqa_core.tables.output_checks import check_not_in_manifest
+from iqa_core.tables.plan import read_plan
 
 from .options import option
 from .progress import Progress
 
 __all__ = ["Config", "run"]
+
+#: Formats that write .parquet files, which a manifest's folder must not get.
+_PARQUET = ("parquet", "hf", "delta")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +57,8 @@ class Config:
 def run(config: Config) -> int:
     """Export; return the exit status."""
     check_format(config.to, config.append)  # before a large output is read
+    if config.to in _PARQUET:
+        check_not_in_manifest(config.output, read_plan(Folder.given(config.scores, "scores")))
     source = FinishedOutput(config.scores)
     fetcher = Fetcher(
         source.images or ".",

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from iqa_core.errors import InputError
 from iqa_core.fetch.policy import DEFAULT_SCHEMES
+from iqa_core.storage.output_file import check_output_file
+from iqa_core.tables.output_checks import check_not_in_manifest
 
 from .options import option
 
@@ -150,8 +152,18 @@ def run(config: Config) -> int:
 
     request = _request(config)
     request.check()
+    if config.sheet is not None:
+        inputs = (config.manifest, config.clusters)
+        check_output_file("sheet", config.sheet, _PAGE, inputs)
     target = ManifestTarget.of(config.output, config.rows_per_file, dry_run=config.dry_run)
     sources = open_scores(config.scores, allow_unfinished=config.allow_unfinished)
+    images = open_images(sources[0].plan, config.manifest)
+    if not config.dry_run:
+        plans = [source.plan for source in sources]
+        if config.manifest is not None:  # where it is now
+            plans.append({"manifest": config.manifest, "folder": images.base})
+        for plan in plans:
+            check_not_in_manifest(config.output, plan)
     _print_notes(sources)
     clusters = None
     if config.clusters is not None:
@@ -167,7 +179,6 @@ def run(config: Config) -> int:
         counts = selection.counts
         document = {"scores": [source.facts() for source in sources], **counts.document()}
         print(json.dumps(document, indent=2) if config.json else "\n".join(counts.lines()))
-        images = open_images(sources[0].plan, config.manifest)
         if images.note:
             print(f"{sources[0].shown}: {images.note}", file=sys.stderr)
         sheet = _sheet_name(config)

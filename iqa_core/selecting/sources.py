@@ -17,7 +17,7 @@ from iqa_core.storage.folder import Folder, has_scheme
 from iqa_core.tables.audit import read_committed
 from iqa_core.tables.output import FINGERPRINT, digest
 from iqa_core.tables.parts import PARTS, PartFiles
-from iqa_core.tables.plan import PLAN
+from iqa_core.tables.plan import read_plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,7 +141,7 @@ def _open(name: str, uri: str, allow_unfinished: bool) -> ScoreSource:
             f"--scores {uri} holds rows of {len(committed.fingerprints)} fingerprints, which can't be "
             "compared: score again"
         )
-    plan = _read_json(folder, PLAN)
+    plan = read_plan(folder)
     rows = len(committed.rows)
     missing = max(0, int(plan.get("rows") or _planned_rows(plan)) - rows)
     if missing and not allow_unfinished:
@@ -181,14 +181,6 @@ def _open(name: str, uri: str, allow_unfinished: bool) -> ScoreSource:
         missing=missing,
         identities=committed.rows,
     )
-
-
-def _read_json(folder: Folder, name: str) -> dict[str, Any]:
-    try:
-        document = folder.read_json(name)
-    except (OSError, ValueError):
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _files(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:

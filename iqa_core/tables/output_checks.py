@@ -1,18 +1,26 @@
-"""What an output folder must not be: a file, a part of the manifest, or the place of another run's rows."""
+"""What an output must not be: a file, a part of the manifest, or the place of another run's rows."""
 
 from __future__ import annotations
 
+import os
+import re
 from typing import TYPE_CHECKING, Any
 
+from fsspec.utils import glob_translate
+
 from iqa_core.errors import InputError
+from iqa_core.redaction import redact
+from iqa_core.storage.folder import Folder
+from iqa_core.tables.plan import manifest_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from iqa_core.storage.folder import Folder
     from iqa_core.tables.manifest import Manifest
 
-__all__ = ["check_fingerprint", "check_place"]
+__all__ = ["check_fingerprint", "check_not_in_manifest", "check_place"]
+
+_SUFFIX = ".parquet"
 
 
 def check_place(folder: Folder, manifest: Manifest) -> None:
@@ -38,6 +46,59 @@ def check_place(folder: Folder, manifest: Manifest) -> None:
             limit=f"outside of the manifest's folder {manifest.uri}",
             fix="the next run would read the scores as a manifest; give another folder",
         )
+
+
+def check_not_in_manifest(uri: str, plan: Mapping[str, Any]) -> None:
+    """Refuse an output of Parquet files that the next run over a manifest would read as more of its rows.
+
+    Args:
+        uri: The output: a file, or a folder of files.
+        plan: What a run records of its manifest; an empty one refuses nothing.
+
+    Raises:
+        InputError: If the manifest is a folder that holds the output, or a glob that matches it.
+    """
+    manifest, place = plan.get("manifest"), manifest_folder(plan)
+    names = [str(file["name"]) for file in plan.get("files", [])]
+    if not isinstance(manifest, str) or place is None:
+        return
+    if names and not any(name.endswith(_SUFFIX) for name in names):  # arrays of features
+        return
+    try:
+        output, read, folder = (Folder.of(each) for each in (uri, manifest, place))
+    except (ImportError, ValueError):  # what can't be opened from here
+        return
+    if type(output.fs) is not type(read.fs):
+        return
+    path = _real(output)
+    if not path.endswith(_SUFFIX):  # a folder of files
+        path = f"{path}/0{_SUFFIX}"
+    root, pattern = _real(folder), _real(read)
+    if not path.startswith(f"{root}/"):
+        return
+    inner = path[len(root) + 1 :].split("/")
+    if any(part.startswith(("_", ".")) for part in inner):  # no reader of manifests takes these
+        return
+    if root == pattern:
+        limit = f"outside of the manifest's folder {redact(manifest)}"
+    elif any(sign in pattern for sign in "*?[") and _matches(pattern, path):
+        limit = f"outside of what the manifest {redact(manifest)} matches"
+    else:
+        return
+    fix = "the next run would read it as more rows of the manifest; give another place"
+    raise InputError(argument="output", value=uri, limit=limit, fix=fix)
+
+
+def _real(folder: Folder) -> str:
+    """Return a path on its filesystem, of local ones without symbolic links."""
+    return os.path.realpath(folder.root) if folder.is_local else folder.root
+
+
+def _matches(pattern: str, path: str) -> bool:
+    """Return whether a glob matches a file, or a folder that holds it."""
+    matches = re.compile(glob_translate(pattern)).match
+    parts = path.split("/")
+    return any(matches("/".join(parts[:count])) for count in range(1, len(parts) + 1))
 
 
 def check_fingerprint(uri: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

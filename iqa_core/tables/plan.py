@@ -26,6 +26,7 @@ __all__ = [
     "manifest_folder",
     "planned_manifest",
     "read_damaged",
+    "read_plan",
     "with_damaged",
 ]
 
@@ -66,6 +67,15 @@ def manifest_folder(plan: Mapping[str, Any]) -> str | None:
     if signs:
         return uri[: min(signs)].rpartition("/")[0]
     return uri.rstrip("/")
+
+
+def read_plan(folder: Folder) -> dict[str, Any]:
+    """Return what an output records of its manifest; empty if it records nothing that can be read."""
+    try:
+        plan = folder.read_json(PLAN)
+    except (OSError, ValueError):
+        return {}
+    return plan if isinstance(plan, dict) else {}
 
 
 def planned_manifest(folder: Folder, schema: pa.Schema) -> Manifest:
