@@ -28,14 +28,17 @@ __all__ = ["Config", "run"]
 class Config:
     """Options of ``iqa calibrate``."""
 
-    scores: str = option(help="output folder of `iqa score` or `iqa rescore`", metavar="O")
+    scores: str = option(
+        help="output folder of `iqa score` or `iqa rescore`", metavar="O", path=True
+    )
     labels: str | None = option(
         None,
         help=f"labels of at least {FEWEST_LABELS} of its images, as of `iqa evaluate` (default: the "
         "columns that the scores kept)",
         metavar="L",
+        path=True,
     )
-    output: str = option(help="the calibration to write, a .json file", metavar="C.json")
+    output: str = option(help="the calibration to write, a .json file", metavar="C.json", path=True)
     label_column: str = option("mos", help="column that holds the labels", metavar="COLUMN")
     lower_is_better: bool = option(False, help="a low label is a good image, as in DMOS")
     where: str | None = option(

@@ -43,7 +43,9 @@ class OutputOptions:
     """Options of every command that writes rows."""
 
     output: str = option(
-        help="folder to write to, local or remote; the same command again resumes", metavar="O"
+        help="folder to write to, local or remote; the same command again resumes",
+        metavar="O",
+        path=True,
     )
     max_error_rate: float = option(
         0.05,
@@ -71,12 +73,14 @@ class PromptOptions:
         help=f"base prompt pairs: {', '.join(NAMED_PAIRS)}, or a TOML file with [[pair]] tables",
         metavar="NAME|FILE",
         exclusive="prompts",
+        path=True,
     )
     prompts: str | None = option(
         None,
         help="prompt file of `iqa train`, instead of --pairs",
         metavar="P.safetensors",
         exclusive="prompts",
+        path=True,
     )
     logit_scale: float | None = option(
         None,
@@ -107,6 +111,7 @@ class ColumnOptions:
         None,
         help="file of `iqa calibrate`: also write the columns mos, mos_low and mos_high",
         metavar="C.json",
+        path=True,
     )
     reasons: bool = option(
         False,
@@ -122,6 +127,7 @@ class RescoreOptions(OutputOptions, PromptOptions, ColumnOptions):
         help="output of `iqa embed` or `iqa score --embeddings`; or features of another program: .npy, "
         ".npz or Parquet, a file, a folder or a glob",
         metavar="F",
+        path=True,
     )
     features_column: str | None = option(
         None,
@@ -134,6 +140,7 @@ class RescoreOptions(OutputOptions, PromptOptions, ColumnOptions):
         help="Parquet files with a row for each feature of another program, in the same order: identity "
         "and kept columns (default: the features' own file)",
         metavar="M",
+        path=True,
     )
     uri_column: str | None = option(
         None, help="column of the metadata that names the images (default: uri)", metavar="COLUMN"
@@ -154,6 +161,7 @@ class RescoreOptions(OutputOptions, PromptOptions, ColumnOptions):
         help="encode the first N images that the metadata name, or those of a manifest, and refuse "
         "features that are not --model's",
         metavar="N|MANIFEST",
+        path=True,
     )
     keep: tuple[str, ...] = option(
         (),
@@ -169,6 +177,7 @@ class ImageOptions(OutputOptions):
     manifest: str = option(
         help="Parquet file, glob or folder with a uri or an image column, local or remote",
         metavar="M",
+        path=True,
     )
     model: str = option(
         "tiny",
@@ -288,6 +297,7 @@ class ImageOptions(OutputOptions):
         help="read only images whose URI begins with one of these or that lie beside the manifest; also "
         "allows local files and hosts of a private network",
         metavar="URI",
+        path=True,
     )
     commit_seconds: float = option(
         30.0,

@@ -30,13 +30,14 @@ _METADATA_KEY = b"iqa_duplicates"
 class Config:
     """Options of ``iqa duplicates``."""
 
-    scores: str = option(help="output folder of `iqa score` or `iqa embed`", metavar="O")
-    output: str = option(help="the clusters to write, a .parquet file", metavar="FILE")
+    scores: str = option(help="output folder of `iqa score` or `iqa embed`", metavar="O", path=True)
+    output: str = option(help="the clusters to write, a .parquet file", metavar="FILE", path=True)
     features: str | None = option(
         None,
         help="find near copies by the features of a model instead of descriptors: output of `iqa embed` or "
         "`iqa score --embeddings` of the same manifest, also O itself",
         metavar="F",
+        path=True,
     )
     near: bool = option(
         True, help="also find near copies, where there are descriptors or --features"

@@ -27,12 +27,14 @@ class Config:
     scores: tuple[str, ...] = option(
         help="output folders of `iqa score` or `iqa rescore`; several are compared with each other",
         metavar="O",
+        path=True,
     )
     labels: str | None = option(
         None,
         help="the manifest that was scored, or a CSV, .xlsx or Parquet file with image_id or file names "
         "(default: the columns that the scores kept)",
         metavar="L",
+        path=True,
     )
     label_column: str = option("mos", help="column that holds the labels", metavar="COLUMN")
     lower_is_better: bool = option(
@@ -72,7 +74,10 @@ class Config:
     )
     seed: int = option(0, help="seed of the bootstrap", metavar="S", minimum=0)
     figure: str | None = option(
-        None, help="draw scores, labels and the fitted curve to an .svg file", metavar="FILE"
+        None,
+        help="draw scores, labels and the fitted curve to an .svg file",
+        metavar="FILE",
+        path=True,
     )
     json: bool = option(False, help="print JSON instead of text")
 

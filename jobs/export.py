@@ -32,7 +32,9 @@ class Config:
     """Options of ``iqa export``."""
 
     scores: str = option(
-        help="output folder of `iqa score`, `iqa rescore` or `iqa embed`", metavar="O"
+        help="output folder of `iqa score`, `iqa rescore` or `iqa embed`",
+        metavar="O",
+        path=True,
     )
     to: Literal["parquet", "csv", "hf", "webdataset", "lance", "iceberg", "delta"] = option(
         help="format; all but parquet and csv need an extra, such as pip install 'distributed-iqa[hf]'"
@@ -40,6 +42,7 @@ class Config:
     output: str = option(
         help="new file, folder or table: a path or a URI; of iceberg CATALOG.NAMESPACE.TABLE",
         metavar="X",
+        path=True,
     )
     append: bool = option(
         False, help="add the rows to an existing table in one commit (lance, iceberg, delta)"
@@ -51,6 +54,7 @@ class Config:
         (),
         help="read only images below one of these, as of `iqa score` (webdataset)",
         metavar="URI",
+        path=True,
     )
 
 

@@ -34,8 +34,9 @@ class Config:
         "opinion scores become columns",
         metavar="IMAGES",
         positional=True,
+        path=True,
     )
-    output: str = option(help="the manifest to write, a .parquet file", metavar="M")
+    output: str = option(help="the manifest to write, a .parquet file", metavar="M", path=True)
     uri_column: str | None = option(
         None,
         help="column of the CSV file that holds paths or URIs (default: the first of uri, path, file, "

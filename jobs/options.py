@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import operator
+import os
+import re
 import types
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -14,6 +16,8 @@ __all__ = ["add_options", "option", "read_options"]
 
 Config = TypeVar("Config")
 
+#: What a shell leaves alone in ``--output=~/scores`` and in ``second=~/scores``.
+_HOME = re.compile(r"((?:[A-Za-z_]\w*=)?)(~(?:/.*)?)", re.DOTALL)
 _LIMITS = (
     ("minimum", operator.ge, "at least"),
     ("above", operator.gt, "above"),
@@ -27,6 +31,7 @@ def option(
     help: str,
     metavar: str | None = None,
     positional: bool = False,
+    path: bool = False,
     minimum: float | None = None,
     above: float | None = None,
     maximum: float | None = None,
@@ -39,6 +44,7 @@ def option(
         help: What it does; its default is added.
         metavar: Placeholder of its value in the usage.
         positional: Whether it is given by position instead of by ``--name``.
+        path: Whether it names files or folders, where a leading ``~`` is the home folder.
         minimum: Lowest allowed value.
         above: Limit below all allowed values.
         maximum: Highest allowed value.
@@ -46,7 +52,7 @@ def option(
     """
     limits = {"minimum": minimum, "above": above, "maximum": maximum}
     metadata = {"help": help, "metavar": metavar, "positional": positional, **limits}
-    metadata["exclusive"] = exclusive
+    metadata |= {"exclusive": exclusive, "path": path}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -114,8 +120,16 @@ def read_options(config: type[Config], arguments: argparse.Namespace) -> Config:
             value = field.default
         value = tuple(value) if isinstance(value, list) else value
         _check_limits(field, value)
-        values[field.name] = value
+        values[field.name] = _at_home(value) if field.metadata["path"] else value
     return config(**values)
+
+
+def _at_home(value: Any) -> Any:  # noqa: ANN401 - of any option that names files
+    """Expand a leading ``~/`` of a path, or of each of several; ``~user/`` is left as it is."""
+    if isinstance(value, tuple):
+        return tuple(_at_home(each) for each in value)
+    found = _HOME.fullmatch(value) if isinstance(value, str) else None
+    return found[1] + os.path.expanduser(found[2]) if found else value
 
 
 def _check_limits(field: dataclasses.Field[Any], value: Any) -> None:  # noqa: ANN401

@@ -37,6 +37,7 @@ class Config(ScoreOptions):
         "",
         help="folder that the run will write to: rows that it holds already are done",
         metavar="O",
+        path=True,
     )
     sample: int | None = option(
         None,

@@ -20,16 +20,24 @@ __all__ = ["Config", "run"]
 class Config:
     """Options of ``iqa report``."""
 
-    scores: str = option(help="output folder of `iqa score` or `iqa rescore`", metavar="O")
-    output: str = option(help="the page to write, an .html file, local or remote", metavar="FILE")
+    scores: str = option(
+        help="output folder of `iqa score` or `iqa rescore`", metavar="O", path=True
+    )
+    output: str = option(
+        help="the page to write, an .html file, local or remote", metavar="FILE", path=True
+    )
     manifest: str | None = option(
-        None, help="the manifest's current path, if it was moved after the run", metavar="M"
+        None,
+        help="the manifest's current path, if it was moved after the run",
+        metavar="M",
+        path=True,
     )
     compare: str | None = option(
         None,
         help="another output, such as an earlier run's: shows the drift and the images that the two runs "
         "disagree about",
         metavar="O",
+        path=True,
     )
     thumbnails: int = option(
         60, help="images in the contact sheet; 0 opens no image", metavar="N", minimum=0
@@ -52,6 +60,7 @@ class Config:
         help="as for the run: read only images whose URI begins with this, or that lie beside the "
         "manifest",
         metavar="URI",
+        path=True,
     )
 
 

@@ -37,9 +37,12 @@ class Config:
         help="output folders of `iqa score`; rows of the first are selected, and columns of the others, "
         "joined by manifest file and row, are known by the folder's name or as NAME=O",
         metavar="O",
+        path=True,
     )
     output: str = option(
-        help="the manifest to write, a .parquet file, local or remote", metavar="M.parquet"
+        help="the manifest to write, a .parquet file, local or remote",
+        metavar="M.parquet",
+        path=True,
     )
     where: tuple[str, ...] = option(
         (),
@@ -102,11 +105,13 @@ class Config:
         None,
         help="Parquet file with manifest_file, manifest_row and cluster; its columns are added to the rows",
         metavar="FILE",
+        path=True,
     )
     manifest: str | None = option(
         None,
         help="the manifest that was scored, if it was moved, or to take its own URIs with their signatures",
         metavar="M",
+        path=True,
     )
     rows_per_file: int | None = option(
         None,
@@ -126,6 +131,7 @@ class Config:
         help="write a page with images on both sides of the limit (default with --dry-run: --output with "
         ".html at its end)",
         metavar="FILE.html",
+        path=True,
     )
     sheet_images: int = option(
         24, help="images of each part of --sheet; 0 makes no page", metavar="N", minimum=0
@@ -138,6 +144,7 @@ class Config:
         (),
         help="as for the run: read only images of --sheet whose URI begins with this",
         metavar="URI",
+        path=True,
     )
 
 

@@ -29,9 +29,11 @@ _RESUMES = "the same command resumes"
 class Config:
     """Options of ``iqa status``."""
 
-    scores: str = option(help="output folder of `iqa score` or `iqa embed`", metavar="O")
+    scores: str = option(help="output folder of `iqa score` or `iqa embed`", metavar="O", path=True)
     json: bool = option(False, help="print all that is known as JSON")
-    html: str | None = option(None, help="write a page, too, an .html file", metavar="FILE")
+    html: str | None = option(
+        None, help="write a page, too, an .html file", metavar="FILE", path=True
+    )
 
 
 def run(config: Config) -> int:

@@ -30,12 +30,15 @@ class Config:
     """Options of ``iqa verify``."""
 
     scores: str = option(
-        help="output folder of `iqa score`, `iqa rescore` or `iqa embed`", metavar="O"
+        help="output folder of `iqa score`, `iqa rescore` or `iqa embed`",
+        metavar="O",
+        path=True,
     )
     manifest: str = option(
         help="the manifest that was scored; of `iqa rescore` with features of another program, their "
         "--metadata, or --features without it",
         metavar="M",
+        path=True,
     )
     json: bool = option(False, help="print the findings as JSON")
 

@@ -16,19 +16,21 @@ __all__ = ["Config"]
 class Config:
     """Options of ``iqa train``."""
 
-    features: str = option(help="output of `iqa embed`", metavar="F")
+    features: str = option(help="output of `iqa embed`", metavar="F", path=True)
     clean_features: str | None = option(
         None,
         help="output of `iqa embed --views 4` of images known to be good: quality is learned by their "
         "degraded copies. best: take the tenth of --features with the highest scores (default: compare "
         "only the copies of one image with each other, which teaches less)",
         metavar="F2|best",
+        path=True,
     )
-    output: str = option(help="the prompt file to write", metavar="P.safetensors")
+    output: str = option(help="the prompt file to write", metavar="P.safetensors", path=True)
     pairs: str = option(
         DEFAULT_PAIRS,
         help=f"base prompt pairs: {', '.join(NAMED_PAIRS)}, or a TOML file with [[pair]] tables",
         metavar="NAME|FILE",
+        path=True,
     )
     recipe: Literal["default", "seed", "weights"] = option(
         "default",
@@ -187,6 +189,7 @@ class Config:
         help="folder for checkpoints, metrics.parquet and TensorBoard's curves; all nodes must be able to "
         "read and write it (default: next to the prompt file, with .run)",
         metavar="R",
+        path=True,
     )
     shared_filesystem: bool = option(
         False,

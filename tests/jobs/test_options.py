@@ -59,6 +59,48 @@ def test_only_one_option_of_a_group_is_accepted():
         parse("x", "--first", "a", "--second", "b")  # also where the first has its default
 
 
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    output: str = option(help="a file", path=True)
+    scores: tuple[str, ...] = option((), help="folders", path=True)
+    page: str | None = option(None, help="another file", path=True)
+    where: tuple[str, ...] = option((), help="conditions")
+
+
+def places(*words):
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add_options(parser, Places)
+    return read_options(Places, parser.parse_args(words))
+
+
+def test_a_leading_tilde_is_the_home_folder_where_a_path_is_meant(monkeypatch):
+    """As bash leaves it in ``--output=~/x``."""
+    monkeypatch.setenv("HOME", "/home/ann")
+    found = places("--output=~/x", "--page=~", "--scores", "~/a", "b=~/b", "c", "--where", "~/x")
+    assert found == Places(
+        output="/home/ann/x",
+        page="/home/ann",
+        scores=("/home/ann/a", "b=/home/ann/b", "c"),
+        where=("~/x",),
+    )
+    for text in ("s3://box/~/x", "file:///~/x", "./~/x", "x~", "~x/y", "a b=~/x"):
+        assert places("--output", text) == Places(output=text)
+
+
+#: What the usage calls the values of options that name files or folders.
+PATHS = {"O", "M", "F", "L", "R", "X", "URI", "FILE", "IMAGES", "FILE.html", "C.json", "M.parquet"}
+PATHS |= {"P.safetensors", "NAME|FILE", "N|MANIFEST", "F2|best"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_option_that_names_files_is_one_of_a_path(command):
+    config = importlib.import_module(f"jobs.{command}").Config
+    texts = {"str", "str | None", "tuple[str, ...]"}
+    fields = [field for field in dataclasses.fields(config) if field.type in texts]
+    marked = {field.name for field in fields if field.metadata["path"]}
+    assert marked == {field.name for field in fields if field.metadata["metavar"] in PATHS}
+
+
 def jobs_imports(path):
     """Yield the files of jobs/ that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

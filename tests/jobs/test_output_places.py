@@ -145,3 +145,12 @@ def test_without_a_plan_every_place_is_allowed(scores_of, tmp_path):
     scores_of("m")
     (tmp_path / "o/_run/plan.json").unlink()
     assert main([*COMMANDS["duplicates"], "--scores", "o", "--output", "m/copies.parquet"]) == 0
+
+
+def test_a_tilde_that_the_shell_left_is_the_home_folder(scores_of, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    scores_of("m")
+    words = ["select", "--scores=~/o", "--output=~/best.parquet", "--where", "width > ~8 % 100"]
+    assert main(words) == 0
+    assert open_manifest(str(tmp_path / "best.parquet")).rows == 3
+    assert not (tmp_path / "~").exists()
