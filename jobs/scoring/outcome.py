@@ -32,7 +32,7 @@ class Outcome:
         repeated: Rows that got the features of an image with equal bytes; None without `--dedupe`.
         devices: Rows by the device, node and process that scored them.
         left_out: The reasons why no actor could start on some nodes.
-        stalls: How often nothing moved, and what was left was begun again.
+        stalls: How often nothing moved, or rows did not come, and what was left was begun again.
         start_up: Seconds from the command's begin until it reached its steady state; None without rows.
         steady: What was measured in the steady state; None if it was too short.
         driver_seconds: CPU seconds of the driver's process.
