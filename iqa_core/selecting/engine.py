@@ -118,9 +118,8 @@ class Engine:
                 argument="memory", value=memory, limit="an amount of memory", fix="write 1GB, say"
             ) from error
         self._stack.callback(self.connection.close)
-        self.connection.execute(
-            "SET TimeZone = 'UTC'"
-        )  # the host's would choose other rows elsewhere
+        # The machine's own would choose other rows elsewhere.
+        self.connection.execute("SET TimeZone = 'UTC'")
         self._thread = self._stack.enter_context(ThreadPoolExecutor(1, "duckdb"))
 
     def __enter__(self) -> Engine:
