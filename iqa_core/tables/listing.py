@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from iqa_core.columns import IMAGE_ID, URI
@@ -84,7 +85,18 @@ def find_images(
         if all(suffix_of(source) in lists for source in sources) and not report.total:
             raise InputError(f"{names}: no rows: give a list with at least one image")
         raise InputError(f"{names}: no image among {report.total} files: {'; '.join(reasons)}")
+    _note_repeated(table.column(URI), report)
     return plain_types(table, {URI, IMAGE_ID}), report
+
+
+def _note_repeated(uris: pa.ChunkedArray, report: ListingReport) -> None:
+    uris = uris.drop_null()
+    if repeated := len(uris) - pc.count_distinct(uris).as_py():
+        counts = pc.value_counts(uris)
+        example = counts.field("values")[
+            pc.index(pc.greater(counts.field("counts"), 1), True).as_py()
+        ]
+        report.add(Reason.REPEATED, example.as_py(), repeated)
 
 
 def _list_source(source: str, uri_column: str | None, report: ListingReport) -> Iterator[pa.Table]:

@@ -16,7 +16,7 @@ class Group(Enum):
 
     LEFT_OUT = "left_out"  # no row of the manifest
     CORRECTED = "corrected"  # a row, whose path is not as the list has it
-    DOUBTFUL = "doubtful"  # a row as the list has it, which will probably fail
+    DOUBTFUL = "doubtful"  # a row as the list has it, which will probably fail or is not meant
 
 
 class Reason(Enum):
@@ -131,6 +131,11 @@ class Reason(Enum):
         "paths have backslashes, and with / for them there is no such file either",
     )
     MISSING = ("missing", Group.DOUBTFUL, "files of a sample are not there")
+    REPEATED = (
+        "repeated",
+        Group.DOUBTFUL,
+        "rows have an image that an earlier row has, too: each will be scored",
+    )
 
 
 @dataclass

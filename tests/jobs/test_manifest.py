@@ -121,6 +121,7 @@ def test_what_was_left_out_is_said_last_and_kept_in_the_manifest(tmp_path, capsy
         "1 hidden files and folders, or an operating system's own, left out",
         "1 shards left out",
         "1 paths read without the blanks around them (' a.jpg')",
+        "1 rows have an image that an earlier row has, too",
     ]
     assert lines[5].endswith(r"(B\xe4r.tar)")
     found = summary(output)

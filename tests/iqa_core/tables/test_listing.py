@@ -49,6 +49,10 @@ class TestFinding:
         assert left_out.total == 1
         table, _ = find_images([str(tmp_path / "*.png")])
         assert table.column("uri").to_pylist() == [str(tmp_path / "a.png")]
+        table, report = find_images([str(tmp_path), str(tmp_path / "sub")])
+        assert len(table) == 4
+        repeated = "1 rows have an image that an earlier row has, too: each will be scored"
+        assert report.lines()[-1] == f"{repeated} ({tmp_path}/sub/c.webp)"
         with pytest.raises(InputError, match="does not exist"):
             find_images([str(tmp_path / "none")])
         (tmp_path / "sub/c.webp").unlink()
@@ -375,7 +379,7 @@ class TestShards:
                 "s.tar/chain.jpg": b"a",
                 "s.tar/hard-to-soft.jpg": b"a",
             },
-            {Reason.SUFFIX: 1},
+            {Reason.SUFFIX: 1, Reason.REPEATED: 4},
         )
 
     def test_links_that_lead_nowhere_are_counted(self, tmp_path):
