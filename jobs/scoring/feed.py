@@ -113,11 +113,15 @@ class BlockFeed:
         return item
 
     def _note_actors(self) -> None:
-        """Note the actors of the execution; Ray Data forgets them before it says that it failed."""
+        """Note the actors of the execution; Ray Data forgets them before it says that it failed.
+
+        Also some time before: those that were there last count then.
+        """
         for executor in _executors():
             if not executor._shutdown:
                 pools = [getattr(stage, "_actor_pool", None) for stage in executor._topology or ()]
-                self._actors = [actor for pool in pools if pool for actor in pool._running_actors]
+                actors = [actor for pool in pools if pool for actor in pool._running_actors]
+                self._actors = actors or self._actors
 
     def __enter__(self) -> BlockFeed:
         self._thread.start()
