@@ -91,12 +91,10 @@ def find_images(
 
 def _note_repeated(uris: pa.ChunkedArray, report: ListingReport) -> None:
     uris = uris.drop_null()
-    if repeated := len(uris) - pc.count_distinct(uris).as_py():
-        counts = pc.value_counts(uris)
-        example = counts.field("values")[
-            pc.index(pc.greater(counts.field("counts"), 1), True).as_py()
-        ]
-        report.add(Reason.REPEATED, example.as_py(), repeated)
+    found, counts = pc.value_counts(uris).flatten()
+    if repeated := len(uris) - len(found):
+        example = found.filter(pc.greater(counts, 1))[0].as_py()
+        report.add(Reason.REPEATED, example, repeated)
 
 
 def _list_source(source: str, uri_column: str | None, report: ListingReport) -> Iterator[pa.Table]:

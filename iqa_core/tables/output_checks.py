@@ -122,12 +122,13 @@ def check_fingerprint(uri: str, stored: Mapping[str, Any], wanted: Mapping[str, 
 
 
 def _difference(key: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Return what differs; of the columns, which there are many of, those that only one of the two has."""
     before, now = stored.get(key), wanted.get(key)
-    if key == "columns" and before and now and set(before) != set(now):
-        only = [
-            f"{', '.join(column for column in some if column not in others)} in {whose} only"
-            for some, others, whose in ((before, now, "its rows"), (now, before, "this run"))
-            if set(some) - set(others)
-        ]
-        return f"the columns {' and '.join(only)}"
+    if key == "columns" and before and now:
+        gone = [column for column in before if column not in now]
+        new = [column for column in now if column not in before]
+        only = [f"{', '.join(gone)} in its rows only"] if gone else []
+        only += [f"{', '.join(new)} in this run only"] if new else []
+        if only:  # else their order
+            return f"the columns {' and '.join(only)}"
     return f"{key} {before!r} where this run has {now!r}"

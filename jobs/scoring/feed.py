@@ -113,9 +113,9 @@ class BlockFeed:
         return item
 
     def _note_actors(self) -> None:
-        """Note the actors of the execution; Ray Data forgets them before it says that it failed.
+        """Note the actors of the execution.
 
-        Also some time before: those that were there last count then.
+        Those noted last stay where there are none: Ray Data forgets them before it says that it failed.
         """
         for executor in _executors():
             if not executor._shutdown:
