@@ -28,8 +28,14 @@ demo: $(VENV)/.installed-demo  ## Score real images with the embedded model; see
 quick: $(VENV)/.installed-dev  ## Run the tests that need no Ray, on all cores
 	$(BIN)/python -m pytest -n auto -m "not ray and not slow" $(ARGS)
 
-test: $(VENV)/.installed-dev  ## Run the tests, offline; ARGS='...' for pytest
+# Those that need no Ray run on all cores; several of Ray's at a time would wait for one another.
+test: $(VENV)/.installed-dev  ## Run the tests, offline; ARGS='...' for one run of pytest with these
+ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
+else
+	$(BIN)/python -m pytest -n auto -m "not ray"
+	$(BIN)/python -m pytest -m ray
+endif
 
 check: $(VENV)/.installed-dev  ## Format, lint, types and spelling; changes nothing
 	$(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +42,7 @@ def photos() -> dict[str, np.ndarray]:
     return {name: getattr(skimage.data, name)() for name in bundled} | read
 
 
-@pytest.fixture(scope="session")
-def ray_cluster():
-    """One local Ray for all tests that need one: starting it takes seconds."""
+def _start_ray():
     import ray
 
     ray.init(
@@ -53,5 +52,29 @@ def ray_cluster():
         log_to_driver=False,
         _node_ip_address="127.0.0.1",
     )
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """One local Ray for all tests that need one: starting it takes seconds."""
+    import ray
+
+    _start_ray()
     yield ray
     ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def after_failures(request):
+    """After a failed test, start Ray anew where something still holds CPUs: no other test waits for it."""
+    if not request.session.testsfailed or "ray_cluster" not in request.fixturenames:
+        return
+    import ray
+
+    last = time.monotonic() + 30
+    while ray.available_resources().get("CPU", 0.0) < ray.cluster_resources()["CPU"] - 0.01:
+        if time.monotonic() > last:
+            ray.shutdown()
+            _start_ray()
+            return
+        time.sleep(0.5)
