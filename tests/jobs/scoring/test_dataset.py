@@ -265,9 +265,8 @@ def test_an_execution_that_stands_still_is_begun_again(run, stall_minutes, tmp_p
         time.sleep(0.5)
     said = capsys.readouterr().err
     stages = r"MapBatches\(ImageActor\): \d unfinished"
-    assert re.search(
-        rf"nothing moved for [\d.]+ min \({stages}\): what is left is begun again\n", said
-    )
+    still = re.escape(f"nothing moved for {stall_minutes:g} min")
+    assert re.search(rf"{still} \({stages}\): what is left is begun again\n", said)
 
 
 @pytest.mark.ray
