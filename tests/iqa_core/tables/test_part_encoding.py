@@ -51,8 +51,32 @@ def test_all_but_features_is_compressed():
     }
     assert {chunk.compression for path, chunk in columns.items() if path not in plain} == {"ZSTD"}
     assert not any(columns[path].has_dictionary_page for path in plain)
-    assert columns["mos"].has_dictionary_page
     assert columns["mos"].is_stats_set
+
+
+def test_what_repeats_has_a_dictionary():
+    own = {"manifest_file": ["m"] * ROWS, "manifest_row": range(ROWS), "uri": ["u"] * ROWS}
+    table = a_table().append_column("noise", pa.array(np.zeros(ROWS, np.float16)))
+    for name, values in own.items():
+        table = table.append_column(name, pa.array(values))
+    columns, _ = chunks_of(table)
+    with_dictionary = {path for path, chunk in columns.items() if chunk.has_dictionary_page}
+    assert with_dictionary == {
+        "manifest_file",
+        "map.key_value.key",
+        "map.key_value.value",
+        "mos",
+        "nested.list.element.x.list.element",
+        "tags.list.element",
+    }
+
+
+def test_scores_are_written_in_little_more_than_their_bytes():
+    rows = 100_000
+    scores = np.random.default_rng(0).random(rows, np.float32)
+    columns, _ = chunks_of(pa.table({"score": scores, "manifest_row": np.arange(rows)}))
+    assert columns["score"].total_compressed_size < 4.1 * rows
+    assert columns["manifest_row"].total_compressed_size < 4 * rows
 
 
 def test_row_groups_of_features_are_small():
