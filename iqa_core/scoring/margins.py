@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 #: Rows whose float64 features fit into a processor's second-level cache.
-_BLOCK_ROWS = 512
+_BLOCK_ROWS = 256
 #: Numbers that torch computes at once, at most: whole vectors, also of AVX-512 and twice unrolled.
 _LANES = 64
 #: So few numbers are not shared between threads; a multiple of the lanes.
@@ -146,18 +146,19 @@ def score_features(
     """
     shape = (len(features), prompts.contexts, len(prompts.names))
     margin = np.empty((shape[0], shape[1] * shape[2]), dtype=np.float32)
+    lengths = np.empty(shape[0], dtype=np.float32)
     texts = torch.from_numpy(prompts.features.astype(np.float64))
+    # By torch: it converts float16 several times as fast as NumPy, whose threads would wait for each other.
     for start in range(0, len(features), _BLOCK_ROWS):
         rows = slice(start, start + _BLOCK_ROWS)
-        images, lengths = _in_float64(features[rows])
-        # The lengths in float32 are enough for most rows; the others are checked as always.
-        doubtful = torch.nonzero(~((lengths - 1).abs() < _SURELY_UNIT)).flatten()
-        if len(doubtful):
-            images = images.clone()
-            wrong = torch.from_numpy(not_unit(images[doubtful].numpy()))
-            images[doubtful[wrong]] = torch.nan
-        # By torch, whose number of threads the caller sets: NumPy's would wait for each other.
-        margin[rows] = _margins(images, texts, prompts.logit_scale).numpy()
+        images = torch.from_numpy(np.ascontiguousarray(features[rows]))
+        if images.dtype == torch.float16:
+            images = images.float()
+        lengths[rows] = torch.linalg.vector_norm(images, dim=1).float().numpy()
+        margin[rows] = _margins(images.double(), texts, prompts.logit_scale).float().numpy()
+    # The lengths in float32 are enough for most rows; the others are checked as always.
+    (doubtful,) = np.nonzero(~(np.abs(lengths - 1) < _SURELY_UNIT))
+    margin[doubtful[not_unit(features[doubtful])]] = np.nan
     margin = np.where(np.isfinite(margin).all(axis=1, keepdims=True), margin, np.float32(np.nan))
     scores = pair_scores(margin)
     if prompts.contexts > 1:
@@ -169,14 +170,3 @@ def score_features(
         return margin, scores, image_scores(scores)
     weighted: np.ndarray = scores.astype(np.float64) @ prompts.weights.astype(np.float64)
     return margin, scores, weighted.astype(np.float32)
-
-
-def _in_float64(features: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (N, D) features in float64, and their lengths (N,), to about 1e-6.
-
-    By way of torch, which converts float16 several times as fast as NumPy.
-    """
-    images = torch.from_numpy(np.ascontiguousarray(features))
-    if images.dtype != torch.float64:
-        images = images.float()
-    return images.double(), torch.linalg.vector_norm(images, dim=1)
