@@ -53,6 +53,8 @@ def describe(evaluation: Evaluation) -> list[str]:
             "difference, p was below 0.05 in 3 % of studies of 8 references).",
         ]
     for name, metrics in evaluation.metrics.items():
+        if math.isnan(metrics["srcc"].value):
+            lines += ["", f"{name} has no correlation: all labels, or all its scores, are equal."]
         if metrics["srcc"].value < 0:
             lines += ["", _describe_direction(name, evaluation.lower_is_better)]
     return lines

@@ -107,6 +107,10 @@ class Request:
                 raise InputError(
                     f"--{option} has an effect with --sample only: add it, or leave it out"
                 )
+        if self.seed and self.quota not in ("sample", "for_labelling"):
+            raise InputError(
+                "--seed has an effect with --sample and --for-labelling only: add one, or leave it out"
+            )
         if self.stratify is not None and self.by:
             raise InputError("--stratify and --by can't be combined: leave one out")
         known = {*Status, "any"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from iqa_core.evaluation.describe import describe
 from iqa_core.evaluation.evaluate import evaluate
 from tests.iqa_core.evaluation.opinions import opinions
@@ -23,3 +25,13 @@ def test_text_tells_images_intervals_and_the_wrong_direction():
     assert "no intervals" in text
     assert "[" not in text
     assert "falls" not in text
+
+
+def test_text_says_why_there_is_no_correlation():
+    x, y = opinions(20)
+    both = {"a": x, "b": np.full(20, 0.5)}
+    text = "\n".join(describe(evaluate(both, y, resamples=0)))
+    assert "b has no correlation: all labels, or all its scores, are equal." in text
+    assert "a has no correlation" not in text
+    text = "\n".join(describe(evaluate({"a": x}, np.full(20, 3.0), resamples=0)))
+    assert "a has no correlation" in text

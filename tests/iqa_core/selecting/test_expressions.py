@@ -52,6 +52,7 @@ from iqa_core.selecting.expressions import column_names
         ({"top": "10%", "best": 5}, "give one of them only"),
         ({"by": ("class",)}, "by needs a quota"),
         ({"weight": "mos"}, "weight has an effect with sample only"),
+        ({"seed": 1, "best": 5}, "seed has an effect with sample and "),
         ({"sample": "5", "stratify": "score", "by": ("class",)}, "can't be combined"),
         ({"statuses": ("fine",)}, r"status \('fine'\) must be among ok, "),
     ],
