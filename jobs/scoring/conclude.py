@@ -107,7 +107,13 @@ def _status(
 def conclude_without_work(sink: Sink, manifest: Manifest, options: OutputOptions) -> int:
     """Audit an output that has all rows, print the result, and return the exit status: 0, 1 or 3."""
     of_shard = f" of {manifest.shard}" if manifest.shard else ""
-    print(f"nothing to do: all {manifest.rows:,} rows{of_shard} are in {redact(options.output)}")
+    output = redact(options.output)
+    if manifest.rows:
+        print(f"nothing to do: all {manifest.rows:,} rows{of_shard} are in {output}")
+    else:
+        print(
+            f"nothing to do: the manifest has no rows{of_shard}, and nothing is written to {output}"
+        )
     result = audit(manifest, sink.committed().rows)
     status, lines = _status_of_rows(sink, result, options.max_error_rate)
     print(*lines, sep="\n")

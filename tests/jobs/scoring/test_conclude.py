@@ -101,6 +101,15 @@ def test_too_many_failed_rows(manifest, tmp_path, capsys):
     assert conclude_without_work(output, manifest, options) == 0
 
 
+def test_a_manifest_without_rows(tmp_path, capsys):
+    pq.write_table(pa.table({"uri": pa.array([], pa.string())}), tmp_path / "m.parquet")
+    manifest = open_manifest(str(tmp_path / "m.parquet"))
+    output = Output(str(tmp_path / "o"), manifest, {"model": "tiny"})
+    assert conclude_without_work(output, manifest, OutputOptions(output="o")) == 0
+    assert "the manifest has no rows, and nothing is written to o\n" in capsys.readouterr().out
+    assert not (tmp_path / "o").exists()
+
+
 def test_missing_rows(manifest, tmp_path, capsys):
     assert end(manifest, tmp_path / "o", rows=3, max_error_rate=1) == 1
     assert "1 missing (such as m.parquet:3)" in capsys.readouterr().out
