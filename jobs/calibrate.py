@@ -90,7 +90,7 @@ def run(config: Config) -> int:
     low, high = found.label_range
     print(
         f"{found.kind} curve from {found.labels:,} labels ({low:g} to {high:g}), SRCC {found.srcc:.3f}; "
-        f"{found.coverage:.0%} of new images are to be within {found.half_width:.3g} of it"
+        f"{100 * found.coverage:g}% of new images are to be within {found.half_width:.3g} of it"
     )
     print(f"written to {redact(config.output)}, for --calibration")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import operator
 import os
 import re
@@ -135,6 +136,10 @@ def _at_home(value: Any) -> Any:  # noqa: ANN401 - of any option that names file
 def _check_limits(field: dataclasses.Field[Any], value: Any) -> None:  # noqa: ANN401
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return
+    if not math.isfinite(value):
+        raise InputError(
+            argument=field.name, value=value, limit="a finite number", fix="give another one"
+        )
     for key, holds, words in _LIMITS:
         limit = field.metadata[key]
         if limit is not None and not holds(value, limit):

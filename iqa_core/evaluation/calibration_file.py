@@ -142,7 +142,7 @@ def _from_json(document: Mapping[str, Any]) -> Calibration:
 
 def calibration_columns(file: CalibrationFile) -> list[ExtraColumn]:
     """Return the columns ``mos``, ``mos_low`` and ``mos_high`` of an output."""
-    share = f"{file.calibration.coverage:.0%}"
+    share = f"{100 * file.calibration.coverage:g}%"
     docs = {
         "mos": f"predicted {file.label}, by a calibration",
         "mos_low": f"lower end of its {share} interval",

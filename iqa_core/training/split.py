@@ -114,6 +114,13 @@ def _check_column(
             fix=f"run `iqa embed` with --keep {name}",
         )
     kind = cache.schema.field(name).type
+    if pa.types.is_nested(kind):
+        raise InputError(
+            argument=argument,
+            value=value,
+            limit=f"a column of single values, not one of type {kind}",
+            fix="choose another column",
+        )
     if numeric and not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise InputError(
             argument=argument,
@@ -224,7 +231,8 @@ def _sides(
         for table in sample.tables(["status", *read]):
             seen += len(table)
             hashes.append(_hashes(table.select(list(IDENTITY))))
-            sides.append(_hashes(table.select([holdout_by])) if holdout_by else hashes[-1])
+            by = _hashes(_comparable(table.select([holdout_by]))) if holdout_by else hashes[-1]
+            sides.append(by)
             ok = pc.equal(table.column("status"), Status.OK.value).to_numpy()
             if column:
                 ok = ok & np.isfinite(numbers_of(table, [column])[:, 0])
@@ -259,6 +267,21 @@ def _hashes(table: pa.Table) -> np.ndarray:
     frame = table.to_pandas()
     hashed: np.ndarray = pd.util.hash_pandas_object(frame, index=False).to_numpy()
     return hashed
+
+
+def _comparable(table: pa.Table) -> pa.Table:
+    """Return a column in a form whose hash depends on neither its type nor the nulls beside a value."""
+    (column,) = table.columns
+    if pa.types.is_dictionary(column.type):
+        column = pc.cast(column, column.type.value_type)
+    if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
+        column = pc.cast(column, pa.string())
+    elif pa.types.is_floating(column.type):
+        column = pc.cast(column, pa.float64())
+        whole = pc.cast(column, pa.int64(), safe=False)  # 3.0 as 3, as in a column of whole numbers
+        is_whole = pc.equal(pc.cast(whole, pa.float64(), safe=False), column)
+        column = pc.if_else(is_whole, pc.cast(whole, pa.string()), pc.cast(column, pa.string()))
+    return pa.table({"value": column})
 
 
 def numbers_of(table: pa.Table, names: Sequence[str]) -> np.ndarray:

@@ -21,6 +21,7 @@ from iqa_core.prompts.ensemble import PromptEnsemble, learned_prompts
 from iqa_core.prompts.file import save_prompts
 from iqa_core.prompts.learner import PromptLearner
 from iqa_core.prompts.nearest_words import token_distance
+from iqa_core.redaction import error_line, redact
 from iqa_core.storage.folder import Folder, has_scheme
 from iqa_core.tables.plan import PLAN, manifest_folder
 from iqa_core.training.outcome import Outcome, conclude_training
@@ -76,7 +77,7 @@ def conclude(run: TrainingRun, state: State | None) -> None:
         state: Its last state; None where no context was learned.
 
     Raises:
-        InputError: If training diverged.
+        InputError: If training diverged, or the output can't be written.
     """
     config, ensemble = run.config, run.ensemble
     moved = 1.0
@@ -143,8 +144,14 @@ def conclude(run: TrainingRun, state: State | None) -> None:
             facts={key: value for key, value in training.items() if key != "pairs"},
         )
     )
-    _write_beside(config.output, ".html", page.encode())
-    save_prompts(config.output, learned)
+    try:
+        _write_beside(config.output, ".html", page.encode())
+        save_prompts(config.output, learned)
+    except OSError as error:
+        raise InputError(
+            f"--output {redact(config.output)} can't be written ({error_line(error)}); the training is "
+            f"finished in {run.folder.uri}: the same command writes it once this is fixed"
+        ) from error
     _print_summary(run, state, outcome, lines)
 
 

@@ -146,3 +146,45 @@ def test_near_copies_of_held_out_images_lend_no_degraded_copies(table, prompts, 
     assert len(measured) > 40
     assert data.bases == len(data.train_bases().levels) > 300
     assert not trained & measured
+
+
+def test_nulls_in_other_rows_change_no_side(table, tmp_path):
+    numbers = [None if row % 97 == 96 else row // 4 for row in range(ROWS)]
+    place = table.schema.get_field_index("photo")
+    cache = write_cache(tmp_path, table.set_column(place, "photo", pa.array(numbers)), 50)
+    rows = plan_training_data(cache, 3, holdout=0.3, holdout_by="photo").rows
+    named = pa.concat_tables(rows.cache.tables(["photo"])).column("photo").to_pylist()
+    groups = dict(zip(named, rows.groups.tolist(), strict=True))
+    assert [groups[name] for name in named] == rows.groups.tolist()
+
+
+def test_whole_numbers_are_equal_whatever_their_type(table, tmp_path):
+    numbers = pa.array([row // 4 for row in range(ROWS)])
+    place = table.schema.get_field_index("photo")
+    groups = [
+        plan_training_data(
+            write_cache(tmp_path / str(kind), table.set_column(place, "photo", numbers.cast(kind))),
+            3,
+            holdout=0.3,
+            holdout_by="photo",
+        ).rows.groups
+        for kind in (pa.int64(), pa.int16(), pa.float64())
+    ]
+    np.testing.assert_array_equal(groups[0], groups[1])
+    np.testing.assert_array_equal(groups[0], groups[2])
+
+
+def test_columns_that_no_training_can_use(table, prompts, tmp_path):
+    lists = table.append_column("tags", pa.array([["a"]] * ROWS))
+    with pytest.raises(InputError, match=r"tags.* must be a column of single values"):
+        plan_training_data(write_cache(tmp_path / "a", lists), 3, holdout_by="tags")
+    place = table.schema.get_field_index("mos")
+    constant = table.set_column(place, "mos", pa.array(np.ones(ROWS)))
+    with pytest.raises(InputError, match=r"column:mos.* must be a column whose values differ"):
+        written(
+            write_cache(tmp_path / "b", constant),
+            str(tmp_path / "data"),
+            prompts,
+            teacher="column:mos",
+        )
+    assert not (tmp_path / "data").exists()
