@@ -17,8 +17,8 @@ __all__ = ["FEATURE_COLUMNS", "write_options"]
 #: and their random low bits make them hardly smaller.
 FEATURE_COLUMNS = frozenset(names_of(Kind.FEATURE, Kind.VIEW))
 
-#: Columns whose values are nearly all different, as all floating-point numbers are: a dictionary of them
-#: takes four times as long as to write them, and makes the file half as large again.
+#: Columns whose values are nearly all different, as floating-point numbers are, too: each would be stored
+#: in the dictionary and as an index besides.
 _DISTINCT = frozenset({MANIFEST_ROW, URI, IMAGE_ID, CONTENT_HASH})
 
 #: Bytes of features in a row group, which a reader holds at once.

@@ -217,7 +217,7 @@ def _sides(
     cache: FeatureCache, teacher: str, holdout: float, holdout_by: str | None, most: int
 ) -> tuple[Places, int]:
     """Return which rows are trained on and which are held out, and how many can't be used."""
-    hashes, sides, usable = [], [], []
+    hashes, sides, usable, targets = [], [], [], []
     column = teacher.removeprefix(COLUMN) if teacher.startswith(COLUMN) else None
     read = [column] if column else []
     read += [holdout_by] if holdout_by and holdout_by not in read else []
@@ -235,9 +235,18 @@ def _sides(
             sides.append(by)
             ok = pc.equal(table.column("status"), Status.OK.value).to_numpy()
             if column:
-                ok = ok & np.isfinite(numbers_of(table, [column])[:, 0])
+                values = numbers_of(table, [column])[:, 0]
+                ok = ok & np.isfinite(values)
+                targets.append(values[ok])
             usable.append(ok)
     sample.parts = names
+    if any(map(len, targets)) and not np.ptp(np.concatenate(targets)):
+        raise InputError(
+            argument="teacher",
+            value=teacher,
+            limit="a column whose values differ",
+            fix="choose another column",
+        )
     order, side, ok = (np.concatenate(parts) for parts in (hashes, sides, usable))
     held_out = ok & (side < np.uint64(holdout * 2**64))
     places = Places(

@@ -65,16 +65,9 @@ def write_training_data(
         The rows.
 
     Raises:
-        InputError: If a row of status ok has no finite features, or the teacher's column is constant.
+        InputError: If a row of status ok has no finite features.
     """
     arrays, scores = _read_rows(plan, prompts, judge or prompts)
-    if plan.data.teacher_column is not None and not np.ptp(arrays["train"]["targets"]):
-        raise InputError(
-            argument="teacher",
-            value=plan.data.teacher,
-            limit="a column whose values differ",
-            fix="choose another column",
-        )
     data = _drop_near_duplicates(plan.data, arrays)
     if data.views:
         places = plan.clean or _base_places(plan, scores)

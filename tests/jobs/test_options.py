@@ -137,3 +137,9 @@ def test_a_command_reads_each_of_its_options(command):
     names = {field.name for field in dataclasses.fields(module.Config)}
     assert names
     assert names - read_from_configurations(command) == set()
+
+
+@pytest.mark.parametrize("value", ["inf", "nan"])
+def test_numbers_are_finite(value):
+    with pytest.raises(InputError, match="must be a finite number"):
+        parse("x", "--rate", value)

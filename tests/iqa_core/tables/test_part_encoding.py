@@ -51,6 +51,7 @@ def test_all_but_features_is_compressed():
     }
     assert {chunk.compression for path, chunk in columns.items() if path not in plain} == {"ZSTD"}
     assert not any(columns[path].has_dictionary_page for path in plain)
+    assert columns["mos"].has_dictionary_page
     assert columns["mos"].is_stats_set
 
 

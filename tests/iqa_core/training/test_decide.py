@@ -101,3 +101,11 @@ def test_without_evidence_nothing_is_claimed():
     better, sentence = verdict(None)
     assert not better
     assert "nothing here shows" in sentence
+
+
+def test_a_constant_column_is_no_evidence():
+    scores = np.random.default_rng(0).random(IMAGES)
+    found = column_evidence("mos", [scores] * 3, np.ones(IMAGES), np.arange(IMAGES))
+    is_better, reason = verdict(found)
+    assert not is_better
+    assert "srcc mos can't be measured on 60 held-out contents" in reason
