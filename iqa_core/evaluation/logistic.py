@@ -103,8 +103,9 @@ class LogisticProblem:
         y = np.asarray(labels, dtype=np.float64)
         if len(x) <= parameters or np.ptp(x) == 0 or np.ptp(y) == 0:
             return None
-        scale = (float(x.mean()), float(x.std()), float(y.mean()), float(y.std()))
-        return cls((x - scale[0]) / scale[1], (y - scale[2]) / scale[3], scale, parameters)
+        u, x_mean, x_scale = _standardised(x)
+        v, y_mean, y_scale = _standardised(y)
+        return cls(u, v, (x_mean, x_scale, y_mean, y_scale), parameters)
 
     def resample(self, rows: np.ndarray) -> LogisticProblem | None:
         """Return the problem of some of the rows, on the same standard scale."""
@@ -226,3 +227,11 @@ class LogisticProblem:
     def curve(self, at: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """Return the curve at a log slope and centre, at (G,) scores, on the labels' scale."""
         return self.fit(at, 0.0)(scores)
+
+
+def _standardised(values: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Return (N,) values of mean 0 and deviation 1, and their mean and deviation: of any size."""
+    unit = 2.0 ** float(np.frexp(np.abs(values).max())[1] - 1)  # no square overflows, or is 0
+    values = values / unit
+    mean, deviation = float(values.mean()), float(values.std())
+    return (values - mean) / deviation, unit * mean, unit * deviation

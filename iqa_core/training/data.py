@@ -95,7 +95,8 @@ class TrainingData:
         clean: Where the bases come from: ``given``, a cache of images known to be good; ``best``, the
             rows with the highest scores; ``own``, all rows.
         trust: P weights in [0, 1] of the teacher's order: how often it agrees with the known order of
-            the copies; 1 where there are no copies, or the teacher is a column.
+            the copies; empty, as good as 1, where it was not measured: there are no copies, their order
+            is not used, or the teacher is a column.
         pair_trust: P weights in [0, 1] of the pairs' own orders, likewise; empty where they were not
             measured.
         near_duplicates: Rows that are not trained on, as a held-out row is nearly equal.

@@ -19,11 +19,19 @@ import numpy as np
 from iqa_core.evaluation.correlations import weighted_srcc
 from iqa_core.training.known_order import MIN_LEVEL_GAP
 
-__all__ = ["Evidence", "Interval", "column_evidence", "known_order_evidence", "verdict"]
+__all__ = [
+    "FEWEST_CONTENTS",
+    "Evidence",
+    "Interval",
+    "column_evidence",
+    "known_order_evidence",
+    "verdict",
+]
 
 _RESAMPLES = 1000
 _TAILS = (0.025, 0.975)
-_FEWEST = 8  # contents; with fewer the interval is no evidence
+#: Held-out contents; with fewer the interval is no evidence.
+FEWEST_CONTENTS = 8
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ def verdict(evidence: Evidence | None) -> tuple[bool, str]:
             "or the levels of degradation, are all equal"
         )
     found = f"{evidence.measure} {evidence.difference} on {evidence.contents:,} held-out contents"
-    if evidence.contents < _FEWEST:
+    if evidence.contents < FEWEST_CONTENTS:
         return False, f"{found} are too few to tell learned from fixed prompts"
     if evidence.difference.low > 0:
         return True, f"the learned prompts are better than the fixed ones: {found}"

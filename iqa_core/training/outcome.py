@@ -130,7 +130,7 @@ def conclude_training(
         findings += check_loss(history, moved)
         findings += check_context(ensemble.context, text.token_embedding.weight)
     if data.teacher_column is None and not data.per_pair:
-        trust = float(np.mean(data.trust)) if data.bases else 0.0
+        trust = float(np.mean(data.trust)) if data.bases and data.trust else 0.0
         findings += check_teacher_kept(trust, agreements[f"srcc {data.teacher}"][1])
     doubt = ""
     if data.bases and data.teacher_column is None:

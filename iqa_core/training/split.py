@@ -196,7 +196,6 @@ def plan_training_data(
         watched=tuple(watch),
         views=cache.views if given is None else given.views,
         clean=clean if isinstance(clean, str) else "given",
-        trust=(1.0,) * pairs,
     )
     return DataPlan(data, rows, bases, lower_is_better, weighs_teacher)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from iqa_core.errors import InputError
 from iqa_core.prompts.pairs import DEFAULT_PAIRS, NAMED_PAIRS
 
 from ..options import option
 
-__all__ = ["Config"]
+__all__ = ["Config", "check_options"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,3 +202,29 @@ class Config:
         help="Ray cluster (default: the one that this job runs in, else a local one)",
         metavar="ADDRESS",
     )
+
+
+def check_options(config: Config, *, has_copies: bool) -> None:
+    """Refuse options that would have no effect.
+
+    Args:
+        config: The options.
+        has_copies: Whether images have degraded copies.
+
+    Raises:
+        InputError: If one would have none.
+    """
+    if (config.pair_weights or config.recipe == "weights") and not has_copies:
+        raise InputError(
+            argument="recipe" if config.recipe == "weights" else "pair_weights",
+            value=config.recipe if config.recipe == "weights" else True,
+            limit="used with degraded copies, from which pairs are weighted",
+            fix="make them by `iqa embed --views 4`",
+        )
+    if config.lower_is_better and not config.teacher.startswith("column:"):
+        raise InputError(
+            argument="lower_is_better",
+            value=True,
+            limit="used with --teacher column:NAME, whose direction it is",
+            fix="leave it out",
+        )

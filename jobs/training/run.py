@@ -22,6 +22,7 @@ from iqa_core.storage.folder import Folder
 from iqa_core.storage.lease import OutputLease
 from iqa_core.storage.output_file import check_output_file
 from iqa_core.tables.feature_cache import FeatureCache
+from iqa_core.training.decide import FEWEST_CONTENTS
 from iqa_core.training.settings import Settings, relative_rate
 from iqa_core.training.split import MAX_ROWS, check_teacher, plan_training_data
 from iqa_core.training.world import check_workers
@@ -31,6 +32,7 @@ from ..local_paths import refuse_local_paths
 from ..scoring.pool import ActorPool, waiting_for
 from ..scoring.visibility import check_visible
 from .conclude import TrainingRun, conclude
+from .config import check_options
 from .progress import show_progress
 from .run_folder import (
     METRICS,
@@ -78,6 +80,7 @@ def run_training(config: Config) -> int:
     cache = FeatureCache(config.features)
     check_teacher(cache, config.teacher, config.watch)
     clean = _clean_features(config, cache)
+    check_options(config, has_copies=bool(cache.views) or isinstance(clean, FeatureCache))
     towers = load_towers(cache.fingerprint["model"])
     cache.check_weights(towers.digest)
     pairs = load_pairs(config.pairs)
@@ -126,6 +129,9 @@ def run_training(config: Config) -> int:
         with OutputLease(folder, _LEASE_SECONDS) as lease:
             begin_training(folder, document)
             run = replace(run, data=open_data(cache, plan, folder, prompts, judge))
+            if _draws_lists(config) and run.data.rows < config.list_size:
+                tidy(folder, keep=())
+                raise _too_few_rows(config.list_size, run.data.rows)
             print(_summary(config, run.data, settings, scaling), flush=True)
             cluster.start()
             if folder.is_local:
@@ -170,7 +176,7 @@ def _contexts(config: Config, towers: Towers, pairs: Sequence[PromptPair]) -> Pr
                 context_length=0 if config.recipe == "weights" else config.context_length,
                 position=config.position,
                 context=config.context,
-                init=config.init,
+                init="random" if config.recipe == "weights" else config.init,
                 seed=config.seed + number,
             )
             for number in range(1 if config.recipe == "weights" else config.seeds)
@@ -214,17 +220,24 @@ def settings_of(
         seed=config.seed,
     )
     per_epoch = max(1, rows // config.list_size)
-    draws_lists = config.recipe != "weights" and find_loss(config.loss).kind != "pseudo-label"
-    if draws_lists and rows < config.list_size:
-        raise InputError(
-            argument="list_size",
-            value=config.list_size,
-            limit=f"at most {rows:,}, the number of training rows",
-            fix="lower it, or embed more images",
-        )
+    if _draws_lists(config) and rows < config.list_size:
+        raise _too_few_rows(config.list_size, rows)
     given = [config.steps] if config.steps else []
     given += [max(1, round(config.epochs * per_epoch))] if config.epochs else []
     return replace(settings, steps=min(given) if given else _DEFAULT_STEPS)
+
+
+def _draws_lists(config: Config) -> bool:
+    return config.recipe != "weights" and find_loss(config.loss).kind != "pseudo-label"
+
+
+def _too_few_rows(list_size: int, rows: int) -> InputError:
+    return InputError(
+        argument="list_size",
+        value=list_size,
+        limit=f"at most {rows:,}, the number of training rows",
+        fix="lower it, or embed more images",
+    )
 
 
 def _loss_options(options: tuple[str, ...]) -> dict[str, float]:
@@ -299,7 +312,12 @@ def _copies(data: TrainingData) -> str:
     """Return the sentence on degraded copies: where they come from, and what that costs."""
     if not data.bases:
         return "no degraded copies (`iqa embed --views 4` adds them): nothing here knows quality"
-    trust = f"; trust in the fixed prompts {np.mean(data.trust):.2f}"
+    trust = f"; trust in the fixed prompts {np.mean(data.trust):.2f}" if data.trust else ""
+    if 0 < data.held_out_bases < FEWEST_CONTENTS:
+        trust += (
+            f"; only {data.held_out_bases} of them are held out, too few to tell learned from fixed "
+            "prompts: raise --holdout, or give more"
+        )
     if data.clean == "given":
         return f"{data.views} degraded copies each of {data.bases:,} clean images{trust}"
     if data.clean == "best":

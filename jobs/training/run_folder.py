@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from iqa_core import __version__
 from iqa_core.errors import InputError
 from iqa_core.losses.table import find_loss
+from iqa_core.redaction import error_line
 from iqa_core.storage.folder import Folder
 from iqa_core.training.data import DATA, FILES, TrainingData
 from iqa_core.training.write import write_training_data
@@ -111,9 +112,10 @@ def begin_training(folder: Folder, training: Mapping[str, Any]) -> None:
         training: What :func:`describe_training` returns for this training.
 
     Raises:
-        InputError: If another training was started in it and not finished.
+        InputError: If another training was started in it and not finished, or it holds files of others.
     """
     if not folder.exists(RUN):
+        _refuse_others(folder)
         tidy(folder, keep=())
         folder.write_json(RUN, training)
         return
@@ -135,6 +137,18 @@ def begin_training(folder: Folder, training: Mapping[str, Any]) -> None:
     print(f"continuing the unfinished training in {folder.uri}")
 
 
+def _refuse_others(folder: Folder) -> None:
+    """Refuse a folder with names of ours where no training of ours left them: they would be removed."""
+    finished = folder.exists(METRICS)  # a finished training leaves these two
+    ours = [*FILES, PROGRESS, END, CHECKPOINTS, *([] if finished else [TENSORBOARD])]
+    for name in [*folder.list(STARTS), *ours]:
+        if folder.exists(name):
+            raise InputError(
+                f"--run-folder {folder.uri} holds {name}, which no training of this program left there: "
+                "name an empty folder, or remove it"
+            )
+
+
 def tidy(folder: Folder, keep: tuple[str, ...]) -> None:
     """Remove what this program wrote into a run folder.
 
@@ -144,12 +158,12 @@ def tidy(folder: Folder, keep: tuple[str, ...]) -> None:
         folder: The run folder.
         keep: Names of files and folders to keep.
     """
-    names = [name for name in (*FILES, PROGRESS, METRICS, END) if name not in keep]
-    for name in [*names, *folder.list(STARTS)]:
-        folder.remove(name)
     for name in (CHECKPOINTS, TENSORBOARD):
         if name not in keep and folder.exists(name):
             folder.fs.rm(folder.path(name), recursive=True)
+    names = [name for name in (*FILES, PROGRESS, METRICS, END) if name not in keep]
+    for name in [*names, *folder.list(STARTS)]:
+        folder.remove(name)
     folder.remove(RUN)
 
 
@@ -160,10 +174,22 @@ def open_data(
     prompts: PromptFeatures,
     judge: PromptFeatures | None = None,
 ) -> TrainingData:
-    """Open the rows in a run folder; write them first if they are not there."""
+    """Open the rows in a run folder; write them first if they are not there.
+
+    Raises:
+        InputError: If they can't be used, or written.
+    """
     if folder.exists(DATA):
         return TrainingData.open(absolute(folder))
-    return write_training_data(cache, plan, absolute(folder), prompts, judge)
+    try:
+        return write_training_data(cache, plan, absolute(folder), prompts, judge)
+    except InputError:
+        tidy(folder, keep=())  # other options are to be free to try
+        raise
+    except OSError as error:
+        raise InputError(
+            f"--run-folder {folder.uri} can't be written: {error_line(error)}"
+        ) from error
 
 
 def write_metrics(folder: Folder, state: State) -> None:

@@ -143,6 +143,26 @@ def test_weights_alone_take_no_training(folder, tmp_path, capsys):
     np.testing.assert_allclose(table.column("score").to_numpy(), each @ prompts.weights, atol=1e-6)
 
 
+def test_an_output_that_cannot_be_written_costs_no_training(folder, tmp_path, capsys):
+    output = tmp_path / "weights.safetensors"
+    words = command(
+        folder, output, "--recipe", "weights", "--write", "learned", "--init", "a photo"
+    )
+    words += ["--holdout", "0.3"]
+    page = output.with_suffix(".html")
+    page.mkdir()
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "--output" in said
+    assert "can't be written" in said
+    assert "the same command writes it once this is fixed" in said
+    assert not output.exists()
+    page.rmdir()
+    assert main(words) == 0
+    assert "continuing the unfinished training" in capsys.readouterr().out
+    assert load_prompts(output).training["written"] == "learned"
+
+
 def test_weights_of_an_unfinished_run_are_not_those_of_other_options(
     folder, tmp_path, capsys, monkeypatch
 ):

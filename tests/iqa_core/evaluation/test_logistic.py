@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import optimize, stats
+from scipy.special import expit
 
 from iqa_core.evaluation.logistic import LogisticFit, fit_logistic
 from tests.iqa_core.evaluation.opinions import opinions
@@ -68,6 +69,16 @@ def test_a_fit_never_does_worse_than_a_straight_line_and_says_what_it_reaches(be
 )
 def test_no_fit(x, y):
     assert fit_logistic(list(x), list(y), 4) is None
+
+
+@pytest.mark.parametrize("size", [1e155, 1e300, 1e-200])
+def test_labels_of_any_size_give_the_same_curve(size):
+    scores = np.linspace(0, 1, 40)
+    labels = expit(8 * scores - 4) + 0.02 * np.sin(37 * scores)
+    plain, sized = (fit_logistic(scores, labels * each, 4) for each in (1.0, size))
+    assert sized.plcc == pytest.approx(plain.plcc, rel=1e-12)
+    assert sized.rmse / size == pytest.approx(plain.rmse, rel=1e-9)
+    np.testing.assert_allclose(sized(scores) / size, plain(scores), rtol=1e-6)
 
 
 def test_a_fit_can_be_evaluated_anywhere():

@@ -38,7 +38,7 @@ def test_no_trust_is_asked_for_where_the_order_is_not_used(viewed, towers, tmp_p
     pairs = [PromptPair("turned", "Bad photo.", "Good photo.")]
     prompts = encode_prompts(towers, pairs)
     data = written(viewed, str(tmp_path / "d"), prompts, holdout=0.2, weighs_teacher=False)
-    assert data.trust == (1.0,)
+    assert data.trust == ()
 
 
 def test_a_tower_that_knows_no_quality_is_doubted(viewed, towers, tmp_path):

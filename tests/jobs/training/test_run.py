@@ -8,7 +8,7 @@ import pytest
 import ray
 
 from iqa_core.errors import InputError
-from jobs.training.config import Config
+from jobs.training.config import Config, check_options
 from jobs.training.run import _scaling, settings_of
 from jobs.training.workers import _backend
 
@@ -100,3 +100,20 @@ def test_workers_that_never_fit_are_refused(machine, options, line):
     with pytest.raises(InputError) as raised:
         _scaling(config(**options), machine)
     assert line in raised.value.on_command_line()
+
+
+@pytest.mark.parametrize(
+    ("options", "copies", "text"),
+    [
+        ({"pair_weights": True}, False, "used with degraded copies"),
+        ({"recipe": "weights"}, False, "--recipe weights must be used with degraded copies"),
+        ({"lower_is_better": True}, True, "used with --teacher column:NAME"),
+    ],
+)
+def test_options_without_effect_are_refused(options, copies, text):
+    with pytest.raises(InputError) as raised:
+        check_options(config(**options), has_copies=copies)
+    assert text in raised.value.on_command_line()
+    check_options(config(), has_copies=False)
+    check_options(config(recipe="weights"), has_copies=True)
+    check_options(config(teacher="column:dmos", lower_is_better=True), has_copies=False)

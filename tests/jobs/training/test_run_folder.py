@@ -6,6 +6,8 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from iqa_core.clip.load import load_towers
@@ -15,6 +17,7 @@ from iqa_core.storage.folder import Folder
 from iqa_core.tables.feature_cache import FeatureCache
 from iqa_core.training.data import FILES
 from iqa_core.training.split import plan_training_data
+from jobs.cli import main
 from jobs.training.config import Config
 from jobs.training.run import _contexts, settings_of
 from jobs.training.run_folder import (
@@ -122,7 +125,6 @@ def test_each_option_keeps_its_name(towers):
 
 def test_a_folder_of_the_same_training_is_continued(tmp_path, towers):
     folder, document = Folder.of(str(tmp_path)), described(towers, OPTIONS)
-    folder.write("train.features", b"of an earlier training, which was not tidied up")
     begin_training(folder, document)
     assert folder.list("*") == [RUN]
     folder.write("train.features", b"its own")
@@ -174,3 +176,36 @@ def test_tidy_keeps_what_is_wanted_and_what_is_not_its_own(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {METRICS, TENSORBOARD, "notes.txt"}
     tidy(folder, keep=())
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt"}
+
+
+@pytest.mark.parametrize("name", [f"{CHECKPOINTS}/model.pt", f"{TENSORBOARD}/curve", "data.json"])
+def test_a_folder_with_files_of_others_is_refused(name, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(InputError, match="which no training of this program left there"):
+        begin_training(Folder.of(str(tmp_path)), {})
+    assert (tmp_path / name).read_text() == "precious"
+
+
+def test_what_a_finished_training_left_is_replaced(tmp_path):
+    (tmp_path / METRICS).write_text("")
+    (tmp_path / TENSORBOARD).mkdir()
+    begin_training(Folder.of(str(tmp_path)), {"version": "1"})
+    assert [path.name for path in tmp_path.iterdir()] == [RUN]
+
+
+def test_rows_that_near_duplicates_leave_may_be_too_few_for_a_list(tmp_path, capsys):
+    """That is seen before a worker starts, and the folder is free for other options."""
+    features = tmp_path / "features"
+    shutil.copytree(FEATURES, features)
+    (part,) = features.glob("part-*")
+    table = pq.read_table(part)
+    rows = pa.array(range(len(table), 2 * len(table)), pa.int64())
+    again = table.set_column(table.schema.get_field_index("manifest_row"), "manifest_row", rows)
+    pq.write_table(again, part.with_name("part-0001-again.parquet"))
+    words = ["train", "--features", str(features), "--output", str(tmp_path / "p.safetensors")]
+    assert main([*words, "--list-size", "30", "--holdout", "0.3"]) == 1
+    said = capsys.readouterr().err
+    assert "--list-size 30 must be at most" in said
+    assert "rows to train on" not in said
+    assert not any(path.is_file() for path in (tmp_path / "p.run").rglob("*"))
