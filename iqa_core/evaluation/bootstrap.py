@@ -19,7 +19,7 @@ import numpy as np
 from scipy import stats
 
 from iqa_core.evaluation.correlations import krcc, plcc, srcc
-from iqa_core.evaluation.logistic import LogisticProblem
+from iqa_core.evaluation.logistic import LogisticProblem, size_of
 from iqa_core.evaluation.results import METRICS
 
 if TYPE_CHECKING:
@@ -172,6 +172,7 @@ def _pearson(x: np.ndarray, y: np.ndarray) -> float:
     """Return Pearson's correlation without the p-value, which takes most of SciPy's time."""
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan
+    x, y = x / size_of(x), y / size_of(y)
     x, y = x - x.mean(), y - y.mean()
     return float(np.clip(x @ y / math.sqrt((x @ x) * (y @ y)), -1, 1))
 

@@ -92,13 +92,17 @@ def _describe_comparison(comparison: Comparison) -> list[str]:
 
 
 def _cell(key: str, estimate: Estimate) -> str:
-    digits = 4 if "rmse" not in key or abs(estimate.value) < 1 else 3
+    digits = ".4f"
+    if "rmse" in key and estimate.value:  # on the labels' scale
+        digits = (
+            ".4g" if not 1e-3 <= estimate.value < 1e6 else ".3f" if estimate.value >= 1 else ".4f"
+        )
     if math.isnan(estimate.value):
         return "undefined"
     interval = ""
     if math.isfinite(estimate.low):
-        interval = f" [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
-    return f"{estimate.value:.{digits}f}{interval}"
+        interval = f" [{estimate.low:{digits}}, {estimate.high:{digits}}]"
+    return f"{estimate.value:{digits}}{interval}"
 
 
 def _align(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-__all__ = ["LogisticFit", "LogisticProblem", "fit_logistic"]
+__all__ = ["LogisticFit", "LogisticProblem", "fit_logistic", "size_of"]
 
 # Bounds of a logistic's log slope and centre, for standardised scores. Beyond them it is a straight
 # line, a step or an exponential, which more digits would not change.
@@ -229,9 +229,14 @@ class LogisticProblem:
         return self.fit(at, 0.0)(scores)
 
 
+def size_of(values: np.ndarray) -> float:
+    """Return the power of two of the largest of (N,) values: in units of it no square overflows."""
+    return float(2.0 ** (np.frexp(np.abs(values).max())[1] - 1))
+
+
 def _standardised(values: np.ndarray) -> tuple[np.ndarray, float, float]:
     """Return (N,) values of mean 0 and deviation 1, and their mean and deviation: of any size."""
-    unit = 2.0 ** float(np.frexp(np.abs(values).max())[1] - 1)  # no square overflows, or is 0
+    unit = size_of(values)
     values = values / unit
     mean, deviation = float(values.mean()), float(values.std())
     return (values - mean) / deviation, unit * mean, unit * deviation

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from iqa_core.evaluation.bootstrap import (
+    Resampler,
     bootstrap_p_value,
     draw_resamples,
     expanded_tails,
@@ -121,3 +122,14 @@ def test_p_is_that_whose_interval_touches_0():
         low = np.quantile(differences, expanded_tails(1 - p, clusters)[0])
         assert low == pytest.approx(0, abs=0.01)
     assert bootstrap_p_value(differences, 8) > bootstrap_p_value(differences, 30)
+
+
+@pytest.mark.parametrize("size", [1e155, 1e-200])
+def test_labels_of_any_size_give_the_same_resamples(size):
+    rng = np.random.default_rng(3)
+    x = rng.random(40)
+    y = x + rng.normal(0, 0.1, 40)
+    rows = rng.integers(40, size=40)
+    plain, sized = (Resampler(x, y * each, False).resample(rows)[0] for each in (1.0, size))
+    np.testing.assert_allclose(sized[:5], plain[:5], rtol=1e-6)
+    np.testing.assert_allclose(np.array(sized[5:]) / size, plain[5:], rtol=1e-6)
