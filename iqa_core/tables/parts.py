@@ -138,6 +138,22 @@ class PartFiles:
         except (pa.ArrowException, OSError) as error:
             raise self.unreadable(names[0], error) from error
 
+    def check(self, names: Sequence[str], columns: Sequence[str]) -> None:
+        """Look for the part file that can't be read, after a read of many at once has failed.
+
+        Args:
+            names: The files.
+            columns: What was read.
+
+        Raises:
+            InputError: For the first one; those whose footers can't be read come first.
+        """
+        for name in names:
+            with PartFile(self, name) as part:
+                part.schema()
+        for _ in self.tables(columns, names):
+            pass
+
     def unreadable(self, name: str, error: Exception) -> InputError:
         """Return the error of a part file that can't be read."""
         shown = self.shown or self.folder.uri

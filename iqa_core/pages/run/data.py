@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -134,12 +135,11 @@ def load_run(scores: str, sample: int = DEFAULT_SAMPLE) -> Run:
     folder = Folder.given(scores, "scores")
     parts, dataset = _open_parts(folder, "scores")
     kept = [field.name for field in dataset.schema if _is_described(field)]
-    total = dataset.count_rows()
-    try:
+    columns = ["status", "score", "scores", *kept]
+    with _file_named(parts, columns):
+        total = dataset.count_rows()
         place, counts = _choose_rows(dataset, total, sample)
-        table = _read(dataset, ["status", "score", "scores", *kept], place, total)
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(scores, error, "scores") from error
+        table = _read(dataset, columns, place, total)
     ok = np.asarray(table["status"].to_pandas() == Status.OK.value, dtype=bool)
     plan = read_document(folder, "_run/plan.json")
     manifest = plan.get("manifest")
@@ -217,13 +217,18 @@ def _read(dataset: Any, columns: Sequence[str], place: np.ndarray, total: int) -
 
 
 def take(run: Run, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """Return held rows by number, with the long columns."""
+    """Return held rows by number, with the long columns.
+
+    Raises:
+        InputError: If a part file can't be read.
+    """
     names = run.dataset.schema.names
     columns = [name for name in (*_REQUIRED, IMAGE_ID, WIDTH, HEIGHT) if name in names]
     if not rows:
         return {}
     ascending = sorted(rows)
-    table = _read(run.dataset, columns, run.place[ascending], run.total)
+    with _file_named(run.parts, columns):
+        table = _read(run.dataset, columns, run.place[ascending], run.total)
     return dict(zip(ascending, table.to_pylist(), strict=True))
 
 
@@ -238,8 +243,9 @@ def load_other(run: Run, compare: str) -> Other:
     files = manifest_files(read_document(folder, "_run/plan.json"))
     same = bool(files) and files == run.files
     columns = [*(IDENTITY if same else [URI]), "status", "score"]
-    try:
+    with _file_named(run.parts, columns):
         here = _read(run.dataset, columns, run.place, run.total)
+    with _file_named(parts, columns):
         # of a sample, only the rows that join: far fewer than all
         if not run.sampled:
             there = dataset.to_table(columns=columns)
@@ -248,8 +254,6 @@ def load_other(run: Run, compare: str) -> Other:
         else:
             wanted = ds.field(URI).isin(pc.unique(here[URI]).drop_null())
             there = dataset.to_table(columns=columns, filter=wanted)
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(compare, error, "compare") from error
     dispute = compare_runs(here, there, same_manifest=same)
     if run.sampled and same:
         dispute = _with_counts(dispute, read_committed(run.parts).rows, read_committed(parts).rows)
@@ -278,7 +282,7 @@ def _open_parts(folder: Folder, option: str) -> tuple[PartFiles, Any]:
     try:
         names = parts.names()
     except OSError as error:
-        raise _unreadable(scores, error, option) from error
+        raise _unreadable(parts, error) from error
     if not names:
         raise InputError(
             f"--{option} {scores} holds no part-*.parquet: give the --output directory of a scoring "
@@ -294,9 +298,20 @@ def _open_parts(folder: Folder, option: str) -> tuple[PartFiles, Any]:
     return parts, dataset
 
 
-def _unreadable(scores: str, error: Exception, option: str) -> InputError:
-    reason = error_line(error)
-    return InputError(f"--{option} {scores} can't be read: {reason}: score again, or restore it")
+@contextmanager
+def _file_named(parts: PartFiles, columns: Sequence[str]) -> Iterator[None]:
+    """Raise a failure to read some columns of all part files as an InputError that names the file."""
+    try:
+        yield
+    except MemoryError:  # also Arrow's; it is no damage
+        raise
+    except (pa.ArrowException, OSError) as error:
+        parts.check(parts.names(), columns)
+        raise _unreadable(parts, error) from error
+
+
+def _unreadable(parts: PartFiles, error: Exception) -> InputError:
+    return InputError(f"{parts.shown} can't be read: {error_line(error)}: {parts.fix}")
 
 
 def is_number(kind: Any) -> bool:  # noqa: ANN401

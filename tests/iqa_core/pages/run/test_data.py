@@ -11,7 +11,7 @@ import pytest
 from iqa_core.errors import InputError
 from iqa_core.pages.run.data import load_run
 from iqa_core.pages.run.page import write_report
-from tests.iqa_core.pages.run.runs import another, failed, many, ok
+from tests.iqa_core.pages.run.runs import SCHEMA, another, failed, many, ok
 
 
 def test_a_sample_counts_all_rows_and_never_misses_the_extremes(make, tmp_path):
@@ -52,3 +52,32 @@ def test_damaged_and_foreign_part_files(tmp_path):
     pq.write_table(pa.table({"uri": ["a"]}), tmp_path / "part-0.parquet")
     with pytest.raises(InputError, match="without the column 'manifest_file'"):
         write_report(str(tmp_path), str(tmp_path / "r.html"))
+
+
+def damaged(path, how):
+    content = path.read_bytes()
+    if how == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    else:  # the footer is whole, and no page is
+        footer = int.from_bytes(content[-8:-4], "little") + 8
+        path.write_bytes(b"PAR1" + b"\xff" * (len(content) - footer - 4) + content[-footer:])
+
+
+@pytest.mark.parametrize("how", ["truncated", "overwritten"])
+@pytest.mark.parametrize("option", ["scores", "compare"])
+def test_a_damaged_part_file_is_named(option, how, tmp_path):
+    folders = {}
+    for name in ("scores", "compare"):
+        folders[name] = another(tmp_path / name, [ok(0, 0.5, "a.jpg")])
+        rows = pa.Table.from_pylist([ok(i, i / 100, f"{i}.jpg") for i in range(1, 50)], SCHEMA)
+        pq.write_table(rows, tmp_path / name / "part-1.parquet")
+    damaged(tmp_path / option / "part-1.parquet", how)
+    page = tmp_path / "r.html"
+    with pytest.raises(InputError) as no:
+        write_report(folders["scores"], str(page), compare=folders["compare"])
+    line = no.value.on_command_line()
+    assert line.startswith(
+        f"part file part-1.parquet of --{option} {folders[option]} can't be read ("
+    )
+    assert line.endswith("): score again, or restore it")
+    assert not page.exists()
