@@ -27,6 +27,7 @@ from iqa_core.tables.manifest import Manifest
 from iqa_core.tables.output import FINGERPRINT
 from iqa_core.tables.parts import PartFiles
 from iqa_core.tables.plan import PLAN, planned_manifest
+from iqa_core.tables.schema import is_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -127,6 +128,11 @@ class FeatureCache:
     @property
     def kept(self) -> list[str]:
         """The manifest's columns that were kept."""
+        return [name for name in self.further if not is_extra(self.schema.field(name))]
+
+    @property
+    def further(self) -> list[str]:
+        """The kept columns, and those that the run computed from its rows, such as ``worst_pair``."""
         return [name for name in self.schema.names if name not in OWN_NAMES]
 
     @property

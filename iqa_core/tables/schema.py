@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
     from iqa_core.tables.manifest import Manifest
 
-__all__ = ["ExtraColumn", "check_extra", "output_schema", "schema_with", "table_with"]
+__all__ = [
+    "ExtraColumn",
+    "check_extra",
+    "is_extra",
+    "output_schema",
+    "schema_with",
+    "table_with",
+]
+
+_DOC = b"doc"
 
 
 @dataclass(frozen=True)
@@ -23,7 +32,7 @@ class ExtraColumn:
     """A further column of an output, computed from the finished rows.
 
     It is part of the fingerprint, so rows with and without it never mix. The report shows it like a
-    kept column.
+    kept column. `iqa rescore` does not carry it over: it belongs to the rows that it is computed from.
 
     >>> import pyarrow.compute as pc
     >>> aspect = ExtraColumn(
@@ -55,9 +64,14 @@ class ExtraColumn:
 
     @property
     def field(self) -> pa.Field:
-        """Its Arrow field, whose metadata have the documentation."""
-        digest = {"digest": self.digest} if self.digest else {}
-        return pa.field(self.name, self.type, metadata={"doc": self.doc} | digest)
+        """Its Arrow field, whose metadata have the documentation; kept columns have none."""
+        digest = {b"digest": self.digest.encode()} if self.digest else {}
+        return pa.field(self.name, self.type, metadata={_DOC: self.doc.encode()} | digest)
+
+
+def is_extra(field: pa.Field) -> bool:
+    """Return whether a field of part files is an :class:`ExtraColumn`, and no kept column."""
+    return _DOC in (field.metadata or {})
 
 
 def output_schema(

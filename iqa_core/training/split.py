@@ -106,11 +106,11 @@ def check_teacher(cache: FeatureCache, teacher: str, watch: Sequence[str] = ()) 
 def _check_column(
     cache: FeatureCache, argument: str, value: str, name: str, *, numeric: bool = True
 ) -> None:
-    if name not in cache.kept:
+    if name not in cache.further:
         raise InputError(
             argument=argument,
             value=value,
-            limit=f"a column that was kept with the features ({', '.join(cache.kept) or 'none was'})",
+            limit=f"a column that was kept with the features ({', '.join(cache.further) or 'none was'})",
             fix=f"run `iqa embed` with --keep {name}",
         )
     kind = cache.schema.field(name).type

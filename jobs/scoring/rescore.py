@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from iqa_core.clip.embedded import lightest_towers
 from iqa_core.clip.facts import ModelFacts, known_facts, remember_facts
-from iqa_core.columns import CONTENT_HASH, DESCRIPTOR, IDENTITY
+from iqa_core.columns import CONTENT_HASH, DESCRIPTOR, IDENTITY, OWN_NAMES
 from iqa_core.errors import InputError
 from iqa_core.tables.audit import audit, left_to_do
 from iqa_core.tables.feature_cache import FeatureCache
@@ -68,7 +68,7 @@ def rescore(
     cache = open_features(config)
     manifest = cache.manifest()
     keep = config.keep or tuple(cache.kept)
-    if lacking := [name for name in keep if name not in cache.schema.names]:
+    if lacking := [name for name in keep if name not in {*cache.kept, *OWN_NAMES}]:
         raise InputError(
             argument="keep",
             value=lacking[0],

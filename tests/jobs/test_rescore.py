@@ -15,10 +15,18 @@ import pytest
 
 from iqa_core.clip.embedded import lightest_towers
 from iqa_core.columns import EMBEDDING
+from iqa_core.evaluation.calibration import Calibration, IsotonicFit
+from iqa_core.evaluation.calibration_file import CalibrationFile, calibration_columns
 from iqa_core.prompts.pairs import load_pairs
 from iqa_core.scoring.columns import score_columns
 from iqa_core.scoring.features import encode_prompts
-from iqa_core.tables.feature_cache import features_of
+from iqa_core.tables.feature_cache import FeatureCache, feature_column, features_of
+from iqa_core.tables.manifest import open_manifest
+from iqa_core.tables.output import Output
+from iqa_core.tables.reasons import REASONS
+from iqa_core.tables.schema import output_schema
+from iqa_core.tables.sink import SinkWithColumns
+from iqa_core.training.split import check_teacher
 from jobs import rescore, score
 from jobs.cli import main
 
@@ -65,6 +73,65 @@ def test_a_feature_cache_that_was_changed_is_rescored_without_its_broken_rows(tm
     prompts = encode_prompts(towers, load_pairs("clip-iqa"))
     expected = score_columns(features[:3], prompts)["score"]
     assert scored.column("score").to_pylist()[:3] == expected.to_pylist()
+
+
+def write_features(folder, *, extra=(), kept=None, **columns):
+    """Write 4 rows as `iqa score --embeddings` does, with the given values of some columns."""
+    folder.mkdir(exist_ok=True)
+    given = {"uri": [f"{row}.jpg" for row in range(4)], **(kept or {})}
+    pq.write_table(pa.table(given), folder / "m.parquet")
+    manifest = open_manifest(str(folder / "m.parquet"), tuple(kept or ()))
+    towers = lightest_towers("tiny", "model")
+    prompts = encode_prompts(towers, load_pairs("clip-iqa"))
+    schema = output_schema(manifest, tuple(kept or ()), pairs=prompts.names, embedding=128)
+    features = np.random.default_rng(0).normal(size=(4, 128)).astype(np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    rows = {
+        **score_columns(features, prompts),
+        "manifest_file": ["m.parquet"] * 4,
+        "manifest_row": pa.array(range(4), pa.int64()),
+        "status": ["ok"] * 4,
+        "embedding": feature_column(features),
+        **given,
+        **columns,
+    }
+    table = pa.table({f.name: rows.get(f.name, pa.nulls(4, f.type)) for f in schema}).cast(schema)
+    made_by = {"model": "tiny", "weights": towers.digest}
+    output = SinkWithColumns(Output(str(folder / "features"), manifest, made_by), extra)
+    with output.start({}):
+        output.write(table)
+    return str(folder / "features")
+
+
+def rows_of(folder):
+    tables = [pq.read_table(path) for path in sorted(Path(folder).glob("part-*.parquet"))]
+    return pa.concat_tables(tables).sort_by("manifest_row")
+
+
+def test_columns_of_other_scores_are_not_carried(tmp_path, capsys):
+    """Those of --reasons and --calibration follow from the prompts of the run that made the features."""
+    curve = IsotonicFit((0.0, 1.0), (1.0, 5.0))
+    mos = Calibration(curve, "isotonic", 0.2, 0.9, {}, 1.0, 9, (1.0, 5.0), True)
+    made = [*REASONS, *calibration_columns(CalibrationFile(mos, "label", {}))]
+    features = write_features(tmp_path, extra=made, kept={"source": list("abcd")})
+    assert rows_of(features).schema.names[-6:] == ["source", *(column.name for column in made)]
+    check_teacher(FeatureCache(features), "column:mos")  # `iqa train` may learn from them
+    words = ["rescore", "--features", features, "--pairs", "attributes", "--output"]
+    assert main([*words, str(tmp_path / "plain")]) == 0
+    assert rows_of(tmp_path / "plain").schema.names[-3:] == ["width", "height", "source"]
+    assert main([*words, str(tmp_path / "reasons"), "--reasons"]) == 0
+    reasons = rows_of(tmp_path / "reasons")
+    assert reasons.schema.names[-3:] == ["source", "worst_pair", "spread"]
+    assert set(reasons["worst_pair"].to_pylist()) <= set(reasons["scores"].type.names)
+    assert main([*words, str(tmp_path / "kept"), "--keep", "mos"]) == 1
+    assert "--keep mos must be a column that the features carry (source)" in capsys.readouterr().err
+
+
+def test_a_kept_column_may_have_the_name_of_a_computed_one(tmp_path):
+    labels = {"mos": [1.0, 2.0, 3.0, 4.0], "spread": [1, 2, 3, 4]}
+    features = write_features(tmp_path, kept=labels)
+    assert main(["rescore", "--features", features, "--output", str(tmp_path / "o")]) == 0
+    assert {name: rows_of(tmp_path / "o")[name].to_pylist() for name in labels} == labels
 
 
 def options_of(command):
