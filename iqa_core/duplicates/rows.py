@@ -33,6 +33,7 @@ __all__ = ["ImageRows", "read_image_rows"]
 
 #: A row's key is the rank of its manifest file and, in these low bits, its row number.
 _ROW_BITS = 40
+_HASH_DIGITS = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +96,7 @@ def read_image_rows(scores: str, features: str | None = None, *, near: bool = Tr
 
     Raises:
         InputError: If a folder holds no rows, the two are of different manifests, or there is neither a
-            column of hashes nor one of features.
+            column of hashes nor one of features, or one that this program has not written.
     """
     folder = Folder.given(scores, "scores")
     parts = PartFiles(folder, f"--scores {scores}")
@@ -129,9 +130,9 @@ def read_image_rows(scores: str, features: str | None = None, *, near: bool = Tr
         codes.append(_codes(table.column(MANIFEST_FILE), files))
         numbers.append(table.column(MANIFEST_ROW).to_numpy())
         if has_hashes:
-            digests.append(_as_numbers(table.column(CONTENT_HASH)))
+            digests.append(_as_numbers(table.column(CONTENT_HASH), scores))
         if has_descriptors:
-            described.append(_as_rows(table.column(DESCRIPTOR)))
+            described.append(_as_rows(table.column(DESCRIPTOR), scores))
     ranks = {name: rank for rank, name in enumerate(sorted(files))}
     rank_of = np.array([ranks[name] for name in files], dtype=np.int64)
     keys = (rank_of[np.concatenate(codes)] << _ROW_BITS) | np.concatenate(numbers)
@@ -177,14 +178,31 @@ def _keys_of(table: pa.Table, ranks: Mapping[str, int]) -> np.ndarray:
     return keys
 
 
-def _as_numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """Return hashes of 32 hexadecimal digits as (N, 2) uint64."""
+def _as_numbers(column: pa.ChunkedArray, scores: str) -> np.ndarray:
+    """Return hashes of 32 hexadecimal digits as (N, 2) uint64; scores is their output, for messages."""
+    kind = column.type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise _foreign(scores, CONTENT_HASH, f"it is of type {kind}", "--hash")
+    hexadecimal = pc.match_substring_regex(column, f"^[0-9a-f]{{{_HASH_DIGITS}}}$")
+    if not pc.all(pc.fill_null(hexadecimal, False), min_count=0).as_py():
+        why = f"it has values other than {_HASH_DIGITS} hexadecimal digits"
+        raise _foreign(scores, CONTENT_HASH, why, "--hash")
     text = "".join(column.to_pylist())
     return np.frombuffer(bytes.fromhex(text), dtype=">u8").astype(np.uint64).reshape(-1, 2)
 
 
-def _as_rows(column: pa.ChunkedArray) -> np.ndarray:
-    """Return descriptors as (N, D) int8, 0 where a row has none."""
+def _foreign(scores: str, column: str, why: str, option: str) -> InputError:
+    return InputError(
+        f"--scores {scores} has a column {column} that is not of {option} ({why}): score with {option}, "
+        f"and rename the manifest's column {column}"
+    )
+
+
+def _as_rows(column: pa.ChunkedArray, scores: str) -> np.ndarray:
+    """Return descriptors as (N, D) int8, 0 where a row has none; scores is as of hashes."""
+    kind = column.type
+    if not pa.types.is_fixed_size_list(kind) or kind.value_type != pa.int8():
+        raise _foreign(scores, DESCRIPTOR, f"it is of type {kind}", "--descriptors")
     given = column.combine_chunks()
     rows = np.zeros((len(given), given.type.list_size), np.int8)
     valid = given.is_valid().to_numpy(zero_copy_only=False)

@@ -112,6 +112,12 @@ class FeatureCache:
                 f"--features {uri} has no column {EMBEDDING}: make it with `iqa embed`, or with "
                 "`iqa score --embeddings`"
             )
+        kind = self.schema.field(EMBEDDING).type
+        if not pa.types.is_fixed_size_list(kind) or not pa.types.is_floating(kind.value_type):
+            raise InputError(
+                f"--features {uri} has a column {EMBEDDING} of type {kind}, which is not of `iqa embed`: "
+                "give the output folder of `iqa embed`"
+            )
 
     @property
     def width(self) -> int:

@@ -98,7 +98,7 @@ def output_schema(
         descriptors: Whether each image's descriptor is stored.
 
     Raises:
-        InputError: If a kept column would have the name of one of the output's own.
+        InputError: If a kept column has a name that outputs use themselves, with some options.
     """
     own = fields(
         Contents(
@@ -111,13 +111,14 @@ def output_schema(
             descriptors=descriptors,
         )
     )
-    names = {field.name for field in own}
     for name in keep:
-        if name in names:
+        if (
+            name in OWN_NAMES
+        ):  # also those that this output lacks: readers would take it for their own
             raise InputError(
                 argument="keep",
                 value=name,
-                limit="a column whose name the output does not use itself",
+                limit="a column whose name no output uses itself",
                 fix="leave it out, or rename the manifest's column",
             )
     kept = [manifest.schema.field(name).with_nullable(True).remove_metadata() for name in keep]

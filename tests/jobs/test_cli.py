@@ -135,7 +135,7 @@ def test_an_output_of_another_fingerprint(run, tmp_path, manifest):
         (
             ["score", "--keep", "height"],
             1,
-            "--keep height must be a column whose name the output does not use itself",
+            "--keep height must be a column whose name no output uses itself",
         ),
         (
             ["score", "--resolution", "native", "--model", "ViT-B-32@x.pt"],

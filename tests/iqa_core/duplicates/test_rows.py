@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from iqa_core.duplicates.content_hash import content_hash
@@ -64,3 +66,35 @@ def test_features_of_another_manifest_are_refused(tmp_path):
     fewer = write_output(tmp_path / "other", CONTENTS[:10], FEATURES[:10])
     with pytest.raises(InputError, match="are of different manifests: their file"):
         read_image_rows(scores, fewer)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "found"),
+    [
+        ("content_hash", ["a" * 32, "ab"], "has values other than 32 hexadecimal digits"),
+        ("content_hash", ["a" * 32, None], "has values other than 32 hexadecimal digits"),
+        ("content_hash", ["z" * 32, "a" * 32], "has values other than 32 hexadecimal digits"),
+        ("content_hash", [1, 2], "is of type int64"),
+        ("descriptor", ["a cat", "a dog"], "is of type string"),
+        (
+            "descriptor",
+            pa.array([[0.5], [1]], pa.list_(pa.float32(), 1)),
+            "is of type fixed_size_list",
+        ),
+    ],
+)
+def test_columns_that_only_have_the_name_are_refused(column, values, found, tmp_path):
+    """As older versions wrote them with --keep, or other programs."""
+    scores = write_output(tmp_path, CONTENTS[:2], hashes=False, files=1)
+    for part in (tmp_path / "o").glob("part-*.parquet"):
+        table = pq.read_table(part)
+        chosen = pa.array(values).take(table["manifest_row"].combine_chunks())
+        pq.write_table(table.append_column(column, chosen), part)
+    option = {"content_hash": "--hash", "descriptor": "--descriptors"}[column]
+    with pytest.raises(InputError) as no:
+        read_image_rows(scores)
+    line = no.value.on_command_line()
+    assert line.startswith(
+        f"--scores {scores} has a column {column} that is not of {option} (it {found}"
+    )
+    assert line.endswith(f": score with {option}, and rename the manifest's column {column}")

@@ -23,9 +23,14 @@ def column(name="double", kind=None, compute=lambda rows: pc.multiply(rows["scor
     return ExtraColumn(name, kind or pa.float32(), "twice the score", compute)
 
 
-def test_kept_columns_may_not_hide_the_outputs_own(manifest):
-    with pytest.raises(InputError, match=r"keep \('uri'\) must be a column whose name"):
-        output_schema(manifest, ["uri"])
+@pytest.mark.parametrize("name", ["uri", "content_hash", "descriptor", "embedding", "score_low"])
+def test_kept_columns_have_no_name_that_an_output_may_use(name, manifest):
+    with pytest.raises(InputError) as no:
+        output_schema(manifest, [name])
+    assert no.value.on_command_line() == (
+        f"--keep {name} must be a column whose name no output uses itself: leave it out, or rename the "
+        "manifest's column"
+    )
 
 
 def test_kept_columns_come_last_with_the_manifests_types(manifest):
