@@ -1,6 +1,7 @@
 """Score features that exist, of `iqa embed` or of another program, without images and without Ray.
 
-Writes part-*.parquet with one row for each row of the features. The same command again resumes.
+Writes part-*.parquet with one row for each row of the features. The same command again resumes,
+and scores the rows whose features `iqa embed --retry-errors` has repaired meanwhile.
 """
 
 from __future__ import annotations

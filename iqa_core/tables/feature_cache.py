@@ -11,28 +11,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from iqa_core.columns import (
     EMBEDDING,
     MANIFEST_FILE,
     MANIFEST_ROW,
     OWN_NAMES,
+    STATUS,
     VIEW_LEVELS,
     VIEWS,
 )
-from iqa_core.errors import InputError
+from iqa_core.errors import InputError, Status
 from iqa_core.storage.folder import Folder
 from iqa_core.tables.feature_source import FeatureBlock
 from iqa_core.tables.manifest import Manifest
 from iqa_core.tables.output import FINGERPRINT
 from iqa_core.tables.parts import PartFiles
 from iqa_core.tables.plan import PLAN, planned_manifest
+from iqa_core.tables.rows import RowSet
 from iqa_core.tables.schema import is_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    from iqa_core.tables.rows import RowSet
 
 __all__ = [
     "FeatureCache",
@@ -178,6 +179,24 @@ class FeatureCache:
     def manifest(self) -> Manifest:
         """Return the manifest that the features were made from, as its plan remembers it."""
         return planned_manifest(self.folder, self.schema)
+
+    def failed_rows(self) -> RowSet | None:
+        """Return the rows without features; None if the features are not complete.
+
+        Reads statuses only of the part files whose footers tell of such rows.
+
+        Raises:
+            InputError: If a part file can't be read.
+        """
+        there, failed = RowSet(), RowSet()
+        for name in self.parts:
+            content = self._parts.content(name)
+            there.update(content.rows)
+            if content.statuses.get(Status.OK, 0) == len(content.rows):
+                continue
+            for table in self._parts.tables([MANIFEST_FILE, MANIFEST_ROW, STATUS], [name]):
+                failed.add(table.filter(pc.not_equal(table.column(STATUS), Status.OK.value)))
+        return failed if len(there) == self.manifest().rows else None
 
     def tables(
         self, columns: Sequence[str] | None = None, done: RowSet | None = None

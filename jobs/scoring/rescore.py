@@ -12,7 +12,7 @@ import pyarrow as pa
 from iqa_core.clip.embedded import lightest_towers
 from iqa_core.clip.facts import ModelFacts, known_facts, remember_facts
 from iqa_core.columns import CONTENT_HASH, DESCRIPTOR, IDENTITY, OWN_NAMES
-from iqa_core.errors import InputError
+from iqa_core.errors import InputError, Status
 from iqa_core.tables.audit import audit, left_to_do
 from iqa_core.tables.feature_cache import FeatureCache
 from iqa_core.tables.output import Output
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from iqa_core.clip.encoder import Towers
     from iqa_core.scoring.features import PromptFeatures
+    from iqa_core.tables.audit import Committed
     from iqa_core.tables.feature_source import FeatureBlock, FeatureSource
     from iqa_core.tables.rows import RowSet
     from iqa_core.tables.sink import OpenSink, Sink
@@ -51,7 +52,7 @@ def rescore(
     extra: Sequence[ExtraColumn] = (),
     open_sink: OpenSink = Output,
 ) -> int:
-    """Score stored features; the same command again resumes.
+    """Score stored features; the same command again resumes, and takes up repaired features.
 
     Args:
         config: The options.
@@ -100,7 +101,8 @@ def rescore(
         towers = _load(name)
         facts = ModelFacts.of(towers)
     output, schema = open_output(facts)
-    if not left_to_do(manifest, output.committed()):
+    again = _to_score_again(cache, output.committed())
+    if not left_to_do(manifest, output.committed(), again):
         return conclude_without_work(output, manifest, config)
     towers = towers or _load(name)
     if ModelFacts.of(towers) != facts:  # what was remembered is wrong: the loaded model counts
@@ -114,6 +116,7 @@ def rescore(
     del towers  # the features need no tower
     options = options_as_json(config) | {"model": name}
     with output.start(options):
+        output.drop(again)
         rows = manifest.rows - len(output.committed().rows)
         print(f"{rows:,} rows to do from the features of {model_name}", flush=True)
         outcome = _score_parts(cache, output, prompts, schema, rows)
@@ -122,6 +125,28 @@ def rescore(
                 f"--features {config.features} is not complete: run `iqa embed` again, and then this"
             )
         return conclude(output, outcome, None, config.max_error_rate)
+
+
+def _to_score_again(cache: FeatureSource, committed: Committed) -> tuple[str, ...]:
+    """Return the statuses of rows to score again, as `iqa embed --retry-errors` has repaired features.
+
+    These are all that are not ``ok`` if the output has more such rows than the features have among the
+    same rows: which ones, a sink does not tell. Rows whose features give no score are among them then.
+    """
+    failed = tuple(status for status in committed.statuses if status != Status.OK)
+    count = sum(committed.statuses[status] for status in failed)
+    if not count or not isinstance(cache, FeatureCache):
+        return ()
+    still = cache.failed_rows()
+    if still is None:
+        return ()
+    repaired = count - sum(
+        rows.intersection_cardinality(committed.rows.rows(file)) for file, rows in still.bitmaps()
+    )
+    if repaired <= 0:
+        return ()
+    print(f"{repaired:,} rows that had failed are ok in --features: scored again", flush=True)
+    return failed
 
 
 def _load(name: str) -> Towers:

@@ -86,11 +86,13 @@ def write_features(folder, *, extra=(), kept=None, **columns):
     schema = output_schema(manifest, tuple(kept or ()), pairs=prompts.names, embedding=128)
     features = np.random.default_rng(0).normal(size=(4, 128)).astype(np.float32)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
+    statuses = columns.get("status", ["ok"] * 4)
+    features[[status != "ok" for status in statuses]] = np.nan
     rows = {
         **score_columns(features, prompts),
         "manifest_file": ["m.parquet"] * 4,
         "manifest_row": pa.array(range(4), pa.int64()),
-        "status": ["ok"] * 4,
+        "status": statuses,
         "embedding": feature_column(features),
         **given,
         **columns,
@@ -132,6 +134,36 @@ def test_a_kept_column_may_have_the_name_of_a_computed_one(tmp_path):
     features = write_features(tmp_path, kept=labels)
     assert main(["rescore", "--features", features, "--output", str(tmp_path / "o")]) == 0
     assert {name: rows_of(tmp_path / "o")[name].to_pylist() for name in labels} == labels
+
+
+def test_rows_that_were_repaired_since_are_scored_again(tmp_path, capsys):
+    """The part files of the features are replaced, as `iqa embed --retry-errors timeout` does it."""
+    whole = write_features(tmp_path / "whole")
+    failed = {"status": ["ok", "timeout", "ok", "not_found"]}
+    features = write_features(tmp_path / "f", **failed)
+    words = ["rescore", "--features", features, "--max-error-rate", "1"]
+    words += ["--pairs", "attributes", "--output", str(tmp_path / "o")]
+    assert main(words) == 0
+    assert rows_of(tmp_path / "o")["status"].to_pylist() == failed["status"]
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "nothing to do: all 4 rows" in capsys.readouterr().out
+    [part] = Path(features).glob("part-*.parquet")
+    part.unlink()
+    (tmp_path / "f/features/_run/fingerprint.json").unlink()
+    write_features(tmp_path / "f", status=["ok", "ok", "ok", "not_found"])
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "1 rows that had failed are ok in --features: scored again\n2 rows to do" in said
+    assert "4 rows in, 4 rows out: none missing, none twice" in said
+    found = rows_of(tmp_path / "o")
+    assert found["status"].to_pylist() == ["ok", "ok", "ok", "not_found"]
+    assert main(["rescore", "--features", whole, *words[3:-1], str(tmp_path / "all")]) == 0
+    scores = rows_of(tmp_path / "all")["score"].to_pylist()
+    assert found["score"].to_pylist() == [*scores[:3], None]
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "nothing to do: all 4 rows" in capsys.readouterr().out
 
 
 def options_of(command):
