@@ -174,7 +174,8 @@ def run(config: Config) -> int:
     _print_notes(sources)
     clusters = None
     if config.clusters is not None:
-        clusters = open_clusters(config.clusters, sources[0].schema.names)
+        others = [source.name for source in sources[1:]]
+        clusters = open_clusters(config.clusters, sources[0].schema.names, others)
         if config.keep_best_of is None:
             print(
                 "--clusters only adds its columns to the rows: --keep-best-of duplicates keeps the best "

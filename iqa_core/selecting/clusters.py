@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from iqa_core.columns import IDENTITY
+from iqa_core.columns import IDENTITY, IMAGE
 from iqa_core.errors import InputError
 from iqa_core.redaction import error_line
 from iqa_core.selecting.engine import is_readable, same_row
 from iqa_core.storage.folder import Folder
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     import pyarrow.dataset as ds
 
@@ -66,15 +66,16 @@ class Clusters:
             )
 
 
-def open_clusters(uri: str, taken: Collection[str]) -> Clusters:
+def open_clusters(uri: str, taken: Collection[str], others: Collection[str] = ()) -> Clusters:
     """Open a Parquet file of clusters.
 
     Args:
         uri: Path or URI.
         taken: Columns of the output; other columns than these are added to it.
+        others: Names that further outputs are known by, which are columns of the selection, too.
 
     Raises:
-        InputError: If it can't be read or lacks a column.
+        InputError: If it can't be read, lacks a column, or would give two columns of one name.
     """
     import pyarrow.dataset as ds  # imports pandas, which takes half a second
 
@@ -91,7 +92,8 @@ def open_clusters(uri: str, taken: Collection[str]) -> Clusters:
                 f"--clusters {uri} has no column {column!r}, only {', '.join(dataset.schema.names)}: give "
                 "a file with manifest_file, manifest_row and cluster"
             )
-    lower = {column.lower() for column in (*taken, *IDENTITY)}
+    _check_names(uri, dataset.schema.names, others)
+    lower = {column.lower() for column in (*taken, *IDENTITY, IMAGE)}
     if "cluster" in lower:
         raise InputError(
             f"--clusters {uri} has the column cluster, as --scores has: leave out --clusters to "
@@ -100,3 +102,25 @@ def open_clusters(uri: str, taken: Collection[str]) -> Clusters:
     added = [f for f in dataset.schema if f.name.lower() not in lower and is_readable(f.type)]
     wanted = [dataset.schema.field(name) for name in IDENTITY] + added
     return Clusters(uri, dataset.replace_schema(pa.schema(wanted)), pa.schema(added))
+
+
+def _check_names(uri: str, names: Sequence[str], others: Collection[str]) -> None:
+    """Refuse names that two columns of the selection would have; SQL takes ``KIND`` for ``kind``."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if first := seen.get(name.lower()):
+            raise InputError(
+                f"--clusters {uri} has two columns of one name, {first} and {name} (case does not count): "
+                "rename or drop one of them"
+            )
+        seen[name.lower()] = name
+    for other in others:
+        if found := seen.get(other.lower()):
+            raise InputError(
+                f"--clusters {uri} has a column {found}, and an output of --scores is known as {other}: "
+                "give the output another name, such as second=O"
+            )
+    if own := next((name for name in names if name.lower().startswith("_iqa_")), None):
+        raise InputError(
+            f"--clusters {uri} has a column {own}, but names of _iqa_ are the command's own: rename it"
+        )

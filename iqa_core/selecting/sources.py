@@ -109,7 +109,7 @@ def open_scores(scores: Sequence[str], *, allow_unfinished: bool = False) -> lis
         name = (found[1] if found else uri.rstrip("/").rpartition("/")[2]) if place else ""
         sources.append(_open(name, uri, allow_unfinished))
     first, *others = sources
-    taken = {column.lower() for column in first.schema.names}
+    taken = {IMAGE, *(column.lower() for column in first.schema.names)}
     for other in others:
         if other.name.lower() in taken or other.name.startswith("_iqa_"):
             raise InputError(

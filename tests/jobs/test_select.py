@@ -163,6 +163,19 @@ def test_the_best_of_duplicates_that_were_found(home, capsys):
     assert pq.read_table("h.parquet")["manifest_row"].equals(kept["manifest_row"])
 
 
+def test_a_file_of_clusters_with_the_name_of_another_output(home, capsys):
+    rows = {"manifest_file": ["m.parquet"], "manifest_row": [0], "cluster": [0], "late": [7]}
+    pq.write_table(pa.table(rows), "clusters.parquet")
+    words = ["select", "--scores", "scores", "late=scores", "--clusters", "clusters.parquet"]
+    assert main([*words, "--output", "s.parquet"]) == 1
+    err = capsys.readouterr().err
+    assert "has a column late, and an output of --scores is known as late" in err
+    words[3] = "second=scores"
+    assert main([*words, "--output", "s.parquet"]) == 0
+    names = pq.read_schema("s.parquet").names
+    assert len(set(names)) == len(names)
+
+
 def test_scores_of_version_0_1(tmp_path, capsys):
     old = ROOT / "tests/data/v0.1"
     words = ["select", "--scores", str(old / "scores"), "--top", "50%"]

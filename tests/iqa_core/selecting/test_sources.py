@@ -118,6 +118,8 @@ class TestTwoOutputs:
         other = write_output(tmp_path / "x/scores", rows)
         with pytest.raises(InputError, match=r"known as scores, which is a column .* second="):
             open_scores([scores, other])
+        with pytest.raises(InputError, match="known as image, which is a column"):
+            open_scores([scores, f"image={other}"])
 
     def test_another_manifest(self, scores, rows, tmp_path):
         other = write_output(tmp_path / "other", rows.head(100))
@@ -153,6 +155,28 @@ class TestClusters:
             self.write(tmp_path / "none.parquet", known[ID])
         with pytest.raises(InputError, match="can't be read"):
             open_clusters(str(tmp_path / "absent.parquet"), [])
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("late", "has a column late, and an output of scores is known as Late: give"),
+            ("LATE", "has a column LATE, and an output of scores is known as Late: give"),
+            ("CLUSTER", r"two columns of one name, cluster and CLUSTER \(case does not count\)"),
+            ("_iqa_rank", "has a column _iqa_rank, but names of _iqa_ are the command's own"),
+        ],
+    )
+    def test_a_selection_has_no_two_columns_of_one_name(self, name, message, frame, tmp_path):
+        path = str(tmp_path / "c.parquet")
+        known = frame.head(10)[ID].assign(cluster=1, **{name: 2})
+        pq.write_table(pa.Table.from_pandas(known, preserve_index=False), path)
+        with pytest.raises(InputError, match=message):
+            open_clusters(path, ["score"], ["Late"])
+
+    def test_images_within_the_manifest_are_the_only_column_of_that_name(self, frame, tmp_path):
+        clusters = self.write(
+            tmp_path / "c.parquet", frame.head(10)[ID].assign(cluster=1, Image="x")
+        )
+        assert clusters.columns == ["cluster"]
 
 
 def test_of_two_columns_that_differ_in_case_the_first_counts(rows, tmp_path, select):
