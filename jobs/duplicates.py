@@ -16,7 +16,7 @@ from iqa_core.errors import InputError
 from iqa_core.redaction import redact
 from iqa_core.storage.folder import Folder
 from iqa_core.storage.output_file import check_output_file
-from iqa_core.tables.output_checks import check_not_in_manifest
+from iqa_core.tables.output_checks import check_no_part, check_not_in_manifest
 from iqa_core.tables.plan import read_plan
 
 from .options import option
@@ -65,6 +65,7 @@ def run(config: Config) -> int:
 
     inputs = (config.scores, config.features)
     check_output_file("output", config.output, ".parquet", inputs)
+    check_no_part(config.output, inputs)
     check_not_in_manifest(config.output, read_plan(Folder.given(config.scores, "scores")))
     if config.features is not None and config.threshold is None:
         raise InputError(

@@ -15,7 +15,7 @@ from iqa_core.fetch.fetcher import Fetcher
 from iqa_core.fetch.policy import DEFAULT_SCHEMES
 from iqa_core.redaction import redact
 from iqa_core.storage.folder import Folder
-from iqa_core.tables.output_checks import check_not_in_manifest
+from iqa_core.tables.output_checks import check_no_part, check_not_in_manifest
 from iqa_core.tables.plan import read_plan
 
 from .options import option
@@ -61,6 +61,8 @@ class Config:
 def run(config: Config) -> int:
     """Export; return the exit status."""
     check_format(config.to, config.append)  # before a large output is read
+    if config.to != "iceberg":  # whose tables have no place here
+        check_no_part(config.output, [config.scores])
     if config.to in _PARQUET:
         check_not_in_manifest(config.output, read_plan(Folder.given(config.scores, "scores")))
     source = FinishedOutput(config.scores)

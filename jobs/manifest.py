@@ -14,6 +14,7 @@ from iqa_core.storage.encodings import printable
 from iqa_core.storage.folder import Folder
 from iqa_core.storage.output_file import check_output_file
 from iqa_core.tables.listing import find_images, write_manifest
+from iqa_core.tables.output_checks import check_no_part
 
 from .options import option
 
@@ -55,6 +56,7 @@ def run(config: Config) -> int:
     """Write the manifest and print a summary."""
     # Now, as listing may take hours.
     check_output_file("output", config.output, ".parquet", config.images)
+    check_no_part(config.output)
     name = _release(config)
     table: pa.Table
     summary: dict[str, Any] = {"sources": [printable(redact(image)) for image in config.images]}

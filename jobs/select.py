@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from iqa_core.errors import InputError
 from iqa_core.fetch.policy import DEFAULT_SCHEMES
 from iqa_core.storage.output_file import check_output_file
-from iqa_core.tables.output_checks import check_not_in_manifest
+from iqa_core.tables.output_checks import check_no_part, check_not_in_manifest
 
 from .options import option
 
@@ -166,6 +166,7 @@ def run(config: Config) -> int:
     sources = open_scores(config.scores, allow_unfinished=config.allow_unfinished)
     images = open_images(sources[0].plan, config.manifest)
     if not config.dry_run:
+        check_no_part(config.output, [source.uri for source in sources])
         plans = [source.plan for source in sources]
         if config.manifest is not None:  # where it is now
             plans.append({"manifest": config.manifest, "folder": images.base})

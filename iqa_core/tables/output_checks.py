@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from fsspec.utils import glob_translate
@@ -11,15 +13,17 @@ from fsspec.utils import glob_translate
 from iqa_core.errors import InputError
 from iqa_core.redaction import redact
 from iqa_core.storage.folder import Folder
+from iqa_core.tables.parts import PARTS
 from iqa_core.tables.plan import manifest_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from iqa_core.tables.manifest import Manifest
 
-__all__ = ["check_fingerprint", "check_not_in_manifest", "check_place"]
+__all__ = ["check_fingerprint", "check_no_part", "check_not_in_manifest", "check_place"]
 
+_RUN = "_run"  # the folder of what a run records beside its rows
 _SUFFIX = ".parquet"
 
 
@@ -87,6 +91,41 @@ def check_not_in_manifest(uri: str, plan: Mapping[str, Any]) -> None:
         return
     fix = "the next run would read it as more rows of the manifest; give another place"
     raise InputError(argument="output", value=uri, limit=limit, fix=fix)
+
+
+def check_no_part(uri: str, outputs: Iterable[str | None] = ()) -> None:
+    """Refuse a file or folder that a reader of scores would take for one of their part files.
+
+    Args:
+        uri: What is to be written, given as ``output``.
+        outputs: Outputs that the command reads; None are options that were not given. Other folders are
+            outputs if a run has left its records in them.
+
+    Raises:
+        InputError: If it is called as part files are, and lies in an output's folder.
+    """
+    folder, name = Folder.of_file(uri.rstrip("/"), "output")
+    if not fnmatch.fnmatchcase(name, PARTS):
+        return
+    is_of_a_run = any(_is_at(output, folder) for output in outputs if output is not None)
+    with suppress(OSError):  # the command itself will say that the place can't be reached
+        is_of_a_run = is_of_a_run or folder.exists(_RUN)
+    if is_of_a_run:
+        raise InputError(
+            argument="output",
+            value=uri,
+            limit=f"a name other than {PARTS} within an output of `iqa score`",
+            fix="it would be read as more rows of that output; give another name or place",
+        )
+
+
+def _is_at(uri: str, folder: Folder) -> bool:
+    """Return whether a URI names a folder."""
+    try:
+        other = Folder.of(uri)
+    except (ImportError, ValueError):  # what can't be opened from here
+        return False
+    return type(other.fs) is type(folder.fs) and _real(other) == _real(folder)
 
 
 def _real(folder: Folder) -> str:

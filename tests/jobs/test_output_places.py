@@ -132,6 +132,46 @@ def test_a_manifest_gets_no_rows_by_what_is_made_of_its_scores(
     assert main(["verify", "--scores", "o", "--manifest", manifest]) == 0
 
 
+@pytest.mark.parametrize(
+    ("command", "output"),
+    [
+        ("select", "o/part-best.parquet"),
+        ("select", "link/part-best.parquet"),
+        ("select --rows-per-file 2", "o/part-best.parquet/"),
+        ("parquet", "o/part-all.parquet"),
+        ("csv", "o/part-all.parquet"),
+        ("duplicates", "o/part-copies.parquet"),
+        ("duplicates", "./m/../o/part-copies.parquet"),
+        ("manifest", "o/part-list.parquet"),
+    ],
+)
+def test_scores_get_no_part_file_by_what_is_made_of_them(
+    scores_of, command, output, tmp_path, capsys
+):
+    scores_of("m/0.parquet")
+    (tmp_path / "link").symlink_to("o")
+    name, *more = command.split()
+    given = ["manifest", "m"] if name == "manifest" else [*COMMANDS[name], "--scores", "o"]
+    words = [*given, *more, "--output"]
+    before = sorted((tmp_path / "o").iterdir())
+    assert main([*words, output]) == 1
+    said = capsys.readouterr().err
+    assert f"--output {output} must be a name other than part-*.parquet within an output" in said
+    assert sorted((tmp_path / "o").iterdir()) == before
+    if name != "manifest":  # which lists no Parquet files
+        assert main([*words, output.replace("part-", "")]) == 0
+    assert main(["verify", "--scores", "o", "--manifest", "m/0.parquet"]) == 0
+    assert main(["select", "--scores", "o", "--output", "part-elsewhere.parquet"]) == 0
+
+
+def test_scores_without_a_record_of_their_run_get_no_part_file(scores_of, tmp_path, capsys):
+    scores_of("m/0.parquet")
+    (tmp_path / "o/_run").rename(tmp_path / "lost")
+    words = [*COMMANDS["duplicates"], "--scores", "o", "--output", "o/part-copies.parquet"]
+    assert main(words) == 1
+    assert "must be a name other than part-*.parquet" in capsys.readouterr().err
+
+
 def test_a_moved_manifest_gets_no_rows_either(scores_of, tmp_path, capsys):
     scores_of("m")
     (tmp_path / "m").rename(tmp_path / "moved")
