@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import pyarrow as pa
 
+from iqa_core.columns import MANIFEST_ROW
 from iqa_core.errors import InputError
 from iqa_core.selecting.engine import identifier
 
@@ -98,14 +99,40 @@ def expression(engine: Engine, given: str, option: str, known: Sequence[str]) ->
 
 
 def _checked(engine: Engine, given: str, option: str, known: Sequence[str]) -> tuple[str, str]:
-    """Return an expression in parentheses, and its SQL type."""
+    """Return an expression in parentheses, and its SQL type.
+
+    Raises:
+        InputError: If it has no meaning, or is not one value for each row.
+    """
     sql = f"(\n{given}\n)"  # on lines of its own: it may end in a comment
     try:
         duckdb.SQLExpression(given)
-        [(_, kind)] = engine.columns(f"SELECT {sql} AS value FROM {ROWS}")
+        kinds = engine.columns(f"SELECT {sql} AS value FROM {ROWS}")
     except (duckdb.Error, ValueError) as error:
         raise InputError(f"--{option} {given!r}: {_reason(str(error), known)}") from error
-    return sql, kind
+    if len(kinds) > 1 or _changes_rows(engine, sql):
+        raise InputError(
+            f"--{option} {given!r} is not one value for each row: of all rows take a window, such as "
+            "'score > avg(score) over ()', and of a list a function, such as list_max"
+        )
+    return sql, kinds[0][1]
+
+
+def _changes_rows(engine: Engine, sql: str) -> bool:
+    """Return whether an expression makes one row of many, or many of one."""
+    # Beside a column an aggregate has no meaning; where only windows and single values are allowed, neither
+    # has unnest.
+    statements = (
+        f"SELECT {MANIFEST_ROW}, {sql} AS value FROM {ROWS}",
+        f"SELECT 1 FROM {ROWS} QUALIFY row_number() OVER () > 0 AND {sql} IS NOT NULL",
+    )
+    for statement, reason in zip(statements, ("GROUP BY", "UNNEST"), strict=True):
+        try:
+            engine.columns(statement)
+        except duckdb.Error as error:
+            if reason in str(error):
+                return True
+    return False
 
 
 def _reason(message: str, known: Sequence[str]) -> str:

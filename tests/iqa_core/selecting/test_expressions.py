@@ -47,6 +47,20 @@ from iqa_core.selecting.expressions import column_names
         ),
         ({"keep_best_of": "duplicates"}, "needs a column 'cluster': give the file of clusters"),
         ({"where": ("CAST(class AS INT) > 5",)}, "can't be computed .*Could not convert string"),
+        (
+            {"where": ("avg(score) > 0.5",)},
+            r"where 'avg\(score\) > 0.5' is not one value for each row: of all rows take a window, such",
+        ),
+        ({"where": ("count(*) > 5 -- all",)}, "is not one value for each row"),
+        ({"where": ("score > 0.1", "sum(count(*)) over () > 5")}, "not one value for each row"),
+        ({"where": ("unnest([true, true])",)}, r"unnest.*of a list a function, such as list_max"),
+        ({"best": 5, "by": ("generate_subscripts([7, 8], 1)",)}, "by .*not one value for each row"),
+        ({"best": 5, "rank": "unnest([score, 1])"}, "rank .* is not one value for each row"),
+        ({"best": 5, "rank": "max(score)"}, "rank .* is not one value for each row"),
+        ({"keep_best_of": "unnest([1, 2])"}, "keep_best_of .* is not one value for each row"),
+        ({"sample": "5", "weight": "sum(width)"}, "weight .* is not one value for each row"),
+        ({"sample": "5", "stratify": "unnest([mos])"}, "stratify .* is not one value for each row"),
+        ({"where": ("columns(*) is not null",)}, "is not one value for each row"),
         ({"top": "0"}, r"top \('0'\) must be a number of rows or a share"),
         ({"top": "101%"}, "above 0 and at most 100%"),
         ({"top": "10%", "best": 5}, "give one of them only"),
@@ -78,6 +92,22 @@ def test_an_expression_reaches_no_file(select, tmp_path):
 def test_an_expression_may_end_in_a_comment(frame, select):
     _, counts = select(where=("width > 2000 -- wide",))
     assert counts.kept == len(frame.query("status == 'ok' and width > 2000"))
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "score > avg(score) over (partition by class)",
+        "row_number() over (order by mos) > 0",
+        "list_max([score, 0.1]) > 0.5",
+        "1 in (select unnest([1, 2]))",
+        "(select count(*) from (values (1), (2))) = 2",
+        "columns('^width$') > 2000",
+    ],
+)
+def test_one_value_for_each_row_may_come_of_many(where, select):
+    rows, counts = select(where=(where,))
+    assert 0 < len(rows) == counts.kept
 
 
 def test_names_within_structs_and_odd_ones():
