@@ -18,7 +18,7 @@ from iqa_core.tables.manifest_shard import Shard
 from iqa_core.tables.output import FINGERPRINT, digest, stored_fingerprint
 from iqa_core.tables.part_content import Depth
 from iqa_core.tables.parts import PARTS, PartFiles
-from iqa_core.tables.plan import PLAN, check_plan, read_damaged
+from iqa_core.tables.plan import check_plan, read_damaged, read_plan
 
 from .options import option
 
@@ -56,15 +56,14 @@ def run(config: Config) -> int:
         raise InputError(
             f"--scores {config.scores} holds no {PARTS}: give the output of `iqa score`"
         )
-    if folder.exists(PLAN):
-        plan = folder.read_json(PLAN)
+    if plan := read_plan(folder):
         check_plan(config.scores, plan, manifest, read_damaged(folder))
     committed = read_committed(parts, depth=Depth.WHOLE)
     result = audit(manifest, committed.rows)
     # Part files of versions that did not write a fingerprint have none, which is no contradiction.
     own = set(sorted(committed.fingerprints)[:1])
     if folder.exists(FINGERPRINT):
-        own = {digest(folder.read_json(FINGERPRINT))}
+        own = {digest(folder.read_object(FINGERPRINT))}
     foreign = committed.fingerprints - own
     passed = result.passed and not foreign
     shards = _shards(folder)

@@ -24,7 +24,7 @@ from iqa_core.redaction import error_line
 from iqa_core.storage.folder import Folder
 from iqa_core.tables.feature_cache import FeatureCache
 from iqa_core.tables.parts import PARTS, PartFiles
-from iqa_core.tables.plan import PLAN
+from iqa_core.tables.plan import read_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,14 +95,14 @@ def read_image_rows(scores: str, features: str | None = None, *, near: bool = Tr
         near: Whether near duplicates are wanted.
 
     Raises:
-        InputError: If a folder holds no rows, the two are of different manifests, or there is neither a
-            column of hashes nor one of features, or one that this program has not written.
+        InputError: If a folder can't be read or holds no rows, the two are of different manifests, or there
+            is neither a column of hashes nor one of features, or one that this program has not written.
     """
     folder = Folder.given(scores, "scores")
     parts = PartFiles(folder, f"--scores {scores}")
     try:
         names = parts.names()
-        plan = folder.read_json(PLAN) if folder.exists(PLAN) else {}
+        plan = read_plan(folder)
     except OSError as error:
         raise InputError(f"--scores {scores} can't be read: {error_line(error)}") from error
     if not names:
@@ -117,7 +117,10 @@ def read_image_rows(scores: str, features: str | None = None, *, near: bool = Tr
         )
     cache = None
     if features is not None and near:
-        cache = FeatureCache(features)
+        try:
+            cache = FeatureCache(features)
+        except OSError as error:
+            raise InputError(f"--features {features} can't be read: {error_line(error)}") from error
         _check_same_manifest(folder, scores, cache, features)
     files: dict[str, int] = {}
     codes, numbers, digests, described = [], [], [], []
@@ -227,8 +230,8 @@ def _check_same_manifest(folder: Folder, scores: str, cache: FeatureCache, featu
     """Refuse features of another manifest: a row's identity is its place in the manifest."""
 
     def files(of: Folder) -> dict[str, tuple[int, int]]:
-        plan = of.read_json(PLAN)["files"] if of.exists(PLAN) else []
-        return {file["name"]: (file["rows"], file["size"]) for file in plan}
+        plan = read_plan(of).get("files", [])
+        return {file["name"]: (file.get("rows") or 0, file.get("size") or 0) for file in plan}
 
     ours, theirs = files(folder), files(cache.folder)
     for name in ours.keys() & theirs.keys():

@@ -34,7 +34,8 @@ class FinishedOutput:
         images: The folder that its relative URIs refer to; None if unknown.
 
     Raises:
-        InputError: If it holds no rows, not all of them, or rows of several fingerprints.
+        InputError: If it holds no rows, not all of them, or rows of several fingerprints, or if its plan or
+            fingerprint is damaged.
     """
 
     def __init__(self, uri: str) -> None:
@@ -52,7 +53,7 @@ class FinishedOutput:
                 f"--scores {redact(uri)} holds no {PARTS} of a run: give the output of `iqa score`"
             )
         self.schema: pa.Schema = self._parts.schema(self._names[0])
-        self.fingerprint: dict[str, Any] = folder.read_json(FINGERPRINT)
+        self.fingerprint: dict[str, Any] = folder.read_object(FINGERPRINT)
         manifest = planned_manifest(folder, self.schema)
         committed = read_committed(self._parts)
         found = audit(manifest, committed.rows)

@@ -168,7 +168,7 @@ def _open(name: str, uri: str, allow_unfinished: bool) -> ScoreSource:
             left_out.append(column_field.name)
     fingerprint = next(iter(committed.fingerprints), None)
     if fingerprint is None and folder.exists(FINGERPRINT):
-        fingerprint = digest(folder.read_json(FINGERPRINT))
+        fingerprint = digest(folder.read_object(FINGERPRINT))
     return ScoreSource(
         name=name,
         uri=uri,

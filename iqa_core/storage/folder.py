@@ -14,6 +14,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from iqa_core.errors import ImageError, InputError
+from iqa_core.redaction import error_line, redact
 from iqa_core.storage.retry import retried
 
 if TYPE_CHECKING:
@@ -215,5 +216,39 @@ class Folder:
         self.write(name, json.dumps(document, indent=2, default=str).encode() + b"\n")
 
     def read_json(self, name: str) -> Any:  # noqa: ANN401 - what JSON holds
-        """Return a JSON document."""
-        return json.loads(self.read(name))
+        """Return a JSON document.
+
+        Raises:
+            InputError: If it is damaged.
+            OSError: If it can't be read.
+        """
+        content = self.read(name)
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise self.damaged(name, error_line(error)) from error
+
+    def read_object(self, name: str) -> dict[str, Any]:
+        """Return a JSON object.
+
+        Raises:
+            InputError: If it is damaged, or can't be read.
+            FileNotFoundError, NotADirectoryError: If it is not there.
+        """
+        try:
+            document = self.read_json(name)
+        except (FileNotFoundError, NotADirectoryError):
+            raise
+        except OSError as error:
+            raise InputError(
+                f"{redact(self.uri).rstrip('/')}/{name} can't be read: {error_line(error)}"
+            ) from error
+        if not isinstance(document, dict):
+            raise self.damaged(name, "it is no JSON object")
+        return document
+
+    def damaged(self, name: str, reason: str) -> InputError:
+        """Return the error of a file whose content is not what this program writes."""
+        return InputError(
+            f"{redact(self.uri).rstrip('/')}/{name} is damaged ({reason}): restore it from a copy"
+        )

@@ -33,7 +33,14 @@ from iqa_core.tables.output_checks import check_fingerprint, check_place
 from iqa_core.tables.part_content import PartContent
 from iqa_core.tables.part_encoding import write_options
 from iqa_core.tables.parts import PARTS, PartFiles
-from iqa_core.tables.plan import PLAN, check_plan, damaged_name, read_damaged, with_damaged
+from iqa_core.tables.plan import (
+    PLAN,
+    check_plan,
+    damaged_name,
+    read_damaged,
+    read_plan,
+    with_damaged,
+)
 from iqa_core.tables.rows import RowSet
 from iqa_core.tables.unscored import unscored_as_errors
 
@@ -55,12 +62,14 @@ def stored_fingerprint(uri: str) -> dict[str, Any]:
     Args:
         uri: The output's folder. A fingerprint without rows, of a run that wrote none, does not
             count.
+
+    Raises:
+        InputError: If it is damaged.
     """
     folder = Folder.given(uri, "output")
     if not (folder.exists(FINGERPRINT) and folder.list(PARTS)):
         return {}
-    found: dict[str, Any] = folder.read_json(FINGERPRINT)
-    return found
+    return folder.read_object(FINGERPRINT)
 
 
 def digest(fingerprint: Mapping[str, Any]) -> str:
@@ -116,8 +125,7 @@ class Output:
         uri = self.folder.uri
         if stored := stored_fingerprint(uri):
             check_fingerprint(uri, stored, self._fingerprint)
-            if self.folder.exists(PLAN):
-                plan = self.folder.read_json(PLAN)
+            if plan := read_plan(self.folder):
                 check_plan(uri, plan, self._manifest, read_damaged(self.folder))
         elif self.folder.list("*.parquet"):
             raise InputError(

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iqa_core.errors import InputError
+from iqa_core.redaction import error_line
 from iqa_core.tables.manifest import Manifest, ManifestFile
 from iqa_core.tables.manifest_files import FOOTER, digest_like, footer_digest
 
@@ -70,12 +71,29 @@ def manifest_folder(plan: Mapping[str, Any]) -> str | None:
 
 
 def read_plan(folder: Folder) -> dict[str, Any]:
-    """Return what an output records of its manifest; empty if it records nothing that can be read."""
+    """Return what an output records of its manifest; empty if it records nothing.
+
+    Raises:
+        InputError: If the record is damaged, or can't be read.
+    """
     try:
-        plan = folder.read_json(PLAN)
-    except (OSError, ValueError):
+        plan = folder.read_object(PLAN)
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    return plan if isinstance(plan, dict) else {}
+    files = plan.get("files")
+    if not isinstance(files, list) or not isinstance(plan.get("rows", 0), int):
+        raise folder.damaged(PLAN, "it has no list of the manifest's files")
+    if not all(map(_is_planned_file, files)):
+        raise folder.damaged(PLAN, "a file of the manifest lacks its name or its rows")
+    return plan
+
+
+def _is_planned_file(file: object) -> bool:
+    if not isinstance(file, dict) or not isinstance(file.get("name"), str):
+        return False
+    groups = file.get("row_groups", [])
+    numbers = [file.get(key) for key in ("rows", "size") if file.get(key) is not None]
+    return isinstance(groups, list) and all(isinstance(n, int) for n in (*numbers, *groups))
 
 
 def planned_manifest(folder: Folder, schema: pa.Schema) -> Manifest:
@@ -84,20 +102,32 @@ def planned_manifest(folder: Folder, schema: pa.Schema) -> Manifest:
     Args:
         folder: The output, which has a plan.
         schema: The columns of the output, for the types of kept ones.
+
+    Raises:
+        InputError: If the plan is damaged or can't be read.
     """
-    plan = folder.read_json(PLAN)
-    files = tuple(
-        ManifestFile(file["name"], file["size"], tuple(file["row_groups"]), file.get("digest"))
-        for file in plan["files"]
-    )
-    return Manifest(plan["manifest"], folder, files, schema, place=manifest_folder(plan))
+    plan = read_plan(folder)
+    try:
+        files = tuple(
+            ManifestFile(
+                file["name"],
+                int(file["size"]),
+                tuple(file["row_groups"]),
+                file.get("digest"),
+            )
+            for file in plan["files"]
+        )
+        return Manifest(str(plan["manifest"]), folder, files, schema, place=manifest_folder(plan))
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else error_line(error)
+        raise folder.damaged(PLAN, reason) from error
 
 
 def read_damaged(folder: Folder) -> dict[str, dict[str, str | None]]:
     """Return the manifest files that were found damaged: their digests, and those of their footers."""
     damaged: dict[str, dict[str, str | None]] = {}
     for name in folder.list(_ALL_DAMAGED):
-        damaged |= folder.read_json(name)
+        damaged |= folder.read_object(name)
     return damaged
 
 

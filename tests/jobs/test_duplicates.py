@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -91,3 +92,42 @@ def test_an_output_that_can_t_be_written(scores, tmp_path, capsys):
     output = str(tmp_path / "file" / "c.parquet")
     assert main(["duplicates", "--scores", scores, "--output", output]) == 1
     assert "can't be written" in capsys.readouterr().err
+
+
+def test_features_that_can_t_be_reached(scores, tmp_path, capsys):
+    words = ["duplicates", "--scores", scores, "--output", str(tmp_path / "c.parquet")]
+    features = "http://127.0.0.1:9/features"
+    assert main([*words, "--threshold", "0.9", "--features", features]) == 1
+    err = capsys.readouterr().err
+    assert f"iqa duplicates: --features {features} can't be read: " in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("plan.json", ""),
+        ("plan.json", '{"manifest": "m", "files": [{"name": "a'),
+        ("plan.json", "[]"),
+        ("plan.json", "{}"),
+        ("plan.json", '{"rows": "many", "files": []}'),
+        ("plan.json", '{"rows": 5, "files": [{"name": "0.parquet", "rows": "2"}]}'),
+        ("plan.json", '{"rows": 5, "files": ["0.parquet"]}'),
+        ("fingerprint.json", ""),
+    ],
+)
+def test_records_that_are_damaged(name, content, tmp_path, capsys):
+    scores = write_output(tmp_path, CONTENTS)
+    features = write_output(tmp_path, CONTENTS, FEATURES, name="f")
+    words = ["duplicates", "--scores", scores, "--output", str(tmp_path / "c.parquet")]
+    words += ["--features", features, "--threshold", "0.9"]
+    assert main(words) == 0
+    for folder in (features, scores):
+        (Path(folder) / "_run" / name).write_text(content)
+        capsys.readouterr()
+        if folder == scores and name == "fingerprint.json":
+            break  # which duplicates do not follow from
+        assert main(words) == 1
+        err = capsys.readouterr().err
+        assert err.startswith(f"iqa duplicates: {folder}/_run/{name} is damaged (")
+        assert err.count("\n") == 1

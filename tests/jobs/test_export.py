@@ -34,3 +34,27 @@ def test_images_are_found_beside_the_scored_manifest(tmp_path, capsys):
     write_images(tmp_path, 12)
     assert export(scores, tmp_path / "shards", "--to", "webdataset") == 0
     assert "11 images in 1 shards; left out: 1 not scored" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["plan.json", "fingerprint.json"])
+@pytest.mark.parametrize("content", ["", '{"files": [{"na', "[]", '{"files": [{"name": 1}]}'])
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_records_that_are_damaged(kind, name, content, tmp_path, capsys):
+    scores = write_output(tmp_path)
+    file = scores / "_run" / name
+    file.write_text(content)
+    assert export(scores, tmp_path / f"all.{kind}", "--to", kind) == 1
+    err = capsys.readouterr().err
+    is_other = name == "fingerprint.json" and content.endswith("}")  # an object, of another run
+    assert ("fingerprints" if is_other else f"{file} is damaged (") in err
+    assert err.count("\n") == 1
+    assert main(["verify", "--scores", str(scores), "--manifest", str(tmp_path)]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_plan_that_lacks_what_an_export_needs(tmp_path, capsys):
+    scores = write_output(tmp_path)
+    file = scores / "_run/plan.json"
+    file.write_text(file.read_text().replace("row_groups", "groups"))
+    assert export(scores, tmp_path / "all.csv", "--to", "csv") == 1
+    assert f"{file} is damaged (it lacks 'row_groups')" in capsys.readouterr().err

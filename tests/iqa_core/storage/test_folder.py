@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from iqa_core.errors import InputError
 from iqa_core.storage.folder import Folder, has_scheme
 
 
@@ -57,6 +58,17 @@ class TestFolder:
         assert folder.read_json("a.json") == {"b": [1, None]}
         assert folder.exists("a.json")
         assert not folder.exists("b.json")
+
+    @pytest.mark.parametrize("content", [b"", b'{"b": [1', b"\xff\xfe\x00", b"[1]"])
+    def test_a_document_that_is_damaged_is_named(self, content, tmp_path):
+        folder = Folder.of(f"file://{tmp_path}/")
+        folder.write("_run/a.json", content)
+        with pytest.raises(
+            InputError, match=rf"^file://{tmp_path}/_run/a.json is damaged \(.*copy"
+        ):
+            folder.read_object("_run/a.json")
+        with pytest.raises(FileNotFoundError):
+            folder.read_object("_run/b.json")
 
     def test_other_filesystems(self):
         folder = Folder.of("memory://test_other_filesystems")
