@@ -24,6 +24,8 @@ from .options import option
 __all__ = ["Config", "run"]
 
 _METADATA_KEY = b"iqa_duplicates"
+#: Options that only near copies depend on.
+_OF_NEAR = ("features", "threshold", "compare_all")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +52,10 @@ class Config:
         above=0,
         maximum=1,
     )
-    compare_all: int = option(
-        MOST_EXACT,
+    compare_all: int | None = option(
+        None,
         help="up to this number of different images each is compared with each other; beyond it, an index "
-        "finds nearly all pairs",
+        f"finds nearly all pairs (default: {MOST_EXACT})",
         metavar="N",
         minimum=0,
     )
@@ -63,6 +65,13 @@ def run(config: Config) -> int:
     """Write the clusters and print a summary."""
     import pyarrow.parquet as pq
 
+    of_near = {f"--{name.replace('_', '-')}": getattr(config, name) for name in _OF_NEAR}
+    of_near = {flag: value for flag, value in of_near.items() if value is not None}
+    if of_near and not config.near:
+        raise InputError(
+            f"--no-near finds no near copies, which {' and '.join(of_near)} would be for: leave out the "
+            "former or the latter"
+        )
     inputs = (config.scores, config.features)
     check_output_file("output", config.output, ".parquet", inputs)
     check_no_part(config.output, inputs)
@@ -71,9 +80,12 @@ def run(config: Config) -> int:
         raise InputError(
             "--features need a --threshold, which depends on the model: try 0.95 and look at what it finds"
         )
-    rows = read_image_rows(config.scores, config.features, near=config.near)
+    rows = read_image_rows(
+        config.scores, config.features, near=config.near, of_near=" and ".join(of_near)
+    )
     threshold = DEFAULT_THRESHOLD if config.threshold is None else config.threshold
-    clusters = find_clusters(rows, threshold, most_exact=config.compare_all)
+    most_exact = MOST_EXACT if config.compare_all is None else config.compare_all
+    clusters = find_clusters(rows, threshold, most_exact=most_exact)
     table = clusters.with_identities(rows)
     facts = {
         "scores": redact(config.scores),

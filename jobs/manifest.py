@@ -93,6 +93,11 @@ def _release(config: Config) -> str | None:
             raise InputError(
                 f"--release {config.release} is none of auto, none, {', '.join(RELEASES)}"
             )
+        if config.uri_column is not None:
+            raise InputError(
+                f"--uri-column is of CSV and TSV files, but --release {config.release} has its own lists: "
+                "leave out one of the two"
+            )
         if len(config.images) != 1:
             raise InputError(
                 f"--release {config.release} reads one folder, but there are {len(config.images)}"

@@ -12,6 +12,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from iqa_core.columns import SCORE
 from iqa_core.errors import InputError
 from iqa_core.fetch.policy import DEFAULT_SCHEMES
 from iqa_core.storage.output_file import check_output_file
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Config", "run"]
 
 _PAGE = ".html"
+_IMAGES = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +83,10 @@ class Config:
         help="columns or expressions: apply the quota to each group of equal values",
         metavar="EXPR",
     )
-    rank: str = option(
-        "score",
-        help="column or expression that --top, --bottom, --best and --keep-best-of go by",
+    rank: str | None = option(
+        None,
+        help="column or expression that --top, --bottom, --best, --for-labelling, --keep-best-of and the "
+        f"order of --sheet go by (default: {SCORE})",
         metavar="EXPR",
     )
     weight: str | None = option(
@@ -133,8 +136,11 @@ class Config:
         metavar="FILE.html",
         path=True,
     )
-    sheet_images: int = option(
-        24, help="images of each part of --sheet; 0 makes no page", metavar="N", minimum=0
+    sheet_images: int | None = option(
+        None,
+        help=f"images of each part of --sheet; 0 makes no page with --dry-run (default: {_IMAGES})",
+        metavar="N",
+        minimum=0,
     )
     json: bool = option(False, help="print the counts as JSON")
     allow_scheme: tuple[str, ...] = option(
@@ -159,6 +165,7 @@ def run(config: Config) -> int:
 
     request = _request(config)
     request.check()
+    _check_effects(config, request)
     if config.sheet is not None:
         inputs = (config.manifest, config.clusters)
         check_output_file("sheet", config.sheet, _PAGE, inputs)
@@ -212,7 +219,7 @@ def _request(config: Config) -> Request:
         statuses=config.status,
         where=config.where,
         keep_best_of=config.keep_best_of,
-        rank=config.rank,
+        rank=SCORE if config.rank is None else config.rank,
         top=config.top,
         bottom=config.bottom,
         best=config.best,
@@ -223,6 +230,26 @@ def _request(config: Config) -> Request:
         stratify=config.stratify,
         seed=config.seed,
     )
+
+
+def _check_effects(config: Config, request: Request) -> None:
+    """Refuse options that would have no effect.
+
+    Raises:
+        InputError: If one was given.
+    """
+    if config.sheet is not None and config.sheet_images == 0:
+        raise InputError("--sheet-images 0 makes no page: leave it out, or --sheet")
+    if config.sheet_images is not None and config.sheet is None and not config.dry_run:
+        raise InputError(
+            "--sheet-images has an effect with --sheet and --dry-run only: add one, or leave it out"
+        )
+    ranks = request.quota not in (None, "sample") or config.keep_best_of is not None
+    if config.rank is not None and not ranks and not _sheet_name(config):
+        raise InputError(
+            "--rank has an effect with --top, --bottom, --best, --for-labelling, --keep-best-of and "
+            "--sheet only: add one, or leave it out"
+        )
 
 
 def _print_notes(sources: list[ScoreSource]) -> None:
@@ -269,7 +296,7 @@ def _described(config: Config) -> dict[str, Any]:
 
 
 def _sheet_name(config: Config) -> str | None:
-    if not config.sheet_images:
+    if config.sheet_images == 0:
         return None
     if config.sheet is None and config.dry_run:
         return config.output.rstrip("/").removesuffix(".parquet") + _PAGE
@@ -292,7 +319,7 @@ def _write_sheet(config: Config, sheet: str, selection: Selection, folder: str |
         counts.rows,
         [(left.reason, left.rows, left.detail) for left in counts.left],
         counts.kept,
-        selection.examples(config.sheet_images),
+        selection.examples(config.sheet_images or _IMAGES),
         folder=folder,
         schemes=(*DEFAULT_SCHEMES, *config.allow_scheme),
         prefixes=config.allow_prefix,

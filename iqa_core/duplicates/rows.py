@@ -83,7 +83,9 @@ class ImageRows:
         return pa.concat_tables(found).take(pa.array(order))
 
 
-def read_image_rows(scores: str, features: str | None = None, *, near: bool = True) -> ImageRows:
+def read_image_rows(
+    scores: str, features: str | None = None, *, near: bool = True, of_near: str = ""
+) -> ImageRows:
     """Read what duplicates are found by.
 
     Holds 32 bytes a row, and 168 for a descriptor or 2 for each value of a model's features.
@@ -93,6 +95,8 @@ def read_image_rows(scores: str, features: str | None = None, *, near: bool = Tr
         features: Output folder of `iqa embed` or of `iqa score --embeddings`, of the same manifest, to
             compare features instead of descriptors.
         near: Whether near duplicates are wanted.
+        of_near: Options that have an effect on near duplicates only; if it is not empty, there must be
+            features or descriptors.
 
     Raises:
         InputError: If a folder can't be read or holds no rows, the two are of different manifests, or there
@@ -114,6 +118,11 @@ def read_image_rows(scores: str, features: str | None = None, *, near: bool = Tr
         raise InputError(
             f"--scores {scores} has neither a column {CONTENT_HASH} nor {DESCRIPTOR}: score with --hash to "
             "find equal files, with --descriptors to find near copies"
+        )
+    if of_near and features is None and not has_descriptors:
+        raise InputError(
+            f"{of_near}: there is no near copy to find, as --scores {scores} has no column {DESCRIPTOR}: "
+            "score with --descriptors, give --features, or leave it out"
         )
     cache = None
     if features is not None and near:

@@ -70,8 +70,14 @@ def find_images(
         numbers are numbers and ``image_id`` is text; and what was left out, corrected or is doubtful.
 
     Raises:
-        InputError: If a source does not exist or there is no image at all.
+        InputError: If a source does not exist, there is no image at all, or a column is named and no source
+            has columns.
     """
+    if uri_column is not None and not any(suffix_of(source) in LIST_SUFFIXES for source in sources):
+        raise InputError(
+            f"--uri-column {uri_column} is a column of CSV and TSV files, and none is given: name such "
+            "files, or leave it out"
+        )
     report = ListingReport()
     tables = [table for source in sources for table in _list_source(source, uri_column, report)]
     table = pa.concat_tables(tables, promote_options="default") if tables else pa.table({URI: []})

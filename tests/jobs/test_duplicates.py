@@ -131,3 +131,25 @@ def test_records_that_are_damaged(name, content, tmp_path, capsys):
         err = capsys.readouterr().err
         assert err.startswith(f"iqa duplicates: {folder}/_run/{name} is damaged (")
         assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["--threshold", "0.5"], ["--compare-all", "200000"]])
+def test_options_of_near_copies_where_there_are_none(words, tmp_path, capsys):
+    scores = write_output(tmp_path, CONTENTS)
+    output = str(tmp_path / "c.parquet")
+    command = ["duplicates", "--scores", scores, "--output", output]
+    assert main([*command, *words]) == 1
+    said = (
+        f"{words[0]}: there is no near copy to find, as --scores {scores} has no column descriptor"
+    )
+    assert said in capsys.readouterr().err
+    for more in (words, ["--features", scores], ["--features", scores, *words]):
+        assert main([*command, *more, "--no-near"]) == 1
+        flags = " and ".join(word for word in more if word.startswith("--"))
+        said = f"--no-near finds no near copies, which {flags} would be for: leave out"
+        assert said in capsys.readouterr().err
+    assert main([*command, "--no-near"]) == main(command) == 0
+    descriptors = np.random.default_rng(0).integers(-127, 128, (5, 168), np.int8)
+    described = write_output(tmp_path, CONTENTS, descriptors=descriptors, name="described")
+    command[2] = described
+    assert main([*command, *words]) == 0

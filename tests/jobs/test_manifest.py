@@ -214,3 +214,18 @@ def test_lists_that_can_not_be_read_end_in_one_line(tmp_path, capsys, data, mess
     assert (status, out) == (1, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_column_of_no_list(tid, tmp_path, capsys):
+    output = tmp_path / "m.parquet"
+    for words in ([tid], [tid, "--release", "none"], [tid / "mos_with_names.txt"]):
+        status, _, err = manifest(capsys, output, *words, "--uri-column", "x")
+        assert (status, err.count("\n")) == (1, 1)
+        assert "--uri-column x is a column of CSV and TSV files, and none is given" in err
+    status, _, err = manifest(capsys, output, tid, "--release", "tid2013", "--uri-column", "x")
+    assert status == 1
+    assert "--uri-column is of CSV and TSV files, but --release tid2013 has its own lists" in err
+    (tmp_path / "l.csv").write_text("x,path\na.png,b.png\n")
+    words = [tid / "distorted_images", tmp_path / "l.csv", "--uri-column", "x"]
+    assert manifest(capsys, output, *words)[0] == 0
+    assert "a.png" in pq.read_table(output)["uri"].to_pylist()

@@ -193,6 +193,13 @@ def test_scores_of_version_0_1(tmp_path, capsys):
         (["--where", "skore > 0"], "--where 'skore > 0': there is no column 'skore': did you mean"),
         (["--top", "20%", "--best", "2"], "not allowed with argument --top"),
         (["--memory", "lots"], "--memory lots must be an amount of memory"),
+        (
+            ["--rank", "width"],
+            "--rank has an effect with --top, --bottom, --best, --for-labelling, --keep",
+        ),
+        (["--rank", "score", "--sample", "3"], "--rank has an effect with --top, --bottom, --best"),
+        (["--sheet", "s.html", "--sheet-images", "0"], "--sheet-images 0 makes no page"),
+        (["--sheet-images", "24"], "--sheet-images has an effect with --sheet and --dry-run only"),
         (["--clusters", "none.parquet"], "--clusters none.parquet can't be read"),
     ],
 )
@@ -206,3 +213,18 @@ def test_wrong_use_is_one_line_and_writes_nothing(words, message, home, capsys):
     assert message in err
     assert err.count("\n") == 1
     assert not list(home.glob("s.parquet*"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--best", "3"],
+        ["--for-labelling", "3"],
+        ["--keep-best-of", "class"],
+        ["--sample", "3", "--sheet", "s.html", "--sheet-images", "1"],
+        ["--dry-run"],
+    ],
+)
+def test_a_rank_is_for_whatever_goes_by_it(words, home):
+    words = ["select", "--scores", "scores", "--output", "s.parquet", "--rank", "score", *words]
+    assert main(words) == 0
