@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from iqa_core.columns import STATUS, URI, Kind, names_of
 from iqa_core.errors import ImageError, InputError, Status
 from iqa_core.exporting.target import new_folder
+from iqa_core.exporting.types import python_rows
 from iqa_core.images.sniff import sniff
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _images(
         named = ok.filter(ok.column(URI).is_valid())
         count("without a uri", len(ok) - len(named))
         for start in range(0, len(named), _ROWS):
-            rows = named.slice(start, _ROWS).to_pylist()
+            rows = python_rows(named.slice(start, _ROWS))
             fetched = fetcher.stream([row[URI] for row in rows])
             for row, data in zip(rows, fetched, strict=True):
                 if isinstance(data, bytes):

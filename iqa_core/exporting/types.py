@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 __all__ = [
     "cast_tables",
     "flat_columns",
+    "flattened",
+    "python_rows",
     "refused_columns",
     "table_format_schema",
     "table_format_type",
@@ -109,6 +111,32 @@ def flattened(table: pa.Table) -> pa.Table:
     while any(pa.types.is_struct(field.type) for field in table.schema):
         table = table.flatten()
     return table
+
+
+def python_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Return a table's rows as Python's values, also where it has none for a time.
+
+    >>> rows = python_rows(pa.table({"taken": pa.array([0, 2**62], pa.timestamp("us"))}))
+    >>> rows[0]["taken"].year, rows[1]["taken"]
+    (1970, '<value out of range: 4611686018427387904>')
+    """
+    columns = [_python_values(column) for column in table.columns]
+    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _python_values(values: Iterable[pa.Scalar]) -> list[Any]:
+    return [_python_value(value) for value in values]
+
+
+def _python_value(value: pa.Scalar) -> Any:  # noqa: ANN401 - of any column
+    try:
+        return value.as_py()
+    except OverflowError:  # before the year 1 or after 9999, say; the text is that of CSV
+        if isinstance(value, pa.StructScalar):
+            return {name: _python_value(inner) for name, inner in value.items()}
+        if isinstance(value, pa.ListScalar):
+            return _python_values(value.values)
+        return f"<value out of range: {value.value}>"
 
 
 def _is_flat(kind: pa.DataType) -> bool:

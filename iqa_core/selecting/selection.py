@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from iqa_core.columns import MANIFEST_FILE, MANIFEST_ROW, SCORES, STATUS
+from iqa_core.columns import MANIFEST_FILE, MANIFEST_ROW, MARGINS, OWN_NAMES, SCORES, STATUS
 from iqa_core.errors import InputError
 from iqa_core.selecting.counts import Counts, Left
 from iqa_core.selecting.engine import identifier, same_row, text
@@ -298,6 +298,8 @@ class Selection:
     def examples(self, count: int) -> dict[str, list[dict[str, Any]]]:
         """Return rows nearest to the limit by rank, by title: kept ones, and lost ones by reason.
 
+        They have the output's own columns, without kept ones.
+
         Of a ``bottom`` quota, nearest are the highest kept and the lowest lost; else the reverse.
         """
         kept, lost = ("DESC", "ASC") if self._request.quota == "bottom" else ("ASC", "DESC")
@@ -313,7 +315,8 @@ class Selection:
         if self._worse:
             sql = f"(SELECT a.* FROM _iqa_passing a SEMI JOIN worse b ON {_SAME}) _iqa_lost WHERE true"
             parts["Left out for a better one of its cluster"] = (sql, lost)
-        first = [name for name in self._sources[0].schema.names if name not in ("margins",)]
+        own = OWN_NAMES - {MARGINS}  # a kept column may hold what Python has no value for
+        first = [name for name in self._sources[0].schema.names if name in own]
         columns = ", ".join(map(identifier, first))
         found = {}
         for title, (rows, order) in parts.items():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import json
+import tarfile
 
 import pyarrow as pa
 import pytest
@@ -10,7 +12,8 @@ import pytest
 from iqa_core.errors import InputError
 from iqa_core.exporting.formats import FORMATS, export
 from iqa_core.exporting.source import FinishedOutput
-from tests.iqa_core.exporting.outputs import table_of, write_output
+from iqa_core.fetch.fetcher import Fetcher
+from tests.iqa_core.exporting.outputs import table_of, write_images, write_output
 
 COUNT = 12
 MAP = pa.map_(pa.string(), pa.int32())
@@ -35,6 +38,33 @@ def test_hf_leaves_maps_out(tmp_path):
     found = datasets.load_dataset(str(target), cache_dir=str(tmp_path / "cache"))["train"]
     wanted = table_of(scores).drop_columns(["meta", "metas"])
     assert found.data.table.sort_by("manifest_row").to_pylist() == wanted.to_pylist()
+
+
+def test_webdataset_has_times_that_python_lacks(tmp_path):
+    late = pa.array([0, 2**63 - 1, None, -(2**62)] * (COUNT // 4), pa.timestamp("us"))
+    plain = pa.array([[n] for n in [0, 2**63 - 1, 5, 5] * (COUNT // 4)], pa.list_(pa.int64()))
+    kept = {
+        "late": late,
+        "zoned": late.cast(pa.timestamp("us", "Asia/Tokyo")),
+        "many": plain.cast(pa.list_(pa.timestamp("us"))),
+        "inner": pa.StructArray.from_arrays([late, late.is_null()], ["t", "absent"]),
+        "days": pa.array([2**31 - 1] * COUNT, pa.date32()),
+    }
+    pytest.importorskip(FORMATS["webdataset"].library)
+    scores = write_output(tmp_path, COUNT, 2, kept=kept)
+    write_images(tmp_path, COUNT)
+    target = tmp_path / "set"
+    fetcher = Fetcher(str(tmp_path))
+    export(FinishedOutput(str(scores)), "webdataset", str(target), fetcher=fetcher)
+    with tarfile.open(target / "shard-000000.tar") as shard:
+        names = [name for name in shard.getnames() if name.endswith(".json")]
+        rows = [json.load(shard.extractfile(name)) for name in names]
+    text = f"<value out of range: {2**63 - 1}>"
+    assert [rows[n]["late"] for n in (0, 1, 2)] == ["1970-01-01 00:00:00", text, None]
+    assert rows[1]["zoned"] == text
+    assert rows[1]["many"] == [text]
+    assert rows[1]["inner"] == {"t": text, "absent": False}
+    assert rows[0]["days"] == f"<value out of range: {2**31 - 1}>"
 
 
 @pytest.mark.parametrize(

@@ -125,3 +125,15 @@ def test_durations_that_can_not_be_restored_are_left_out(write, tmp_path, capsys
     for kind in (pa.list_(second), pa.struct({"a": second}), pa.map_(pa.string(), second)):
         assert not is_readable(kind)
     assert is_readable(second)
+
+
+def test_times_that_python_lacks(write, tmp_path):
+    """After the year 9999, also on the page, which has no kept columns."""
+    microseconds = [*range(COUNT - 2), 2**63 - 2, None]
+    column = pa.array(microseconds, pa.int64()).cast(pa.timestamp("us"))
+    folder = write(column)
+    output = tmp_path / "o.parquet"
+    words = ["select", "--scores", str(folder), "--output", str(output), "--best", "19"]
+    assert main([*words, "--dry-run"]) == 0
+    assert main([*words, "--sheet", str(tmp_path / "page.html")]) == 0
+    assert pq.read_table(output)["kept"].cast(pa.int64()).to_pylist() == microseconds[:-1]
