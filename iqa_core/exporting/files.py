@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
@@ -16,8 +17,6 @@ from iqa_core.tables.part_encoding import write_options
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import IO
-
-    import pyarrow as pa
 
     from iqa_core.exporting.source import FinishedOutput
 
@@ -102,7 +101,7 @@ def to_csv(
         for table in source.tables(held, on_rows):
             yield flattened(table.select(held))
 
-    schema = flattened(source.schema.empty_table().select(held)).schema
+    schema = flattened(pa.Table.from_batches([], source.schema).select(held)).schema
     with new_file(f"{target}.json") as described, new_file(target) as file:
         described.write(json.dumps(source.provenance(), indent=2).encode() + b"\n")
         with pc_csv.CSVWriter(file, schema) as writer:

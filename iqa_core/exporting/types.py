@@ -96,7 +96,8 @@ def refused_columns(schema: pa.Schema, convert: Callable[[pa.Schema], object]) -
 def flat_columns(schema: pa.Schema) -> tuple[list[str], list[str]]:
     """Return the columns that a table of plain values can hold, and the others.
 
-    A struct of plain values counts, as its fields become columns, such as ``scores.noise``.
+    A struct of plain values counts, as its fields become columns, such as ``scores.noise``, and so does a
+    UUID, as text.
 
     >>> kinds = {"a": pa.int8(), "s": pa.struct({"x": pa.bool_()}), "l": pa.list_(pa.int8())}
     >>> flat_columns(pa.schema(kinds))
@@ -107,10 +108,26 @@ def flat_columns(schema: pa.Schema) -> tuple[list[str], list[str]]:
 
 
 def flattened(table: pa.Table) -> pa.Table:
-    """Return a table whose structs, also those within structs, are columns named with dots."""
+    """Return a table whose structs, also those within structs, are columns named with dots.
+
+    UUIDs are text, and values of other extension types are those that store them.
+    """
     while any(pa.types.is_struct(field.type) for field in table.schema):
         table = table.flatten()
+    for place, field in enumerate(table.schema):
+        if isinstance(field.type, pa.BaseExtensionType):
+            is_uuid = isinstance(field.type, pa.UuidType)
+            kind = pa.string() if is_uuid else field.type.storage_type
+            chunks = table.column(place).chunks
+            stored = [_texts(chunk) if is_uuid else chunk.storage for chunk in chunks]
+            table = table.set_column(place, field.name, pa.chunked_array(stored, kind))
     return table
+
+
+def _texts(uuids: pa.ExtensionArray) -> pa.Array:
+    return pa.array(
+        [None if uuid is None else str(uuid) for uuid in uuids.to_pylist()], pa.string()
+    )
 
 
 def python_rows(table: pa.Table) -> list[dict[str, Any]]:
@@ -142,5 +159,7 @@ def _python_value(value: pa.Scalar) -> Any:  # noqa: ANN401 - of any column
 def _is_flat(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         return all(_is_flat(kind.field(place).type) for place in range(kind.num_fields))
+    if isinstance(kind, pa.BaseExtensionType):
+        return isinstance(kind, pa.UuidType) or _is_flat(kind.storage_type)
     binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
     return not pa.types.is_nested(kind) and not any(check(kind) for check in binary)

@@ -64,7 +64,8 @@ def same_row(first: str, other: str) -> str:
 def is_readable(kind: pa.DataType) -> bool:
     """Return whether DuckDB has values of an Arrow type, all of them and so that they can be restored.
 
-    Durations become intervals of microseconds, which no Arrow type within another is made from again.
+    Durations become intervals of microseconds and UUIDs text, which no Arrow type within another is made
+    from again.
     """
     if pa.types.is_duration(kind):
         return bool(kind.unit != "ns")
@@ -80,7 +81,10 @@ def is_readable(kind: pa.DataType) -> bool:
         return is_readable(kind.storage_type)
     if pa.types.is_nested(kind):
         inner = [kind.field(place).type for place in range(kind.num_fields)]
-        return all(is_readable(one) and not pa.types.is_duration(one) for one in inner)
+        return all(
+            is_readable(one) and not (pa.types.is_duration(one) or isinstance(one, pa.UuidType))
+            for one in inner
+        )
     return True
 
 
@@ -135,7 +139,17 @@ class Engine:
 
     def register(self, name: str, dataset: ds.Dataset) -> None:
         """Give a dataset a name; before :meth:`lock`."""
-        self.connection.register(name, dataset)
+        uuids = [field.name for field in dataset.schema if isinstance(field.type, pa.UuidType)]
+        if not uuids:
+            self.connection.register(name, dataset)
+            return
+        # Arrow can't compare UUIDs, but is asked to by DuckDB unless they are computed.
+        self.connection.register(f"_iqa_arrow_{name}", dataset)
+        columns = map(identifier, uuids)
+        computed = ", ".join(f"{column}::VARCHAR::UUID AS {column}" for column in columns)
+        self.connection.execute(
+            f"CREATE TEMP VIEW {identifier(name)} AS SELECT * REPLACE ({computed}) FROM _iqa_arrow_{name}"
+        )
 
     def lock(self) -> None:
         """Switch off access to files and networks, and further changes of settings."""

@@ -171,7 +171,7 @@ def restored(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[p
     """Yield rows whose columns have the types that they had before DuckDB.
 
     It returns the session's time zone instead of a column's own, microseconds for other units, and text
-    for the larger kinds of it. Dictionaries stay text.
+    for the larger kinds of it and for UUIDs. Dictionaries stay text.
 
     Args:
         batches: Rows; durations among them are whole numbers of microseconds.
@@ -188,6 +188,10 @@ def restored(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[p
 def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
     if pa.types.is_duration(kind):
         column = column.cast(pa.duration("us"))
+    if isinstance(kind, pa.UuidType) and pa.types.is_string(column.type):
+        texts = column.to_pylist()
+        numbers = [None if text is None else uuid.UUID(text).bytes for text in texts]
+        return pa.ExtensionArray.from_storage(kind, pa.array(numbers, kind.storage_type))
     if _has_values_of_another_type(kind) or column.type == kind:
         return column
     try:

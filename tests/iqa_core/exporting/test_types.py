@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import json
 import tarfile
+import uuid
 
 import pyarrow as pa
 import pytest
@@ -38,6 +40,28 @@ def test_hf_leaves_maps_out(tmp_path):
     found = datasets.load_dataset(str(target), cache_dir=str(tmp_path / "cache"))["train"]
     wanted = table_of(scores).drop_columns(["meta", "metas"])
     assert found.data.table.sort_by("manifest_row").to_pylist() == wanted.to_pylist()
+
+
+def test_csv_has_uuids_as_text_and_what_stores_other_extensions(tmp_path):
+    numbers = [None, *(uuid.UUID(int=n << 100) for n in range(1, COUNT))]
+    ids = pa.array([number and number.bytes for number in numbers], pa.uuid())
+    kept = {
+        "id": ids,
+        "inner": pa.StructArray.from_arrays([ids], ["id"]),
+        "note": pa.array(['{"a": 1}'] * COUNT, pa.string()).cast(pa.json_()),
+        "grid": pa.ExtensionArray.from_storage(
+            pa.fixed_shape_tensor(pa.int8(), (2,)),
+            pa.array([[1, 2]] * COUNT, pa.list_(pa.int8(), 2)),
+        ),
+    }
+    scores = write_output(tmp_path, COUNT, 2, kept=kept, embedding=False)
+    notes = export(FinishedOutput(str(scores)), "csv", str(tmp_path / "all.csv"))
+    assert notes[1:] == ["left out, as CSV has no lists or bytes: grid"]
+    with (tmp_path / "all.csv").open(newline="") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: int(row["manifest_row"]))
+    texts = ["" if number is None else str(number) for number in numbers]
+    assert [row["id"] for row in rows] == [row["inner.id"] for row in rows] == texts
+    assert rows[0]["note"] == '{"a": 1}'
 
 
 def test_webdataset_has_times_that_python_lacks(tmp_path):

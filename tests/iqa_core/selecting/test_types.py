@@ -6,6 +6,7 @@ import datetime
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pyarrow as pa
@@ -137,3 +138,29 @@ def test_times_that_python_lacks(write, tmp_path):
     assert main([*words, "--dry-run"]) == 0
     assert main([*words, "--sheet", str(tmp_path / "page.html")]) == 0
     assert pq.read_table(output)["kept"].cast(pa.int64()).to_pylist() == microseconds[:-1]
+
+
+@pytest.mark.parametrize(
+    ("where", "kept"),
+    [
+        ("kept is not null", range(1, COUNT)),
+        ("kept is null", [0]),
+        (f"kept = '{uuid.UUID(int=5 << 100)}'", [5]),
+        (f"kept in ('{uuid.UUID(int=5 << 100)}', '{uuid.UUID(int=6 << 100)}')", [5, 6]),
+        (f"kept > '{uuid.UUID(int=17 << 100)}'", [18, 19]),
+        ("kept::varchar like '00000120%'", [18]),
+        ("second.kept is not null", range(1, COUNT)),
+    ],
+)
+def test_uuids_are_compared_and_stay_what_they_are(write, tmp_path, where, kept):
+    numbers = [None, *(uuid.UUID(int=n << 100) for n in range(1, COUNT))]
+    column = pa.array([number and number.bytes for number in numbers], pa.uuid())
+    folder = str(write(column))
+    output = str(tmp_path / "o.parquet")
+    words = ["select", "--scores", folder, f"second={folder}", "--output", output]
+    assert main([*words, "--where", where]) == 0
+    found = pq.read_table(output)["kept"]
+    assert found.type == pa.uuid()
+    assert found.to_pylist() == [numbers[n] for n in kept]
+    assert not is_readable(pa.list_(pa.uuid()))
+    assert not is_readable(pa.struct({"a": pa.uuid()}))
