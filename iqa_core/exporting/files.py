@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
+from iqa_core.errors import InputError
 from iqa_core.exporting.target import new_file, new_folder
 from iqa_core.exporting.types import flat_columns, flattened
 from iqa_core.redaction import redact
 from iqa_core.tables.part_encoding import write_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import IO
 
     from iqa_core.exporting.source import FinishedOutput
@@ -94,6 +96,9 @@ def to_csv(
     """Write one file of delimited text; structs become a column for each field.
 
     ``TARGET.json`` beside it has the source.
+
+    Raises:
+        InputError: If two columns would have one name, or it can't be written.
     """
     held, left_out = flat_columns(source.schema)
 
@@ -102,6 +107,12 @@ def to_csv(
             yield flattened(table.select(held))
 
     schema = flattened(pa.Table.from_batches([], source.schema).select(held)).schema
+    if twice := [name for name, count in Counter(schema.names).items() if count > 1]:
+        raise InputError(
+            f"--to csv would have two columns {twice[0]}: a kept one, and a field of the column "
+            f"{_struct_of(twice[0], source.schema.names)}; export --to parquet, or score again without "
+            "keeping it"
+        )
     with new_file(f"{target}.json") as described, new_file(target) as file:
         described.write(json.dumps(source.provenance(), indent=2).encode() + b"\n")
         with pc_csv.CSVWriter(file, schema) as writer:
@@ -111,3 +122,8 @@ def to_csv(
     if left_out:
         notes.append(f"left out, as CSV has no lists or bytes: {', '.join(left_out)}")
     return notes
+
+
+def _struct_of(name: str, columns: Sequence[str]) -> str:
+    """Return the column that has a field of such a name."""
+    return next((column for column in columns if name.startswith(f"{column}.")), name)

@@ -64,6 +64,20 @@ def test_csv_has_uuids_as_text_and_what_stores_other_extensions(tmp_path):
     assert rows[0]["note"] == '{"a": 1}'
 
 
+@pytest.mark.parametrize("name", ["scores.quality", "other.a.b"])
+def test_csv_has_no_two_columns_of_one_name(name, tmp_path):
+    other = pa.array([{"a": {"b": 1}}] * COUNT)
+    kept = {name: pa.array(range(COUNT)), "other": other}
+    scores = write_output(tmp_path, COUNT, 2, kept=kept)
+    struct = name.partition(".")[0]
+    message = (
+        f"to csv would have two columns {name}: a kept one, and a field of the column {struct};"
+    )
+    with pytest.raises(InputError, match=message):
+        export(FinishedOutput(str(scores)), "csv", str(tmp_path / "all.csv"))
+    assert not list(tmp_path.glob("all.csv*"))
+
+
 def test_webdataset_has_times_that_python_lacks(tmp_path):
     late = pa.array([0, 2**63 - 1, None, -(2**62)] * (COUNT // 4), pa.timestamp("us"))
     plain = pa.array([[n] for n in [0, 2**63 - 1, 5, 5] * (COUNT // 4)], pa.list_(pa.int64()))
