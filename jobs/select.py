@@ -165,7 +165,7 @@ def run(config: Config) -> int:
 
     request = _request(config)
     request.check()
-    _check_effects(config, request)
+    _check_effects(config)
     if config.sheet is not None:
         inputs = (config.manifest, config.clusters)
         check_output_file("sheet", config.sheet, _PAGE, inputs)
@@ -232,7 +232,7 @@ def _request(config: Config) -> Request:
     )
 
 
-def _check_effects(config: Config, request: Request) -> None:
+def _check_effects(config: Config) -> None:
     """Refuse options that would have no effect.
 
     Raises:
@@ -244,12 +244,17 @@ def _check_effects(config: Config, request: Request) -> None:
         raise InputError(
             "--sheet-images has an effect with --sheet and --dry-run only: add one, or leave it out"
         )
-    ranks = request.quota not in (None, "sample") or config.keep_best_of is not None
-    if config.rank is not None and not ranks and not _sheet_name(config):
+    if config.rank is not None and not _ranks_rows(config) and not _sheet_name(config):
         raise InputError(
             "--rank has an effect with --top, --bottom, --best, --for-labelling, --keep-best-of and "
             "--sheet only: add one, or leave it out"
         )
+
+
+def _ranks_rows(config: Config) -> bool:
+    """Return whether --rank decides on rows, and not on the order of a page only."""
+    ranked = (config.top, config.bottom, config.best, config.for_labelling, config.keep_best_of)
+    return any(value is not None for value in ranked)
 
 
 def _print_notes(sources: list[ScoreSource]) -> None:
@@ -309,10 +314,17 @@ def _write_sheet(config: Config, sheet: str, selection: Selection, folder: str |
 
     counts = selection.counts
     words = ["iqa", "select"]
+    of_page = {"dry_run", "sheet", "sheet_images", "json"}
+    of_page |= set() if _ranks_rows(config) else {"rank"}
     for name, value in _described(config).items():
-        if name not in ("dry_run", "sheet", "sheet_images", "json"):
-            values = value if isinstance(value, list) else [value]
-            words += ["--" + name.replace("_", "-"), *(str(v) for v in values if v is not True)]
+        if name not in of_page:
+            word = "--" + name.replace("_", "-")
+            values = [
+                str(v) for v in (value if isinstance(value, list) else [value]) if v is not True
+            ]
+            if len(values) == 1 and values[0].startswith("-"):  # as in --rank=-score
+                word += f"={values.pop()}"
+            words += [word, *values]
     document = selection_page(
         "Selection",
         shlex.join(words),

@@ -106,7 +106,7 @@ class FeatureCache:
             raise InputError(
                 f"--features {uri} holds no features: give the output folder of `iqa embed`"
             )
-        self.fingerprint: dict[str, Any] = self.folder.read_json(FINGERPRINT)
+        self.fingerprint: dict[str, Any] = self.folder.read_object(FINGERPRINT)
         self.schema: pa.Schema = self._parts.schema(self.parts[0])
         if EMBEDDING not in self.schema.names:
             raise InputError(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
+import shlex
 from pathlib import Path
 
 import fsspec
@@ -228,3 +231,16 @@ def test_wrong_use_is_one_line_and_writes_nothing(words, message, home, capsys):
 def test_a_rank_is_for_whatever_goes_by_it(words, home):
     words = ["select", "--scores", "scores", "--output", "s.parquet", "--rank", "score", *words]
     assert main(words) == 0
+
+
+@pytest.mark.parametrize("ranked", [[], ["--best", "3"]])
+def test_the_command_on_the_page_can_be_given_again(ranked, home):
+    words = ["select", "--scores", "scores", "--output", "s.parquet", "--rank=-score", *ranked]
+    assert main([*words, "--where", "score > 0.2", "--sheet", "s.html"]) == 0
+    written = images_of("s.parquet")
+    shown = html.unescape((home / "s.html").read_text())
+    (line,) = re.findall(r"iqa (select --scores scores --output s.parquet [^<]*)", shown)
+    assert ("--rank" in line) == bool(ranked)
+    (home / "s.parquet").unlink()
+    assert main(shlex.split(line)) == 0
+    assert images_of("s.parquet") == written
