@@ -13,6 +13,7 @@ from iqa_core.releases.table import RELEASES
 from iqa_core.storage.encodings import printable
 from iqa_core.storage.folder import Folder
 from iqa_core.storage.output_file import check_output_file
+from iqa_core.tables.known_images import known_images, without
 from iqa_core.tables.listing import find_images, write_manifest
 from iqa_core.tables.output_checks import check_no_part
 
@@ -38,6 +39,13 @@ class Config:
         path=True,
     )
     output: str = option(help="the manifest to write, a .parquet file", metavar="M", path=True)
+    without: tuple[str, ...] = option(
+        (),
+        help="list only images that these do not name: earlier manifests (files, globs or folders), or "
+        "outputs of `iqa score`",
+        metavar="M",
+        path=True,
+    )
     uri_column: str | None = option(
         None,
         help="column of the CSV file that holds paths or URIs (default: the first of uri, path, file, "
@@ -57,6 +65,7 @@ def run(config: Config) -> int:
     # Now, as listing may take hours.
     check_output_file("output", config.output, ".parquet", config.images)
     check_no_part(config.output)
+    known = known_images(config.without, config.output) if config.without else None
     name = _release(config)
     table: pa.Table
     summary: dict[str, Any] = {"sources": [printable(redact(image)) for image in config.images]}
@@ -69,6 +78,14 @@ def run(config: Config) -> int:
         table = release.table
         notes = [f"{RELEASES[name].title}: {note}" for note in release.notes]
         summary |= {"rows": len(table), "release": name, "notes": list(release.notes)}
+    if known is not None:
+        listed, table = len(table), without(table, known)
+        summary |= {"rows": len(table), "known": listed - len(table)}
+        notes.append(f"{listed - len(table):,} of {listed:,} images left out: --without names them")
+        if not len(table):
+            _print(f"no new image: {redact(config.output)} is not written")
+            _print(notes[-1])
+            return 0
     write_manifest(table, config.output, summary)
     columns = ["uri", *(column for column in table.column_names if column != "uri")]
     of = f" of {RELEASES[name].title}" if name else ""

@@ -112,9 +112,8 @@ def output_schema(
         )
     )
     for name in keep:
-        if (
-            name in OWN_NAMES
-        ):  # also those that this output lacks: readers would take it for their own
+        # Also those that this output lacks: readers would take the column for their own.
+        if name in OWN_NAMES:
             raise InputError(
                 argument="keep",
                 value=name,

@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import sys
 
+import fsspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -229,3 +232,73 @@ def test_a_column_of_no_list(tid, tmp_path, capsys):
     words = [tid / "distorted_images", tmp_path / "l.csv", "--uri-column", "x"]
     assert manifest(capsys, output, *words)[0] == 0
     assert "a.png" in pq.read_table(output)["uri"].to_pylist()
+
+
+class TestNewImages:
+    @pytest.fixture
+    def home(self, tmp_path, monkeypatch, capsys):
+        """A folder with one image, and its manifest, which names it relative to itself."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "photos").mkdir()
+        (tmp_path / "photos/a.jpg").touch()
+        assert manifest(capsys, "monday.parquet", "photos")[0] == 0
+        assert pq.read_table("monday.parquet").column("uri").to_pylist() == ["photos/a.jpg"]
+        return tmp_path
+
+    @pytest.mark.parametrize("earlier", ["monday.parquet", "*day.parquet", "elsewhere", "scored"])
+    def test_only_these_are_listed(self, earlier, home, capsys):
+        (home / "elsewhere").mkdir()
+        shutil.copy("monday.parquet", "elsewhere")  # names elsewhere/photos/a.jpg
+        (home / "elsewhere/photos").symlink_to(home / "photos")
+        uri = str(home / "photos/a.jpg")
+        pq.write_table(pa.table({"uri": [uri]}), "elsewhere/absolute.parquet")
+        (home / "scored/_run").mkdir(parents=True)
+        plan = {"manifest": "m", "folder": str(home), "files": []}
+        (home / "scored/_run/plan.json").write_text(json.dumps(plan))
+        pq.write_table(pa.table({"uri": ["photos/a.jpg"]}), "scored/part-1.parquet")
+        (home / "photos/b.jpg").touch()
+        status, out, _ = manifest(capsys, "tuesday.parquet", "photos", "--without", earlier)
+        assert status == 0
+        assert "1 of 2 images left out: --without names them" in out
+        assert pq.read_table("tuesday.parquet").column("uri").to_pylist() == ["photos/b.jpg"]
+        kept = json.loads(pq.read_schema("tuesday.parquet").metadata[METADATA_KEY])
+        assert (kept["rows"], kept["known"]) == (1, 1)
+
+    def test_nothing_is_written_where_there_is_none(self, home, capsys):
+        status, out, _ = manifest(
+            capsys, "tuesday.parquet", "photos", "--without", "monday.parquet"
+        )
+        assert status == 0
+        assert "no new image: tuesday.parquet is not written" in out
+        assert not (home / "tuesday.parquet").exists()
+
+    def test_earlier_lists_are_not_replaced(self, home, capsys):
+        (home / "photos/b.jpg").touch()
+        words = ["monday.parquet", "photos", "--without", "*.parquet"]
+        status, _, err = manifest(capsys, *words)
+        assert status == 1
+        assert "must be a new file, and none of --without *.parquet" in err
+        assert pq.read_table("monday.parquet").num_rows == 1
+
+    def test_what_cannot_be_read_is_one_line(self, home, capsys):
+        pq.write_table(pa.table({"image": [b"x"]}), "inline.parquet")
+        (home / "broken.parquet").write_bytes(b"no Parquet")
+        for given, text in (
+            ("none.parquet", "--without"),
+            ("inline.parquet", "--without inline.parquet has no column uri"),
+            ("broken.parquet", "broken.parquet"),
+        ):
+            status, _, err = manifest(capsys, "t.parquet", "photos", "--without", given)
+            assert status == 1
+            assert text in err
+
+    def test_on_a_store(self, home, capsys):
+        fs = fsspec.filesystem("memory")
+        store = "memory://new-images"
+        fs.pipe("/new-images/a.jpg", b"x")
+        assert manifest(capsys, f"{store}/lists/1.parquet", store)[0] == 0
+        fs.pipe("/new-images/b.jpg", b"x")
+        words = [f"{store}/lists/2.parquet", store, "--without", f"{store}/lists"]
+        assert manifest(capsys, *words)[0] == 0
+        with fs.open("/new-images/lists/2.parquet") as file:
+            assert pq.read_table(file).column("image_id").to_pylist() == ["b.jpg"]
