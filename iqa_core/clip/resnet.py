@@ -22,6 +22,8 @@ __all__ = ["Bottleneck", "ResNet"]
 
 #: Bytes of the largest activation of a strip.
 STRIP_BYTES = 96 * 1024 * 1024
+#: Bytes of the first stage's output, the largest of all, that are held at a time.
+FIRST_STAGE_BYTES = 192 * 1024 * 1024
 
 
 class Bottleneck(nn.Module):
@@ -115,20 +117,39 @@ class ResNet(nn.Module):
             len(x) > 1 and self._first_rows(x) * 4 < x.shape[2]
         ):  # rows of one image alone are a view
             return torch.cat([self(image[None]) for image in x])
-        first = nn.Sequential(self.stem, self.layers[0])
-        # A cut reaches 3 rows through the stem, 2 after its pool, and one more by each block.
-        x = in_strips(first, x, factor=4, halo=2 + self.depths[0], rows=self._first_rows(x))
-        for stage, depth in zip(self.layers[1:], self.depths[1:], strict=True):
-            row = x.shape[1] * x.shape[3] * x.element_size()
-            rows = max(1, STRIP_BYTES // (2 * row))
-            x = in_strips(stage, x, factor=2, halo=depth, rows=_on_cpu(x, rows))
+        # What a cut reaches in the first stage's output is half as many rows of the second's.
+        halo = -(-self._first_halo // 2) + self.depths[1]
+        rows = _on_cpu(x, max(1, FIRST_STAGE_BYTES // (2 * self._first_row(x))))
+        x = in_strips(self._first_stages, x, factor=8, halo=halo, rows=rows)
+        for number in (2, 3):
+            x = self._stage(number, x)
         return self.attnpool(x)  # type: ignore[no-any-return]
 
-    def _first_rows(self, x: torch.Tensor) -> int:
-        """Return how many rows of the first stage's output, at a quarter of the size, a strip has."""
+    def _first_stages(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) -> (N, D, H // 8, W // 8)."""
+        first = nn.Sequential(self.stem, self.layers[0])
+        x = in_strips(first, x, factor=4, halo=self._first_halo, rows=self._first_rows(x))
+        return self._stage(1, x)
+
+    def _stage(self, number: int, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) -> (N, 2C, H // 2, W // 2), of any stage but the first."""
+        row = x.shape[1] * x.shape[3] * x.element_size()
+        rows = _on_cpu(x, max(1, STRIP_BYTES // (2 * row)))
+        return in_strips(self.layers[number], x, factor=2, halo=self.depths[number], rows=rows)
+
+    @property
+    def _first_halo(self) -> int:
+        # A cut reaches 3 rows through the stem, 2 after its pool, and one more by each block.
+        return 2 + self.depths[0]
+
+    def _first_row(self, x: torch.Tensor) -> int:
+        """Return the bytes of a row of the first stage's output, at a quarter of the size."""
         # The stem's last convolution and the stage's output are equally large.
-        row = self.stem_width * x.shape[3] * x.element_size()
-        return _on_cpu(x, max(1, STRIP_BYTES // row))
+        return self.stem_width * x.shape[3] * x.element_size()
+
+    def _first_rows(self, x: torch.Tensor) -> int:
+        """Return how many rows of the first stage's output a strip has."""
+        return _on_cpu(x, max(1, STRIP_BYTES // self._first_row(x)))
 
 
 def _on_cpu(x: torch.Tensor, rows: int) -> int:

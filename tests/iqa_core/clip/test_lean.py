@@ -155,24 +155,27 @@ def at_any_size(visual: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("strip_bytes", [1, 20_000, 100_000])
+@pytest.mark.parametrize("first_bytes", [1, 60_000, resnet.FIRST_STAGE_BYTES])
 @pytest.mark.parametrize("size", [(64, 64), (97, 65), (230, 50), (333, 130), (258, 33)])
-def test_strips_of_a_large_image_change_nothing(size, strip_bytes, monkeypatch):
+def test_strips_of_a_large_image_change_nothing(size, first_bytes, strip_bytes, monkeypatch):
     """Sides that five halvings do not divide, too: the strips' borders must not be seen."""
     visual = small_resnet(layers=(2, 3, 1, 2))
     lean = lean_tower(visual, positions=False)
     images = torch.randn(2, 3, *size)
     expected = unit(at_any_size(visual), images)
     monkeypatch.setattr(resnet, "STRIP_BYTES", strip_bytes)
+    monkeypatch.setattr(resnet, "FIRST_STAGE_BYTES", first_bytes)
     torch.testing.assert_close(unit(lean, images), expected, rtol=0, atol=1e-6)
 
 
-def test_a_halo_that_is_too_small_is_seen(monkeypatch):
+@pytest.mark.parametrize("limit", ["STRIP_BYTES", "FIRST_STAGE_BYTES"])
+def test_a_halo_that_is_too_small_is_seen(limit, monkeypatch):
     """The check above can fail."""
     visual = small_resnet()
     lean = lean_tower(visual, positions=False)
     images = torch.randn(1, 3, 333, 130)
     whole = unit(lean, images)
-    monkeypatch.setattr(resnet, "STRIP_BYTES", 20_000)
+    monkeypatch.setattr(resnet, limit, 20_000)
     assert (unit(lean, images) - whole).abs().max() < 1e-6
     strips = resnet.in_strips
     monkeypatch.setattr(
