@@ -93,10 +93,10 @@ def _describe_comparison(comparison: Comparison) -> list[str]:
 
 def _cell(key: str, estimate: Estimate) -> str:
     digits = ".4f"
-    if "rmse" in key and estimate.value:  # on the labels' scale
-        digits = (
-            ".4g" if not 1e-3 <= estimate.value < 1e6 else ".3f" if estimate.value >= 1 else ".4f"
-        )
+    if "rmse" in key and estimate.value >= 1:  # on the labels' scale
+        digits = ".3f"
+    if "rmse" in key and estimate.value and not 1e-3 <= estimate.value < 1e6:
+        digits = ".4g"
     if math.isnan(estimate.value):
         return "undefined"
     interval = ""

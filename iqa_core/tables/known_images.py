@@ -12,6 +12,7 @@ from iqa_core.columns import URI
 from iqa_core.errors import InputError
 from iqa_core.redaction import redact
 from iqa_core.storage.folder import Folder, has_scheme
+from iqa_core.storage.output_file import check_output_file
 from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.parts import PartFiles
 from iqa_core.tables.plan import PLAN, manifest_folder, read_plan
@@ -37,22 +38,14 @@ def known_images(sources: Sequence[str], output: str) -> pa.Array:
     Raises:
         InputError: If one can't be read or has no column ``uri``, or ``output`` is a file of one.
     """
-    target, name = Folder.of_file(output, "output")
     found = []
     for source in sources:
         files, names, base = _files(source)
-        if type(files.folder.fs) is type(target.fs) and target.path(name) in map(
-            files.folder.path, names
-        ):
-            raise InputError(
-                argument="output",
-                value=output,
-                limit=f"a new file, and none of {_OPTION} {redact(source)}",
-                fix="give another name, as the images that it lists would be lost",
-            )
+        place = files.folder.uri.rstrip("/")
+        check_output_file("output", output, ".parquet", [f"{place}/{name}" for name in names])
         for table in files.tables([URI], names):
             found.append(pa.array(_absolute(table.column(URI), base), pa.string()))
-    return pc.unique(pa.chunked_array(found, pa.string()))
+    return pc.unique(pa.chunked_array(found, pa.string())).drop_null()
 
 
 def without(table: pa.Table, known: pa.Array) -> pa.Table:
@@ -79,7 +72,7 @@ def _files(source: str) -> tuple[PartFiles, list[str], str]:
             raise InputError(f"{shown}: {error}") from error
         files = PartFiles(manifest.folder, shown, "restore it, or leave it out")
         names, columns = [file.name for file in manifest.files], manifest.schema.names
-        base = manifest.folder.root if manifest.folder.is_local else manifest.folder.uri
+        base = manifest.folder.uri
     if URI not in columns:
         raise InputError(f"{shown} has no column {URI}: images without one can't be told apart")
     return files, names, base

@@ -158,7 +158,7 @@ def tidy(folder: Folder, keep: tuple[str, ...]) -> None:
         folder: The run folder.
         keep: Names of files and folders to keep.
     """
-    for name in (CHECKPOINTS, TENSORBOARD):
+    for name in (CHECKPOINTS, TENSORBOARD):  # before METRICS, which says whose curves these are
         if name not in keep and folder.exists(name):
             folder.fs.rm(folder.path(name), recursive=True)
     names = [name for name in (*FILES, PROGRESS, METRICS, END) if name not in keep]

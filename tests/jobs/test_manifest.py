@@ -277,7 +277,13 @@ class TestNewImages:
         words = ["monday.parquet", "photos", "--without", "*.parquet"]
         status, _, err = manifest(capsys, *words)
         assert status == 1
-        assert "must be a new file, and none of --without *.parquet" in err
+        assert "must be another file than the input" in err
+        assert "as the input would be lost" in err
+        (home / "linked").symlink_to(home)
+        words[2:] = ["--without", "linked"]
+        status, _, err = manifest(capsys, *words)
+        assert status == 1
+        assert "as the input would be lost" in err
         assert pq.read_table("monday.parquet").num_rows == 1
 
     def test_what_cannot_be_read_is_one_line(self, home, capsys):
@@ -302,3 +308,10 @@ class TestNewImages:
         assert manifest(capsys, *words)[0] == 0
         with fs.open("/new-images/lists/2.parquet") as file:
             assert pq.read_table(file).column("image_id").to_pylist() == ["b.jpg"]
+
+    def test_rows_without_a_path_are_not_known(self, home, capsys):
+        pq.write_table(pa.table({"uri": pa.array([None], pa.string())}), "nulls.parquet")
+        (home / "list.csv").write_text("uri,kind\nphotos/a.jpg,x\n,y\n")
+        words = ["t.parquet", "list.csv", "--without", "nulls.parquet"]
+        assert manifest(capsys, *words)[0] == 0
+        assert pq.read_table("t.parquet").column("uri").to_pylist() == ["photos/a.jpg", None]
