@@ -140,6 +140,13 @@ def test_two_nodes_without_a_shared_folder_learn_what_one_process_learns(store, 
             name = f"{BUCKET}/both.run/{part}.{array}"
             assert store.proxy.sent[name] <= 5 * store.proxy.received[name], name
     assert store.proxy.sent[f"{BUCKET}/both.run/train.features"] > 0
+    names = [f"{BUCKET}/both.run/{part}.{array}" for part in PARTS for array in PARTS[part]]
+    stored, sent = (
+        sum(each[name] for name in names) for each in (store.proxy.received, store.proxy.sent)
+    )
+    print(
+        f"{memory[0]}; {stored:,} bytes of rows stored, {sent:,} read by 4 starts of workers and a driver"
+    )
 
 
 def kill_one(store, process):
