@@ -5,11 +5,12 @@
 No GPU is needed: a stub tower sleeps as long as a device would compute, and Ray places its actors by
 logical GPUs.
 
-* driver: the whole run (reading, decoding, scoring, committing) with a decoder and a tower that cost
-  nothing. The CPU time of the driver's process per 1,000 images is the difference of two lengths of
-  run, so that its start does not count.
-* actor: pixels of 224 x 224 lie ready in shared memory, and a tower needs 60 us an image. The share of
-  the time from the actor's first to its last forward pass in which the tower was busy.
+* driver: the whole run (reading, decoding, scoring, committing) of 224 x 224 pixels, in blocks as a large
+  manifest has them, with a decoder and a tower that cost nothing. The CPU time of the driver's process
+  per 1,000 images is the difference of two lengths of run, so that its start does not count.
+* actor: blocks of 224 x 224 pixels, as decoders yield them, lie ready in shared memory, and a tower needs
+  60 us an image. The share of the time from the actor's first to its last forward pass in which the tower
+  was busy.
 * pool: towers that need 6 s to start; the time until 8 actors have started, against that of one.
 """
 
@@ -20,6 +21,8 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -40,7 +43,7 @@ from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.output import Output
 from iqa_core.tables.rows import RowSet
 from iqa_core.tables.schema import output_schema
-from jobs.scoring.dataset import pinned, quiet_ray_data, scored_pixels
+from jobs.scoring.dataset import _rows_per_call, pinned, quiet_ray_data, scored_pixels
 from jobs.scoring.driver import run_pipeline
 from jobs.scoring.pixels import PixelBlock
 from jobs.scoring.plan import ScoringPlan
@@ -59,11 +62,13 @@ class StubTower:
         seconds: Of each image.
         starting: Seconds until it is ready.
         notes: A folder; the tower writes there when it started, and when it computed.
+        file: The open file of this process in that folder.
     """
 
     seconds: float
     starting: float = 0.0
     notes: Path | None = None
+    file: int | None = None
 
     def to_device(self, device: str, precision: str) -> Self:
         """Sleep, as loading weights does."""
@@ -81,8 +86,12 @@ class StubTower:
 
     def _note(self, what: str, began: float, ended: float) -> None:
         if self.notes is not None:
-            with (self.notes / f"{os.getpid()}").open("a") as file:
-                file.write(json.dumps([what, began, ended]) + "\n")
+            if (
+                self.file is None
+            ):  # stays open: opening it for each batch would take a share of the time
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+                self.file = os.open(self.notes / f"{os.getpid()}", flags)
+            os.write(self.file, (json.dumps([what, began, ended]) + "\n").encode())
 
     @staticmethod
     def read(notes: Path, what: str) -> list[tuple[float, float]]:
@@ -128,7 +137,7 @@ def driver_seconds(folder: Path, rows: int) -> float:
     manifest = open_manifest(str(path))
     schema = output_schema(manifest, (), pairs=PROMPTS.names)
     output = Output(str(folder / f"o-{rows}-{time.time()}"), manifest, {})
-    spec = settings(folder, schema, StubTower(0.0), 32)
+    spec = settings(folder, schema, StubTower(0.0), 224)
     plan = ScoringPlan.of(manifest, (), RowSet())
     before = time.process_time()
     with output.start({}):
@@ -158,7 +167,7 @@ def busy_share(folder: Path, rows: int, seconds: float) -> float:
         ]
     )
     spec = settings(folder, schema, StubTower(seconds, notes=notes), 224)
-    block = 400
+    block = _rows_per_call(spec.score, rows)
     texts = {"manifest_file": "m", "uri": "https://example.org/a/long/path/of/an/image.jpg"}
     texts |= {"status": "ok", "_decoded_on": "node"}
     columns: dict[str, Any] = {name: pa.array([text] * block) for name, text in texts.items()}
@@ -174,7 +183,7 @@ def busy_share(folder: Path, rows: int, seconds: float) -> float:
     quiet_ray_data()
     data = ray.data.from_arrow_refs([ray.put(table)] * (rows // block))
     tower = pinned(spec)
-    chain = scored_pixels(data, spec.score, ActorPool(1, 1.0, 1.0), tower, 1024, rows // block)
+    chain = scored_pixels(data, spec.score, ActorPool(1, 1.0, 1.0), tower, block, rows // block)
     found = sum(len(each) for each in chain.iter_batches(batch_size=None, batch_format="pyarrow"))
     if found != rows // block * block:
         raise RuntimeError(f"{rows // block * block} rows went in, {found} came out")
@@ -204,32 +213,40 @@ def pool_seconds(folder: Path, actors: int, starting: float) -> float:
     return started[actors - 1][1] - began
 
 
+@contextmanager
+def local_ray(cpus: int, gpus: int) -> Iterator[None]:
+    """Start a local Ray with logical CPUs and GPUs."""
+    ray.init(num_cpus=cpus, num_gpus=gpus, include_dashboard=False, log_to_driver=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
 def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=60_000, help="of the longer run")
+    parser.add_argument("--rows", type=int, default=160_000, help="of the longer run")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    short = arguments.rows // 4
+    short = arguments.rows // 2
     raw: dict[str, list[float]] = {"driver": [], "busy": [], "one": [], "eight": []}
     os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
     os.environ["RAY_AUTH_MODE"] = "disabled"
-    # Logical CPUs for 8 actors beside the decoders.
-    ray.init(num_cpus=12, num_gpus=8, include_dashboard=False, log_to_driver=False)
-    try:
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        # So few CPUs that both runs are long ones, whose blocks are as large as any manifest's.
+        with local_ray(cpus=3, gpus=1):
             driver_seconds(folder, 2000)  # starts Ray Data's own actors
             for _ in range(arguments.rounds):
                 more = driver_seconds(folder, arguments.rows) - driver_seconds(folder, short)
                 raw["driver"].append(1e6 * more / (arguments.rows - short))
                 raw["busy"].append(busy_share(folder, 40_000, 60e-6))
+        with local_ray(cpus=12, gpus=8):  # for 8 actors beside the decoders
             for _ in range(min(3, arguments.rounds)):
                 raw["one"].append(pool_seconds(folder, 1, 6.0))
                 raw["eight"].append(pool_seconds(folder, 8, 6.0))
-    finally:
-        ray.shutdown()
     ratio = [many / one for many, one in zip(raw["eight"], raw["one"], strict=True)]
     rows = [
         ["driver's CPU per 1,000 images, ms", spread(raw["driver"], "{:.1f}")],

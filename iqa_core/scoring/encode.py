@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from iqa_core.redaction import error_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     #: Images that went through the encoder together: their positions and features.
     Encoded = tuple[Sequence[int], torch.Tensor]
@@ -29,6 +31,7 @@ def encode_images(
     *,
     batch_size: int | None = None,
     pixel_budget: int = DEFAULT_PIXEL_BUDGET,
+    turn: AbstractContextManager[Any] | None = None,
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Encode images of any sizes; an image that the model fails on costs no other image.
 
@@ -44,6 +47,8 @@ def encode_images(
         width: The feature width D.
         batch_size: Images in one forward pass; None is limited by pixels only.
         pixel_budget: Pixels in one forward pass, at least one image.
+        turn: Such as a lock: entered for all calls of ``encode``, and left before the features are awaited,
+            so that of two threads one prepares or finishes its images while the other's are encoded.
 
     Returns:
         (N, D) float32 features, NaN where the model failed, and what happened there by position.
@@ -54,8 +59,9 @@ def encode_images(
     features = np.full((len(images), width), np.nan, dtype=np.float32)
     encoded: list[Encoded] = []
     errors: dict[int, str] = {}
-    for positions in _batches(images, batch_size or len(images), pixel_budget):
-        _encode_or_halve(encode, images, positions, encoded, errors)
+    with turn or nullcontext():
+        for positions in _batches(images, batch_size or len(images), pixel_budget):
+            _encode_or_halve(encode, images, positions, encoded, errors)
     if encoded:
         places = np.concatenate([positions for positions, _ in encoded])
         values = torch.cat([tensor for _, tensor in encoded]).cpu().numpy()

@@ -16,7 +16,7 @@ import ray.data
 from ray.data._internal.logging import SessionFileHandler
 
 from .actor import ImageActor, PixelActor
-from .decode import decode_rows
+from .decode import BLOCK_BYTES, decode_rows
 from .placement import DECODE_BYTES, READ_BYTES
 from .read import read_rows
 
@@ -33,8 +33,9 @@ __all__ = ["block_rows", "pinned", "quiet_ray_data", "scored_pixels", "scored_ro
 _SLICE_BLOCKS = 200
 #: Encoded bytes in one block between reading and decoding, by the manifest's average.
 _ENCODED_BYTES = 128 * 1024 * 1024
-#: Pixel bytes in one call of an actor that decoders feed.
-_CALL_BYTES = 192 * 1024 * 1024
+#: Pixel bytes of a block that is decoded for one call of an actor: the driver spends as much on a small
+#: block as on a large one, and Ray Data splits blocks of over 192 MiB.
+_CALL_BYTES = 160 * 1024 * 1024
 #: The driver spends some ten milliseconds on a block, whatever its rows.
 _MOST_ROWS = 4096
 #: Decode workers are replaced after this many tasks, as C decoders may leak.
@@ -86,7 +87,7 @@ def scored_rows(
     _schedule(encoded, reading)
     # `max_calls` also keeps Ray from fusing this stage with the next.
     pixels = encoded.map_batches(
-        partial(decode_rows, settings=spec.decode),
+        partial(decode_rows, settings=spec.decode, most_bytes=_block_bytes(spec.score)),
         batch_format="pyarrow",
         batch_size=None,
         num_cpus=1,
@@ -173,12 +174,14 @@ def block_rows(plan: ScoringPlan, spec: StageSettings, pool: ActorPool) -> int:
     cluster has larger blocks.
     """
     cpus = _cpus(pool)
-    most = min(_MOST_ROWS, max(2048 if pool.gpus else 4 * spec.batch_rows, 4 * cpus))
+    most = _MOST_ROWS if pool.gpus else min(_MOST_ROWS, 4 * max(spec.batch_rows, cpus))
     rows = min(max(plan.rows // (8 * cpus), spec.batch_rows), most)
     if not pool.gpus:  # each actor gets its share of a short run, too
         least = 1 if spec.score.row_bytes() is None else _LEAST_ROWS
         rows = min(rows, max(least, -(-plan.rows // (4 * min(cpus, pool.at_start)))))
-    return min(rows, plan.manifest.rows_within(_ENCODED_BYTES))
+    rows = min(rows, plan.manifest.rows_within(_ENCODED_BYTES))
+    call = _rows_per_call(spec.score, rows)
+    return rows // call * call if pool.gpus else rows  # else Ray Data copies pixels to fill calls
 
 
 def _memory(pool: ActorPool, stated: int | None) -> dict[str, Any]:
@@ -262,6 +265,12 @@ def _reader(plan: ScoringPlan, rows: int) -> partial[Any]:
         schema=pa.schema([manifest.schema.field(name) for name in plan.keep]),
         skip_damaged=plan.skip_damaged,
     )
+
+
+def _block_bytes(settings: ScoreSettings) -> int:
+    """Return the pixel bytes of a block that decoders yield."""
+    each = settings.row_bytes()
+    return BLOCK_BYTES if each is None else each * max(1, _CALL_BYTES // each)
 
 
 def _rows_per_call(settings: ScoreSettings, rows: int) -> int:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BLOCK_BYTES", "decode_blocks", "decode_rows"]
 
-#: Pixel bytes in one block between decoding and scoring.
+#: Pixel bytes of a block whose images are of any size.
 BLOCK_BYTES = 64 * 1024 * 1024
 #: Seconds after which a block ends whatever it holds: rows that fail have no pixels.
 _MOST_SECONDS = 30.0
@@ -65,18 +65,21 @@ _DECODED = pa.schema(
 )
 
 
-def decode_rows(table: pa.Table, *, settings: DecodeSettings) -> Iterator[pa.Table]:
+def decode_rows(
+    table: pa.Table, *, settings: DecodeSettings, most_bytes: int | None = None
+) -> Iterator[pa.Table]:
     """Fetch and decode images (a Ray task).
 
     Args:
         table: Rows as :func:`jobs.scoring.read.read_rows` yields them.
         settings: How to fetch and decode.
+        most_bytes: A block ends once it has this many bytes of pixels; by default ``BLOCK_BYTES``.
 
     Yields:
-        The rows with status, size and pixels, in tables of about ``BLOCK_BYTES``.
+        The rows with status, size and pixels.
     """
     seen = SeenPixels() if settings.dedupe else None
-    for block in decode_blocks(table, settings, BLOCK_BYTES, seen):
+    for block in decode_blocks(table, settings, most_bytes or BLOCK_BYTES, seen):
         yield block.to_table()
 
 

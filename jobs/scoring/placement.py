@@ -35,7 +35,7 @@ _MIB = 1 << 20
 #: Memory of a read task: one block of at most 128 MiB as Parquet pages, as a table and as a message.
 READ_BYTES = 512 * _MIB
 #: Memory of a decode task: encoded bytes and the pixels of two blocks, in a process without model code.
-DECODE_BYTES = 512 * _MIB
+DECODE_BYTES = 768 * _MIB
 #: Memory of a scoring actor without its weights: torch and what it allocates, and two calls of pixels.
 _ACTOR_BYTES = 1024 * _MIB
 #: Beside that, what a process with CUDA holds in the host's memory.

@@ -72,7 +72,8 @@ class ScoringTower:
         self.seen = SeenFeatures() if settings.dedupe else None
         self.failure: NodeError | None = None
         self.device_is_lost = False
-        self._launching = threading.Lock()
+        # Batches of two blocks in turns would need twice the memory and leave the device at the same time.
+        self._turn = threading.Lock()
         node, name = this_node()
         device = "cuda" if pool.gpus else "cpu"
         try:
@@ -148,8 +149,7 @@ class ScoringTower:
         def encode(pixels: np.ndarray) -> torch.Tensor:
             nonlocal halved
             try:
-                with self._launching:  # two forward passes at once would need twice the memory
-                    return self.tower.encode(pixels)
+                return self.tower.encode(pixels)
             except torch.OutOfMemoryError:
                 halved += 1  # `encode_images` halves the batch
                 raise
@@ -168,6 +168,7 @@ class ScoringTower:
                 settings.width,
                 batch_size=self.batch_size,
                 pixel_budget=budget,
+                turn=self._turn,
             )
         except torch.AcceleratorError as error:
             give_up_device(error)
