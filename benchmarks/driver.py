@@ -43,7 +43,7 @@ from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.output import Output
 from iqa_core.tables.rows import RowSet
 from iqa_core.tables.schema import output_schema
-from jobs.scoring.dataset import _rows_per_call, pinned, quiet_ray_data, scored_pixels
+from jobs.scoring.dataset import call_rows, pinned, quiet_ray_data, scored_pixels
 from jobs.scoring.driver import run_pipeline
 from jobs.scoring.pixels import PixelBlock
 from jobs.scoring.plan import ScoringPlan
@@ -167,7 +167,7 @@ def busy_share(folder: Path, rows: int, seconds: float) -> float:
         ]
     )
     spec = settings(folder, schema, StubTower(seconds, notes=notes), 224)
-    block = _rows_per_call(spec.score, rows)
+    block = call_rows(spec.score, rows)
     texts = {"manifest_file": "m", "uri": "https://example.org/a/long/path/of/an/image.jpg"}
     texts |= {"status": "ok", "_decoded_on": "node"}
     columns: dict[str, Any] = {name: pa.array([text] * block) for name, text in texts.items()}

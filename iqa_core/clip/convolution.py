@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own spelling
 __all__ = ["Convolution", "fold"]
 
 #: From these sizes on NNPACK measured faster than oneDNN on AVX2, its changes of layout included.
-_WINOGRAD_CHANNELS = 64
+_WINOGRAD_CHANNELS = 128
 _WINOGRAD_POSITIONS = 1000
 
 

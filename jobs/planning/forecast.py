@@ -29,7 +29,7 @@ class Fleet:
         actors: Scoring actors.
         actor_cpus: CPUs of each.
         actor_gpus: GPUs of each; without one, it also fetches and decodes.
-        block_rows: Rows of a block.
+        block_rows: Rows of a block that comes to the driver.
     """
 
     cpus: float

@@ -223,8 +223,8 @@ def _run(
     began: float,
     options: PlanOptions,
 ) -> tuple[Outcome, int]:
-    """Measure; return the outcome, and the rows of a block in the run that is planned."""
-    from ..scoring.dataset import block_rows  # imports Ray
+    """Measure; return the outcome, and the rows of a finished block in the run that is planned."""
+    from ..scoring.dataset import finished_rows  # imports Ray
     from ..scoring.driver import run_pipeline
     from ..scoring.stages import stage_settings
     from ..scoring.visibility import check_visible
@@ -243,7 +243,7 @@ def _run(
     policy = RunPolicy(config.commit_seconds, 1.0, config.wait_minutes, config.stall_minutes)
     outcome = run_pipeline(plan, spec, pool, Discard(), policy, began=began, enough=enough)
     whole: ScoringPlan = replace(plan, rows=left)
-    return outcome, block_rows(whole, spec, pool)
+    return outcome, finished_rows(whole, spec, pool)
 
 
 def _actors(

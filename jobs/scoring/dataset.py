@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     from .pool import ActorPool
     from .settings import ScoreSettings, StageSettings
 
-__all__ = ["block_rows", "pinned", "quiet_ray_data", "scored_pixels", "scored_rows"]
+__all__ = [
+    "block_rows",
+    "call_rows",
+    "finished_rows",
+    "pinned",
+    "quiet_ray_data",
+    "scored_pixels",
+    "scored_rows",
+]
 
 #: Blocks in which the slices to read are handed to Ray, which spends some milliseconds on each.
 _SLICE_BLOCKS = 200
@@ -149,7 +157,7 @@ def scored_pixels(
         PixelActor,
         fn_constructor_args=(tower, settings, pool),
         batch_format="pyarrow",
-        batch_size=_rows_per_call(settings, rows),
+        batch_size=call_rows(settings, rows),
         compute=_strategy(pool, blocks),
         # Ray Data warns if both are given; one CPU is its default, also beside a GPU.
         num_cpus=None if pool.cpus == 1 else pool.cpus,
@@ -180,8 +188,14 @@ def block_rows(plan: ScoringPlan, spec: StageSettings, pool: ActorPool) -> int:
         least = 1 if spec.score.row_bytes() is None else _LEAST_ROWS
         rows = min(rows, max(least, -(-plan.rows // (4 * min(cpus, pool.at_start)))))
     rows = min(rows, plan.manifest.rows_within(_ENCODED_BYTES))
-    call = _rows_per_call(spec.score, rows)
+    call = call_rows(spec.score, rows)
     return rows // call * call if pool.gpus else rows  # else Ray Data copies pixels to fill calls
+
+
+def finished_rows(plan: ScoringPlan, spec: StageSettings, pool: ActorPool) -> int:
+    """Return the rows of a block that comes to the driver: of one call of an actor."""
+    rows = block_rows(plan, spec, pool)
+    return call_rows(spec.score, rows) if pool.gpus else rows
 
 
 def _memory(pool: ActorPool, stated: int | None) -> dict[str, Any]:
@@ -273,8 +287,13 @@ def _block_bytes(settings: ScoreSettings) -> int:
     return BLOCK_BYTES if each is None else each * max(1, _CALL_BYTES // each)
 
 
-def _rows_per_call(settings: ScoreSettings, rows: int) -> int:
-    """Return the rows of one call of an actor: Ray Data requires a number where there are GPUs."""
+def call_rows(settings: ScoreSettings, rows: int) -> int:
+    """Return the rows of one call of an actor that decoders feed: Ray Data requires a number there.
+
+    Args:
+        settings: How pixels become scores.
+        rows: Rows of a block that is read.
+    """
     each = settings.row_bytes()
     if each is None:  # of any size: at most as many as one forward pass takes
         return min(settings.batch_rows, rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,31 @@ def test_a_batch_stays_within_the_pixel_budget(budget, batches):
     features, _ = encode_images(encode, [flat(i) for i in range(10)], 3, pixel_budget=budget)
     assert [batch[0] for batch in encode.batches] == batches
     np.testing.assert_array_equal(features[:, 0], range(10))
+
+
+def test_a_turn_has_all_batches_and_halves_but_not_what_follows():
+    """Else two threads' batches would take turns, and both threads finish at the same time."""
+    seen = []
+
+    @contextmanager
+    def turn():
+        seen.append("begins")
+        yield
+        seen.append("ends")
+
+    class Waited(torch.Tensor):
+        def cpu(self):
+            seen.append("awaited")
+            return super().cpu()
+
+    inner = Encoder(most=2)
+
+    def encode(pixels):
+        seen.append(len(pixels))
+        return inner(pixels).as_subclass(Waited)
+
+    encode_images(encode, [flat(i) for i in range(4)], 3, batch_size=3, turn=turn())
+    assert seen == ["begins", 3, 1, 2, 1, "ends", "awaited"]
 
 
 @pytest.mark.parametrize("bad", [[0], [5], [9], [2, 3], [0, 9], list(range(10))])

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import zlib
+from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -25,15 +26,17 @@ from torch import nn
 
 from iqa_core.errors import Status
 from iqa_core.fetch.fetcher import Fetcher
-from iqa_core.images.decode import decode_image
+from iqa_core.images.decode import Decoded, decode_image
 from iqa_core.preprocess import Preprocess
 from iqa_core.scoring.features import PromptFeatures
 from iqa_core.tables.manifest import open_manifest
+from iqa_core.tables.manifest_reading import DATA
 from iqa_core.tables.output import Output
 from iqa_core.tables.rows import RowSet
 from iqa_core.tables.schema import output_schema
 from jobs.scoring import dataset, driver
-from jobs.scoring.dataset import _slices, block_rows
+from jobs.scoring.dataset import _block_bytes, _slices, block_rows, finished_rows
+from jobs.scoring.decode import decode_rows
 from jobs.scoring.driver import run_pipeline
 from jobs.scoring.plan import ScoringPlan
 from jobs.scoring.policy import RunPolicy
@@ -344,11 +347,18 @@ def test_files_that_crash_or_hang_the_decoder_cost_only_themselves(run):
     [(16, None, 2), (3, None, 1), (400, None, 32), (16, PREPROCESS, 16), (400, PREPROCESS, 32)],
 )
 def test_actors_share_a_short_run(ray_cluster, tmp_path, images, preprocess, rows):
-    pq.write_table(pa.table({"uri": ["a.png"] * images}), tmp_path / "m.parquet")
-    plan = ScoringPlan.of(open_manifest(str(tmp_path / "m.parquet")), (), RowSet())
+    plan, spec = planned(tmp_path, images, preprocess)
+    assert block_rows(plan, spec, ActorPool(most=2, cpus=1.0, gpus=0)) == rows
+    assert finished_rows(plan, spec, ActorPool(most=2, cpus=1.0, gpus=0)) == rows
+
+
+def planned(folder, images, preprocess):
+    """Return the plan and the settings of a run over so many images."""
+    pq.write_table(pa.table({"uri": ["a.png"] * images}), folder / "m.parquet")
+    plan = ScoringPlan.of(open_manifest(str(folder / "m.parquet")), (), RowSet())
     spec = StageSettings(
         tower=MeanTower(most=40),
-        fetcher=Fetcher(str(tmp_path)),
+        fetcher=Fetcher(str(folder)),
         preprocess=preprocess,
         decoder=decode_image,
         precision="fp32",
@@ -357,7 +367,29 @@ def test_actors_share_a_short_run(ray_cluster, tmp_path, images, preprocess, row
         prompts=PROMPTS,
         schema=output_schema(plan.manifest, (), pairs=PROMPTS.names),
     )
-    assert block_rows(plan, spec, ActorPool(most=2, cpus=1.0, gpus=0)) == rows
+    return plan, spec
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("side", [224, 336])
+def test_decoders_of_a_large_run_yield_whole_calls_of_gpus(ray_cluster, tmp_path, side):
+    preprocess = replace(PREPROCESS, size=(side, side))
+    plan, spec = planned(tmp_path, 1_000_000, preprocess)
+    pool = ActorPool(most=2, cpus=1.0, gpus=1.0)
+    rows = block_rows(plan, spec, pool)
+    assert 3000 < rows <= 4096
+    call = finished_rows(plan, spec, pool)
+    assert rows % call == 0
+    assert (
+        128 * 2**20 < call * spec.score.row_bytes() < 192 * 2**20
+    )  # Ray Data would split larger ones
+    image = Decoded(np.zeros((side, side, 3), np.uint8), side, side)
+    columns = {"manifest_file": ["m"] * rows, "manifest_row": range(rows)}
+    columns[DATA] = pa.array([b"x"] * rows, pa.large_binary())
+    decode = replace(spec.decode, decoder=lambda _: image)
+    table = pa.table({**columns, "uri": pa.nulls(rows, pa.string())})
+    blocks = decode_rows(table, settings=decode, most_bytes=_block_bytes(spec.score))
+    assert {len(block) for block in blocks} == {call}
 
 
 @pytest.mark.ray
