@@ -40,7 +40,8 @@ class Assumed:
         decode_node_cpus: CPUs of a node that decodes.
         node_gbit: Network of a node, Gbit/s.
         commit_seconds: `--commit-seconds`.
-        block_rows: Rows of a block on a cluster of this size.
+        block_rows: Rows of a block that is read, of so large a manifest.
+        call_rows: Rows of a block of pixels, and of a call of an actor.
         pixel_bytes: Bytes of an image of 224 x 224 on its way from decoding to scoring.
         driver_share: Share of a core that a driver may be busy, above which blocks wait for it.
     """
@@ -54,7 +55,8 @@ class Assumed:
     decode_node_cpus: int = 16
     node_gbit: float = 12.5
     commit_seconds: float = 30
-    block_rows: int = 4096
+    block_rows: int = 3342
+    call_rows: int = 1114
     pixel_bytes: int = 224 * 224 * 3
     driver_share: float = 0.7
 
@@ -299,7 +301,8 @@ def _assumed_rows(assumed: Assumed) -> list[list[str]]:
         ["network of a node", f"{assumed.node_gbit:g} Gbit/s"],
         ["CPUs of a node that decodes", f"{assumed.decode_node_cpus}"],
         ["seconds between two part files of a driver", f"{assumed.commit_seconds:g}"],
-        ["rows of a block", f"{assumed.block_rows:,}"],
+        ["rows of a block that is read", f"{assumed.block_rows:,}"],
+        ["rows of a call of an actor", f"{assumed.call_rows:,}"],
     ]
 
 

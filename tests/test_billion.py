@@ -66,5 +66,6 @@ def test_limits_in_their_order():
 
 def test_assumptions_that_are_the_code_s():
     assert ImageOptions.__dataclass_fields__["commit_seconds"].default == Assumed().commit_seconds
-    assert Assumed().block_rows == dataset._MOST_ROWS
+    assert Assumed().call_rows == dataset._CALL_BYTES // Assumed().pixel_bytes
+    assert Assumed().block_rows == dataset._MOST_ROWS // Assumed().call_rows * Assumed().call_rows
     assert slices._ROWS_PER_SLICE == 50_000
