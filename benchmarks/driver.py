@@ -86,9 +86,8 @@ class StubTower:
 
     def _note(self, what: str, began: float, ended: float) -> None:
         if self.notes is not None:
-            if (
-                self.file is None
-            ):  # stays open: opening it for each batch would take a share of the time
+            if self.file is None:
+                # It stays open: to open it for each batch would take a share of the time.
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
                 self.file = os.open(self.notes / f"{os.getpid()}", flags)
             os.write(self.file, (json.dumps([what, began, ended]) + "\n").encode())
@@ -227,7 +226,7 @@ def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--rows", type=int, default=160_000, help="of the longer run")
+    parser.add_argument("--rows", type=int, default=162_000, help="of the longer run")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     short = arguments.rows // 2
@@ -236,7 +235,7 @@ def main() -> None:
     os.environ["RAY_AUTH_MODE"] = "disabled"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # So few CPUs that both runs are long ones, whose blocks are as large as any manifest's.
+        # So few CPUs that half of the rows, too, are read in blocks as large as any manifest's.
         with local_ray(cpus=3, gpus=1):
             driver_seconds(folder, 2000)  # starts Ray Data's own actors
             for _ in range(arguments.rounds):

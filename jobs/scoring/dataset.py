@@ -179,7 +179,7 @@ def block_rows(plan: ScoringPlan, spec: StageSettings, pool: ActorPool) -> int:
     """Return the rows of a block.
 
     Enough blocks for all CPUs, each with some seconds of work, and few enough for the driver: a larger
-    cluster has larger blocks.
+    cluster has larger blocks. With GPUs, whole calls of an actor.
     """
     cpus = _cpus(pool)
     most = _MOST_ROWS if pool.gpus else min(_MOST_ROWS, 4 * max(spec.batch_rows, cpus))
@@ -188,8 +188,10 @@ def block_rows(plan: ScoringPlan, spec: StageSettings, pool: ActorPool) -> int:
         least = 1 if spec.score.row_bytes() is None else _LEAST_ROWS
         rows = min(rows, max(least, -(-plan.rows // (4 * min(cpus, pool.at_start)))))
     rows = min(rows, plan.manifest.rows_within(_ENCODED_BYTES))
+    if not pool.gpus:
+        return rows
     call = call_rows(spec.score, rows)
-    return rows // call * call if pool.gpus else rows  # else Ray Data copies pixels to fill calls
+    return rows // call * call  # whole calls, as Ray Data copies pixels to fill one
 
 
 def finished_rows(plan: ScoringPlan, spec: StageSettings, pool: ActorPool) -> int:

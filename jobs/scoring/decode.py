@@ -66,20 +66,20 @@ _DECODED = pa.schema(
 
 
 def decode_rows(
-    table: pa.Table, *, settings: DecodeSettings, most_bytes: int | None = None
+    table: pa.Table, *, settings: DecodeSettings, most_bytes: int = BLOCK_BYTES
 ) -> Iterator[pa.Table]:
     """Fetch and decode images (a Ray task).
 
     Args:
         table: Rows as :func:`jobs.scoring.read.read_rows` yields them.
         settings: How to fetch and decode.
-        most_bytes: A block ends once it has this many bytes of pixels; by default ``BLOCK_BYTES``.
+        most_bytes: A block ends once it has this many bytes of pixels.
 
     Yields:
         The rows with status, size and pixels.
     """
     seen = SeenPixels() if settings.dedupe else None
-    for block in decode_blocks(table, settings, most_bytes or BLOCK_BYTES, seen):
+    for block in decode_blocks(table, settings, most_bytes, seen):
         yield block.to_table()
 
 

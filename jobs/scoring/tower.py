@@ -72,7 +72,8 @@ class ScoringTower:
         self.seen = SeenFeatures() if settings.dedupe else None
         self.failure: NodeError | None = None
         self.device_is_lost = False
-        # Batches of two blocks in turns would need twice the memory and leave the device at the same time.
+        # For all batches of a block: two passes at once would need twice the memory, and two blocks whose
+        # batches alternate would end at the same time, with nothing left for the device.
         self._turn = threading.Lock()
         node, name = this_node()
         device = "cuda" if pool.gpus else "cpu"
