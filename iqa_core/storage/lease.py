@@ -130,7 +130,11 @@ class OutputLease:
         other: dict[str, Any] = {}
         for attempt in range(_ATTEMPTS):
             self._beat()
-            found = self._alive()
+            try:
+                found = self._alive()
+            except BaseException:
+                self._let_go()
+                raise
             if found is None:
                 self._thread.start()
                 return self
@@ -162,6 +166,9 @@ class OutputLease:
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()
+        self._let_go()
+
+    def _let_go(self) -> None:
         with suppress(OSError):  # it runs out by itself
             self._folder.remove(self._name)
 

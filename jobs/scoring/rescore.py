@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import contextmanager
 from functools import partial
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from iqa_core.scoring.features import PromptFeatures
     from iqa_core.tables.audit import Committed
     from iqa_core.tables.feature_source import FeatureBlock, FeatureSource
+    from iqa_core.tables.manifest import Manifest
     from iqa_core.tables.rows import RowSet
     from iqa_core.tables.sink import OpenSink, Sink
 
@@ -76,6 +78,7 @@ def rescore(
             limit=f"a column that the features carry ({', '.join(cache.kept) or 'they carry none'})",
             fix="name one of these",
         )
+    carried = _carried(cache, manifest)
 
     def open_output(model: ModelFacts) -> tuple[Sink, pa.Schema]:
         cache.check_model(model.digest, model.width)
@@ -85,8 +88,8 @@ def rescore(
             manifest,
             keep,
             pairs=prompts.names,
-            hashes=CONTENT_HASH in cache.schema.names,
-            descriptors=DESCRIPTOR in cache.schema.names,
+            hashes=CONTENT_HASH in carried,
+            descriptors=DESCRIPTOR in carried,
         )
         columns = schema_with(schema, extra)
         fingerprint = fingerprint_of_run("rescore", tower, prompts, columns)
@@ -125,6 +128,19 @@ def rescore(
                 f"--features {config.features} is not complete: run `iqa embed` again, and then this"
             )
         return conclude(output, outcome, None, config.max_error_rate)
+
+
+def _carried(cache: FeatureSource, manifest: Manifest) -> set[str]:
+    """Return which columns on the content of images the output takes from the features.
+
+    Not a column that a user kept before its name became one of ours.
+    """
+    ours = output_schema(manifest, (), hashes=True, descriptors=True)
+    found = {name for name in (CONTENT_HASH, DESCRIPTOR) if name in cache.schema.names}
+    foreign = {name for name in found if cache.schema.field(name).type != ours.field(name).type}
+    for name in sorted(foreign):
+        print(f"--features: column {name} is not of `iqa embed`, and is left out", file=sys.stderr)
+    return found - foreign
 
 
 def _to_score_again(cache: FeatureSource, committed: Committed) -> tuple[str, ...]:

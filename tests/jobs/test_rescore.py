@@ -136,6 +136,18 @@ def test_a_kept_column_may_have_the_name_of_a_computed_one(tmp_path):
     assert {name: rows_of(tmp_path / "o")[name].to_pylist() for name in labels} == labels
 
 
+def test_a_column_that_had_a_name_before_it_was_ours_is_left_out(tmp_path, capsys):
+    features = write_features(tmp_path)
+    [part] = Path(features).glob("part-*.parquet")
+    table = pq.ParquetFile(part).read().append_column("descriptor", pa.array(list("abcd")))
+    pq.write_table(table, part)
+    assert main(["rescore", "--features", features, "--output", str(tmp_path / "o")]) == 0
+    assert "column descriptor is not of `iqa embed`, and is left out" in capsys.readouterr().err
+    found = rows_of(tmp_path / "o")
+    assert "descriptor" not in found.schema.names
+    assert found["score"].null_count == 0
+
+
 def test_rows_that_were_repaired_since_are_scored_again(tmp_path, capsys):
     """The part files of the features are replaced, as `iqa embed --retry-errors timeout` does it."""
     whole = write_features(tmp_path / "whole")

@@ -63,6 +63,16 @@ def test_a_lease_ends_with_its_block(tmp_path):
         pass
 
 
+def test_nothing_stays_where_the_others_can_not_be_read(folder, tmp_path, clock, monkeypatch):
+    def fail(*_):
+        raise OSError("no answer")
+
+    monkeypatch.setattr(Folder, "list", fail)
+    with pytest.raises(OSError, match="no answer"), OutputLease(folder, 2.0, clock=clock):
+        pass
+    assert not leases(tmp_path)
+
+
 def test_a_living_holder_is_named(tmp_path, holder):
     with (
         pytest.raises(InputError, match=f"is being written by process {holder.pid} on .* since 2"),
