@@ -161,9 +161,22 @@ def measure(config: ImageOptions, prompts: PromptOptions, options: PlanOptions) 
             options.seed,
             skip_damaged=config.skip_damaged,
         )
-        outcome, block_rows = _run(
-            config, plan, towers, features, precision, schema, pool, actors, left, began, options
-        )
+        from ..scoring.local_data import only_needed_actors  # imports Ray
+
+        with only_needed_actors(cluster):
+            outcome, block_rows = _run(
+                config,
+                plan,
+                towers,
+                features,
+                precision,
+                schema,
+                pool,
+                actors,
+                left,
+                began,
+                options,
+            )
         nodes, labels = nodes_now()
     actors = _actors(pool, nodes, labels)
     if not outcome.statuses.get(Status.OK):

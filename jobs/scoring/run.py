@@ -197,6 +197,7 @@ class _Run:
         """Score the missing rows on a cluster that has started; return the exit status."""
         # Each of them imports Ray, pandas or aiohttp, which takes seconds.
         from .driver import run_pipeline
+        from .local_data import only_needed_actors
         from .stages import stage_settings
         from .visibility import check_visible
         from .watchers import watch_run
@@ -228,7 +229,10 @@ class _Run:
                 config.stall_minutes,
             )
             facts = {"model": towers.name, "precision": precision, "rows_done_before": len(done)}
-            with watch_run(config, self.kind, manifest, facts, self.open_sink is Output) as watch:
+            with (
+                only_needed_actors(cluster),
+                watch_run(config, self.kind, manifest, facts, self.open_sink is Output) as watch,
+            ):
                 outcome = run_pipeline(
                     plan, spec, pool, sink, policy, began=self.began, watch=watch
                 )

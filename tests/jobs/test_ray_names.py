@@ -8,6 +8,7 @@ from operator import attrgetter
 
 import pytest
 
+_LOCAL_DATA = "scoring/local_data.py: a local Ray without actors that it does not need"
 #: Module, name in it, and the file of jobs/ that uses it for want of a public one.
 PRIVATE = [
     (
@@ -35,6 +36,29 @@ PRIVATE = [
         "feed.py: ends an execution that yields nothing",
     ),
     ("ray.data._internal.logging", "SessionFileHandler", "dataset.py: Ray Data's log files"),
+    *(
+        ("ray.data._internal.stats", f"_StatsManager.{name}", _LOCAL_DATA)
+        for name in (
+            "gen_dataset_id_from_stats_actor",
+            "register_dataset_to_stats_actor",
+            "update_execution_metrics",
+            "update_iteration_metrics",
+        )
+    ),
+    *(
+        (f"ray.data._internal.{module}", name, _LOCAL_DATA)
+        for module, name in (
+            (
+                "cluster_autoscaler.rate_based_cluster_autoscaler",
+                "DefaultAutoscalingCoordinator",
+            ),
+            (
+                "execution.operators.actor_pool_map_operator",
+                "get_or_create_actor_location_tracker",
+            ),
+            ("execution.operators.actor_pool_map_operator", "get_actor_locations"),
+        )
+    ),
 ]
 
 
