@@ -7,8 +7,6 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
 from fsspec.exceptions import FSTimeoutError
 
 from iqa_core.errors import ImageError, Status
@@ -95,6 +93,8 @@ def local_error(path: str, error: Exception) -> ImageError:
 
 def status_of(error: BaseException) -> Status:
     """Return the status for an exception of a remote filesystem."""
+    import aiohttp  # in a worker at its first failure, not at its start
+
     if isinstance(error, (FileNotFoundError, NotADirectoryError)):
         return Status.NOT_FOUND
     if isinstance(error, PermissionError):
@@ -119,6 +119,9 @@ def status_of(error: BaseException) -> Status:
 
 def _codes_of(error: BaseException) -> Iterator[str]:
     """Yield the error codes and names of a failure, from the most to the least specific."""
+    from aiohttp import ClientPayloadError
+    from aiohttp.http_exceptions import HttpProcessingError
+
     cause: BaseException | None = error
     while cause is not None:  # s3fs raises an OSError from botocore's error
         response = getattr(cause, "response", None)
@@ -127,7 +130,7 @@ def _codes_of(error: BaseException) -> Iterator[str]:
             yield str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
         yield str(getattr(response, "status_code", ""))  # huggingface_hub
         # aiohttp, gcsfs; but a broken answer has a code of aiohttp's own, 400, and no server's
-        if not isinstance(cause, (aiohttp.ClientPayloadError, HttpProcessingError)):
+        if not isinstance(cause, (ClientPayloadError, HttpProcessingError)):
             status = getattr(cause, "status", None)
             yield str(getattr(cause, "code", "") if status is None else status)
         yield type(cause).__name__

@@ -23,7 +23,6 @@ from fsspec.asyn import sync
 
 from iqa_core.errors import ImageError, Status
 from iqa_core.fetch.failures import as_image_error, local_error, may_pass
-from iqa_core.fetch.http import HttpReader
 from iqa_core.fetch.local import decoded_path, open_regular
 from iqa_core.fetch.policy import (
     DEFAULT_SCHEMES,
@@ -40,6 +39,8 @@ from iqa_core.storage.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from iqa_core.fetch.http import HttpReader
 
 __all__ = ["Fetcher"]
 
@@ -252,6 +253,8 @@ class Fetcher:
 
     @property
     def _http(self) -> HttpReader:
+        from iqa_core.fetch.http import HttpReader  # aiohttp: a worker without HTTP needs none
+
         return HttpReader(self._may_be_private, self._check_size, self.timeout)
 
     def _read_part(self, target: str, start: int, stop: int) -> bytes:

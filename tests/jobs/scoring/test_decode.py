@@ -99,7 +99,7 @@ def decode_and_report(payload, table):
 
 
 @pytest.mark.ray
-def test_a_decode_worker_loads_no_model_code(ray_cluster, tmp_path):
+def test_a_decode_worker_loads_only_what_it_needs(ray_cluster, tmp_path):
     Image.new("RGB", (80, 60), "olive").save(tmp_path / "a.jpg")
     settings = DecodeSettings(
         fetcher=Fetcher(str(tmp_path)),
@@ -128,3 +128,4 @@ def test_a_decode_worker_loads_no_model_code(ray_cluster, tmp_path):
     assert statuses == ["ok"]
     assert "jobs.scoring.decode" in modules
     assert [module for module in modules if is_model_code(module)] == []
+    assert "aiohttp" not in modules  # no image was fetched by HTTP
