@@ -9,7 +9,7 @@ its rows came to the driver, from the block that completes a quarter of the rows
 nine tenths; its rate is the slope of a line through all of them. What other processes of the job than the
 workers take of all CPUs in that time is the driver's, of reading, and Ray's own. Bare parts and job run in
 turn, and each pair of them gives one ratio. Rows in and out are counted by `iqa score` itself, whose exit
-status must be 0. On a few CPUs 12 s are some twenty blocks, of which one more or less shows: `--seconds 40`.
+status must be 0. On a few CPUs 12 s are some twenty blocks, and one more or less shows: `--seconds 40`.
 """
 
 from __future__ import annotations
