@@ -246,7 +246,7 @@ def _check_effects(config: Config) -> None:
         )
     if (config.allow_scheme or config.allow_prefix) and not _sheet_name(config):
         name = "--allow-scheme" if config.allow_scheme else "--allow-prefix"
-        raise InputError(f"{name} has an effect with --sheet only: add it, or leave out {name}")
+        raise InputError(f"{name} has an effect with a page only: add --sheet or --dry-run")
     if config.rank is not None and not _ranks_rows(config) and not _sheet_name(config):
         raise InputError(
             "--rank has an effect with --top, --bottom, --best, --for-labelling, --keep-best-of and "

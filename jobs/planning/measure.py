@@ -21,6 +21,7 @@ from ..background import Background
 from ..cluster import Cluster, nodes_now
 from ..local_paths import refuse_local_paths
 from ..scoring.fingerprint import fingerprint_of_run, fingerprint_of_tower
+from ..scoring.local_data import only_needed_actors
 from ..scoring.meter import Steady
 from ..scoring.policy import RunPolicy
 from ..scoring.prompts import read_prompts
@@ -161,8 +162,6 @@ def measure(config: ImageOptions, prompts: PromptOptions, options: PlanOptions) 
             options.seed,
             skip_damaged=config.skip_damaged,
         )
-        from ..scoring.local_data import only_needed_actors  # imports Ray
-
         with only_needed_actors(cluster):
             outcome, block_rows = _run(
                 config,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import uuid
 from contextlib import contextmanager
+from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import ray
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from ..cluster import Cluster
 
@@ -30,6 +30,7 @@ def only_needed_actors(cluster: Cluster) -> Iterator[None]:
     if not cluster.is_local:
         yield
         return
+    import ray
     from ray.data._internal.cluster_autoscaler import rate_based_cluster_autoscaler as autoscaler
     from ray.data._internal.execution.operators import actor_pool_map_operator as actors
     from ray.data._internal.stats import _StatsManager
@@ -40,7 +41,7 @@ def only_needed_actors(cluster: Cluster) -> Iterator[None]:
         (_StatsManager, "register_dataset_to_stats_actor", staticmethod(_do_nothing)),
         (_StatsManager, "update_execution_metrics", staticmethod(_do_nothing)),
         (_StatsManager, "update_iteration_metrics", staticmethod(_do_nothing)),
-        (autoscaler, "DefaultAutoscalingCoordinator", _OneNode),
+        (autoscaler, "DefaultAutoscalingCoordinator", partial(_OneNode, node)),
         (actors, "get_or_create_actor_location_tracker", _OneLocation),
         (actors, "get_actor_locations", lambda ids: dict.fromkeys(ids, node["NodeID"])),
     ]
@@ -65,8 +66,8 @@ def _dataset_id() -> str:
 class _OneNode:
     """Stands for Ray Data's coordinator of nodes: reserves all resources for the only execution."""
 
-    def __init__(self, requester_id: str, **_: object) -> None:
-        self._resources = {node["NodeID"]: dict(node["Resources"]) for node in ray.nodes()}
+    def __init__(self, node: Mapping[str, Any], **_: object) -> None:
+        self._reserved = {node["NodeID"]: dict(node["Resources"])}
 
     def request_resources(self, **_: object) -> None:
         """Ask for no node: no autoscaler could start one."""
@@ -76,13 +77,10 @@ class _OneNode:
 
     def get_reserved_resources(self) -> dict[str, dict[str, float]]:
         """Return the resources of each node."""
-        return self._resources
+        return self._reserved
 
 
 class _OneLocation:
     """Stands for the actor that actors tell their node."""
 
-    class update_actor_location:  # noqa: N801 - as Ray's method
-        """Stands for the method, which is called by ``remote``."""
-
-        remote = staticmethod(_do_nothing)
+    update_actor_location = SimpleNamespace(remote=_do_nothing)

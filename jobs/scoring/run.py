@@ -27,6 +27,7 @@ from ..cluster import Cluster
 from ..local_paths import refuse_local_paths
 from .conclude import conclude, conclude_without_work, options_as_json
 from .fingerprint import fingerprint_of_run, fingerprint_of_tower
+from .local_data import only_needed_actors
 from .plan import ScoringPlan
 from .policy import RunPolicy
 from .prompts import Prompts, read_prompts
@@ -195,9 +196,8 @@ class _Run:
         pool: ActorPool,
     ) -> int:
         """Score the missing rows on a cluster that has started; return the exit status."""
-        # Each of them imports Ray, pandas or aiohttp, which takes seconds.
+        # Each of them imports Ray or pandas, which takes seconds.
         from .driver import run_pipeline
-        from .local_data import only_needed_actors
         from .stages import stage_settings
         from .visibility import check_visible
         from .watchers import watch_run

@@ -203,8 +203,14 @@ def test_scores_of_version_0_1(tmp_path, capsys):
         (["--rank", "score", "--sample", "3"], "--rank has an effect with --top, --bottom, --best"),
         (["--sheet", "s.html", "--sheet-images", "0"], "--sheet-images 0 makes no page"),
         (["--sheet-images", "24"], "--sheet-images has an effect with --sheet and --dry-run only"),
-        (["--allow-prefix", "/photos/"], "--allow-prefix has an effect with --sheet only: add it"),
-        (["--allow-scheme", "ftp"], "--allow-scheme has an effect with --sheet only: add it"),
+        (
+            ["--allow-prefix", "/photos/"],
+            "--allow-prefix has an effect with a page only: add --sheet or --dry-run",
+        ),
+        (
+            ["--allow-scheme", "ftp"],
+            "--allow-scheme has an effect with a page only: add --sheet or --dry-run",
+        ),
         (["--clusters", "none.parquet"], "--clusters none.parquet can't be read"),
     ],
 )

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[3]
 
 #: Doubles numbers by a pool of actors, within the context and after it, and tells which actors have names.
 PROGRAM = """
-import json, sys
+import json
 import ray
 from jobs.cluster import Cluster
 from jobs.scoring.dataset import quiet_ray_data
