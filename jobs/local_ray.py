@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import FrameType
 
 __all__ = [
@@ -27,6 +29,17 @@ __all__ = [
 #: Ray ends idle workers beyond the number of CPUs after a second, and the next slice of a manifest starts
 #: another, which costs two seconds of a CPU.
 KEPT_WORKERS = {"RAY_idle_worker_killing_time_threshold_ms": "60000"}
+
+_SERVICES = ("start_monitor", "start_log_monitor", "start_api_server")
+#: How the raylet is told to start the dashboard's agent.
+_AGENT_OPTION = "--dashboard_agent_command="
+#: Runs that agent as where the dashboard's dependencies are missing, and without looking for its modules,
+#: as none of them would serve.
+_MINIMAL_AGENT = (
+    "import runpy, sys, ray.dashboard.modules as modules; modules.__path__ = []; "
+    "sys.modules['ray.dashboard.optional_deps'] = None; "
+    "runpy.run_module('ray.dashboard.agent', run_name='__main__', alter_sys=True)"
+)
 
 
 @contextmanager
@@ -55,19 +68,42 @@ def without_services() -> Iterator[None]:
 
     The autoscaler's monitor, the log monitor (nothing is logged to the driver) and the dashboard's server,
     which is started even without a dashboard, cost over two seconds of CPU at the start, in the way of the
-    first task. ``ray.init`` has no option for that.
+    first task. The dashboard's agent, without which no node starts, is the one of a Ray that was installed
+    without a dashboard: it serves nothing, so that workers start a second earlier, and no metrics are
+    collected. ``ray.init`` has no option for that.
     """
+    from ray._private import services
     from ray._private.node import Node
 
-    names = ("start_monitor", "start_log_monitor", "start_api_server")
-    before = {name: getattr(Node, name) for name in names}
-    for name in names:
-        setattr(Node, name, _do_nothing)
+    replaced: list[tuple[Any, str, object]] = [
+        *((Node, name, _do_nothing) for name in _SERVICES),
+        (services, "start_ray_process", partial(_with_small_agent, services.start_ray_process)),
+    ]
+    before = [getattr(owner, name) for owner, name, _ in replaced]
+    for owner, name, value in replaced:
+        setattr(owner, name, value)
     try:
         yield
     finally:
-        for name, method in before.items():
-            setattr(Node, name, method)
+        for (owner, name, _), value in zip(replaced, before, strict=True):
+            setattr(owner, name, value)
+
+
+def _with_small_agent(
+    start: Callable[..., object], command: Sequence[str], *args: object, **options: object
+) -> object:
+    """Start a process of Ray as it would; the raylet with the dashboard's agent of a minimal Ray."""
+    import ray
+
+    script = os.path.join(os.path.dirname(ray.__file__), "dashboard", "agent.py")
+    usual, small = (subprocess.list2cmdline(words) for words in ([script], ["-c", _MINIMAL_AGENT]))
+    changed = [
+        f"{word.replace(usual, small)} --minimal"
+        if word.startswith(_AGENT_OPTION) and usual in word
+        else word
+        for word in command
+    ]
+    return start(changed, *args, **options)
 
 
 @contextmanager

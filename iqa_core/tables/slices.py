@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pyroaring import BitMap
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from iqa_core.tables.manifest import Manifest, ManifestFile
     from iqa_core.tables.rows import RowSet
 
-__all__ = ["RowGroupSlice", "plan_slices"]
+__all__ = ["RowGroupSlice", "plan_slices", "small_first"]
 
 _ROWS_PER_SLICE = 50_000
 #: Uncompressed bytes of the columns that are read; several row groups make a slice up to this.
@@ -52,11 +52,46 @@ def plan_slices(manifest: Manifest, done: RowSet) -> Iterator[RowGroupSlice]:
         for group, stop_group, first, start, stop in _slices(file) if remaining else ():
             wanted = remaining & BitMap(range(start, stop))
             if wanted:
-                wanted.run_optimize()
-                serialised = wanted.serialize()
                 yield RowGroupSlice(
-                    file.name, group, stop_group, first, serialised, file.digest, file.stamp
+                    file.name,
+                    group,
+                    stop_group,
+                    first,
+                    _serialised(wanted),
+                    file.digest,
+                    file.stamp,
                 )
+
+
+def small_first(
+    row_slice: RowGroupSlice, rows: int, pieces: int, within: int
+) -> list[RowGroupSlice]:
+    """Take small pieces off the front of a slice, so that their rows are finished early.
+
+    Args:
+        row_slice: What to divide.
+        rows: Rows of a piece.
+        pieces: Number of pieces to take off.
+        within: Rows at the front of the slice in which the pieces must lie: each is read from there.
+
+    Returns:
+        The pieces, as many as there are, and what is left, if anything is; they cover each row once.
+    """
+    wanted = BitMap.deserialize(row_slice.wanted)
+    found: list[BitMap] = []
+    while len(found) < pieces and len(wanted) > rows:
+        last = wanted[rows - 1]
+        if last >= row_slice.first + within:
+            break
+        found.append(wanted & BitMap(range(last + 1)))
+        wanted -= found[-1]
+    return [replace(row_slice, wanted=_serialised(each)) for each in (*found, wanted)]
+
+
+def _serialised(rows: BitMap) -> bytes:
+    rows.run_optimize()
+    serialised: bytes = rows.serialize()
+    return serialised
 
 
 def _slices(file: ManifestFile) -> Iterator[tuple[int, int, int, int, int]]:

@@ -15,13 +15,17 @@ import ray
 import ray.data
 from ray.data._internal.logging import SessionFileHandler
 
+from iqa_core.tables.slices import small_first
+
 from .actor import ImageActor, PixelActor
 from .decode import BLOCK_BYTES, decode_rows
 from .placement import DECODE_BYTES, READ_BYTES
 from .read import read_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from iqa_core.tables.slices import RowGroupSlice
 
     from .plan import ScoringPlan
     from .pool import ActorPool
@@ -50,6 +54,8 @@ _MOST_ROWS = 4096
 _TASKS_PER_WORKER = 2000
 #: On CPUs, a second actor is not worth its start for fewer images of the model's size.
 _LEAST_ROWS = 16
+#: Small blocks at the start of a run, of one forward pass each: its first rows come early.
+_MOST_SMALL = 8
 _MOST_READERS_TO_COME = 8
 #: CPUs of a read task beside actors that hold all of a node's CPUs but this, each.
 _SLIVER = 0.01
@@ -84,11 +90,10 @@ def scored_rows(
     context.execution_no_progress_timeout_s = stall_seconds
     context.raise_original_map_exception = True  # otherwise only the text of an error is returned
     rows = block_rows(plan, spec, pool)
-    encoded = _slices(plan)
     if not pool.gpus:
-        return _scored_images(encoded, plan, spec, pool, tower, rows)
+        return _scored_images(plan, spec, pool, tower, rows)
     reading = {**_memory(pool, READ_BYTES), **pool.decode_on.ray_options()}
-    encoded = encoded.map_batches(
+    encoded = _slices(plan.slices).map_batches(
         _reader(plan, rows), batch_format="pyarrow", batch_size=None, num_cpus=1, **reading
     )
     encoded = encoded.repartition(target_num_rows_per_block=rows)
@@ -107,14 +112,16 @@ def scored_rows(
 
 
 def _scored_images(
-    slices: ray.data.Dataset,
     plan: ScoringPlan,
     spec: StageSettings,
     pool: ActorPool,
     tower: bytes,
     rows: int,
 ) -> ray.data.Dataset:
-    """Return the chain for CPUs."""
+    """Return the chain for CPUs, where each actor's first block is a small one."""
+    pieces = min(pool.at_start, _MOST_SMALL) if spec.batch_rows < rows else 0
+    first = small_first(plan.slices[0], spec.batch_rows, pieces, rows)
+    slices = _slices([*first, *plan.slices[1:]])
     # Reading states no memory: pending actors would take all that is free.
     encoded = slices.map_batches(
         _reader(plan, rows),
@@ -208,14 +215,14 @@ def _memory(pool: ActorPool, stated: int | None) -> dict[str, Any]:
     return {} if pool.memory is None else {"memory": stated}
 
 
-def _slices(plan: ScoringPlan) -> ray.data.Dataset:
+def _slices(slices: Sequence[RowGroupSlice]) -> ray.data.Dataset:
     """Return the slices to read, one a block: a read task has one slice, whose loss costs little."""
-    rows = [vars(piece) for piece in plan.slices]
+    rows = [vars(piece) for piece in slices]
     step = -(-len(rows) // _SLICE_BLOCKS)
     blocks = -(-len(rows) // step)
     # Not from_arrow: it waits for a task, and so for a CPU that is free.
-    slices: ray.data.Dataset = ray.data.from_items(rows, override_num_blocks=blocks)
-    return slices if step == 1 else _repartitioned(slices, 1, blocks)
+    items: ray.data.Dataset = ray.data.from_items(rows, override_num_blocks=blocks)
+    return items if step == 1 else _repartitioned(items, 1, blocks)
 
 
 def _repartitioned(

@@ -1,4 +1,4 @@
-"""Tests of jobs/local_ray.py: signals that come while Ray starts."""
+"""Tests of jobs/local_ray.py: signals that come while Ray starts, and what a local Ray runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ray._private import utils
 
-from jobs.local_ray import signals_held
+from jobs.local_ray import _with_small_agent, signals_held
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,3 +92,33 @@ def test_an_ignored_signal_stays_ignored():
     with signals_held():
         os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+#: Starts a local Ray as a command does; prints what its dashboard's agent logged.
+LOCAL = """
+import os, ray
+from jobs.cluster import Cluster
+
+with Cluster(None) as cluster:
+    cluster.start()
+    assert ray.get(ray.remote(lambda: 1).remote(), timeout=100) == 1
+    folder = ray._private.worker.global_worker.node.get_logs_dir_path()
+    print(open(os.path.join(folder, "dashboard_agent.log")).read())
+"""
+
+
+@pytest.mark.ray
+def test_the_dashboards_agent_of_a_local_ray_serves_nothing():
+    done = subprocess.run(
+        [sys.executable, "-c", LOCAL], cwd=ROOT, capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Loaded 0 modules" in done.stdout
+    assert "raylet pid is" in done.stdout  # it ends with the raylet
+
+
+def test_a_raylet_that_is_started_otherwise_is_left_as_it_is():
+    commands = []
+    started = _with_small_agent(commands.append, ["raylet", "--dashboard_agent_command=agent x"])
+    assert started is None
+    assert commands == [["raylet", "--dashboard_agent_command=agent x"]]

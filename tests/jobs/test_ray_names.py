@@ -26,6 +26,7 @@ PRIVATE = [
         ("ray._private.node", f"Node.{name}", "local_ray.py: a local Ray without unused services")
         for name in ("start_monitor", "start_log_monitor", "start_api_server")
     ),
+    ("ray._private.services", "start_ray_process", "local_ray.py: likewise"),
     ("ray._private.utils", "set_sigterm_handler", "local_ray.py: signals while Ray starts"),
     ("ray.util.accelerators", "NVIDIA_TESLA_A10G", "placement.py: labels of nodes with GPUs"),
     ("ray._private.worker", "global_worker.connected", "isolation.py: attempts of a task"),

@@ -10,7 +10,7 @@ from iqa_core.storage.folder import Folder
 from iqa_core.tables import slices
 from iqa_core.tables.manifest import Manifest, ManifestFile
 from iqa_core.tables.rows import RowSet
-from iqa_core.tables.slices import plan_slices
+from iqa_core.tables.slices import plan_slices, small_first
 
 MEGABYTE = 1024 * 1024
 
@@ -66,3 +66,36 @@ def test_what_is_done_is_left_out():
 def test_a_slice_knows_which_content_was_planned_for():
     (part,) = plan_slices(manifest(1), RowSet())
     assert (part.file, part.digest, part.stamp) == ("a", "digest", "stamp")
+
+
+def divided(part, *arguments):
+    pieces = small_first(part, *arguments)
+    assert {(piece.file, piece.group, piece.stop_group, piece.first) for piece in pieces} == {
+        (part.file, part.group, part.stop_group, part.first)
+    }
+    return [list(BitMap.deserialize(piece.wanted)) for piece in pieces]
+
+
+@pytest.mark.parametrize(
+    ("rows", "pieces", "within", "expected"),
+    [
+        (2, 2, 10, [[0, 1], [2, 3], [4, 5, 6, 7]]),
+        (2, 0, 10, [[0, 1, 2, 3, 4, 5, 6, 7]]),
+        (2, 9, 10, [[0, 1], [2, 3], [4, 5], [6, 7]]),
+        (3, 2, 5, [[0, 1, 2], [3, 4, 5, 6, 7]]),  # a second one would end at the sixth row
+        (8, 2, 10, [[0, 1, 2, 3, 4, 5, 6, 7]]),
+    ],
+)
+def test_small_pieces_are_taken_off_the_front(rows, pieces, within, expected):
+    (part,) = plan_slices(manifest(4, 4), RowSet())
+    assert divided(part, rows, pieces, within) == expected
+
+
+def test_small_pieces_have_wanted_rows_only_and_lie_at_the_front_of_what_is_read():
+    done = RowSet()
+    done.add(pa.table({"manifest_file": ["a"] * 3, "manifest_row": [0, 2, 3]}))
+    first, second = plan_slices(manifest(8, 8), done)
+    assert divided(first, 2, 2, 8) == [[1, 4], [5, 6], [7]]
+    assert divided(second, 2, 2, 8) == [[8, 9], [10, 11], [12, 13, 14, 15]]
+    late = list(plan_slices(manifest(25), RowSet()))[1]  # its rows begin at the tenth of its group
+    assert divided(late, 2, 2, 8) == [list(range(10, 20))]

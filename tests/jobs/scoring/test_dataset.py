@@ -35,6 +35,7 @@ from iqa_core.tables.output import Output
 from iqa_core.tables.rows import RowSet
 from iqa_core.tables.schema import output_schema
 from jobs.scoring import dataset, driver
+from jobs.scoring.collector import Collector
 from jobs.scoring.dataset import _block_bytes, _slices, block_rows, finished_rows
 from jobs.scoring.decode import decode_rows
 from jobs.scoring.driver import run_pipeline
@@ -352,6 +353,24 @@ def test_actors_share_a_short_run(ray_cluster, tmp_path, images, preprocess, row
     assert finished_rows(plan, spec, ActorPool(most=2, cpus=1.0, gpus=0)) == rows
 
 
+@pytest.mark.ray
+def test_the_first_block_of_an_actor_is_small(run, monkeypatch):
+    sizes = []
+    add = Collector.add
+
+    def noted(self, table):
+        sizes.append(len(table))
+        add(self, table)
+
+    monkeypatch.setattr(Collector, "add", noted)
+    uris = [f"{number % 40}.png" for number in range(160)]
+    outcome, rows = run(MeanTower(most=40), batch_size=4, uris=uris)
+    assert [row["manifest_row"] for row in rows] == [*range(160)]
+    assert outcome.rows == 160
+    assert sizes[0] == 4
+    assert min(sizes[1:-1]) > 4
+
+
 def planned(folder, images, preprocess):
     """Return the plan and the settings of a run over so many images."""
     pq.write_table(pa.table({"uri": ["a.png"] * images}), folder / "m.parquet")
@@ -397,7 +416,7 @@ def test_a_plan_of_many_slices_is_read_slice_by_slice(ray_cluster, tmp_path):
         pq.write_table(pa.table({"uri": ["a.png"]}), tmp_path / f"{number}.parquet")
     plan = ScoringPlan.of(open_manifest(str(tmp_path)), (), RowSet())
     assert len(plan.slices) == 450
-    blocks = list(_slices(plan).iter_batches(batch_size=None, batch_format="pyarrow"))
+    blocks = list(_slices(plan.slices).iter_batches(batch_size=None, batch_format="pyarrow"))
     assert [len(block) for block in blocks] == [1] * 450
     files = [block.column("file").to_pylist()[0] for block in blocks]
     assert sorted(files) == sorted(piece.file for piece in plan.slices)
