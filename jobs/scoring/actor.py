@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .allocator import keep_freed_memory
 from .decode import BLOCK_BYTES, decode_blocks
 from .pixels import pixel_blocks
 
@@ -61,6 +62,7 @@ class ImageActor:
     def __init__(
         self, tower: bytes, decode: DecodeSettings, settings: ScoreSettings, pool: ActorPool
     ) -> None:
+        keep_freed_memory()
         self.decode = decode
         self.tower = _tower(tower, settings, pool)
         each = settings.row_bytes()
