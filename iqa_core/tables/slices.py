@@ -75,7 +75,7 @@ def small_first(
         within: Rows at the front of the slice in which the pieces must lie: each is read from there.
 
     Returns:
-        The pieces, as many as there are, and what is left, if anything is; they cover each row once.
+        The pieces, as many as fit, and what is left; they cover each row once.
     """
     wanted = BitMap.deserialize(row_slice.wanted)
     found: list[BitMap] = []

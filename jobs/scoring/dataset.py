@@ -54,7 +54,7 @@ _MOST_ROWS = 4096
 _TASKS_PER_WORKER = 2000
 #: On CPUs, a second actor is not worth its start for fewer images of the model's size.
 _LEAST_ROWS = 16
-#: Small blocks at the start of a run, of one forward pass each: its first rows come early.
+#: Most small blocks at the start of a run, of one forward pass each: its first rows come early.
 _MOST_SMALL = 8
 _MOST_READERS_TO_COME = 8
 #: CPUs of a read task beside actors that hold all of a node's CPUs but this, each.
@@ -118,7 +118,7 @@ def _scored_images(
     tower: bytes,
     rows: int,
 ) -> ray.data.Dataset:
-    """Return the chain for CPUs, where each actor's first block is a small one."""
+    """Return the chain for CPUs, which begins with a small block for each actor, up to some."""
     pieces = min(pool.at_start, _MOST_SMALL) if spec.batch_rows < rows else 0
     first = small_first(plan.slices[0], spec.batch_rows, pieces, rows)
     slices = _slices([*first, *plan.slices[1:]])

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[3]
 
 #: Prints the page faults of ten batches of 40 MB, and of ten more after the call, with its result.
 PROGRAM = """
-import resource, sys
+import resource
 import numpy as np
 from jobs.scoring.allocator import keep_freed_memory
 
