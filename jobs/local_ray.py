@@ -21,6 +21,7 @@ __all__ = [
     "KEPT_WORKERS",
     "no_process_left",
     "on_loopback",
+    "replaced",
     "signals_held",
     "variables",
     "without_services",
@@ -75,17 +76,23 @@ def without_services() -> Iterator[None]:
     from ray._private import services
     from ray._private.node import Node
 
-    replaced: list[tuple[Any, str, object]] = [
-        *((Node, name, _do_nothing) for name in _SERVICES),
-        (services, "start_ray_process", partial(_with_small_agent, services.start_ray_process)),
-    ]
-    before = [getattr(owner, name) for owner, name, _ in replaced]
-    for owner, name, value in replaced:
+    start = partial(_with_small_agent, services.start_ray_process)
+    with replaced(
+        *((Node, name, _do_nothing) for name in _SERVICES), (services, "start_ray_process", start)
+    ):
+        yield
+
+
+@contextmanager
+def replaced(*names: tuple[Any, str, object]) -> Iterator[None]:
+    """Give names of modules or classes other values in a context: (owner, name, value) each."""
+    before = [vars(owner)[name] for owner, name, _ in names]
+    for owner, name, value in names:
         setattr(owner, name, value)
     try:
         yield
     finally:
-        for (owner, name, _), value in zip(replaced, before, strict=True):
+        for (owner, name, _), value in zip(names, before, strict=True):
             setattr(owner, name, value)
 
 

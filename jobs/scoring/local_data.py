@@ -8,6 +8,8 @@ from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from ..local_ray import replaced
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -36,7 +38,7 @@ def only_needed_actors(cluster: Cluster) -> Iterator[None]:
     from ray.data._internal.stats import _StatsManager
 
     [node] = ray.nodes()
-    replaced: list[tuple[Any, str, object]] = [
+    with replaced(
         (_StatsManager, "gen_dataset_id_from_stats_actor", staticmethod(_dataset_id)),
         (_StatsManager, "register_dataset_to_stats_actor", staticmethod(_do_nothing)),
         (_StatsManager, "update_execution_metrics", staticmethod(_do_nothing)),
@@ -44,15 +46,8 @@ def only_needed_actors(cluster: Cluster) -> Iterator[None]:
         (autoscaler, "DefaultAutoscalingCoordinator", partial(_OneNode, node)),
         (actors, "get_or_create_actor_location_tracker", _OneLocation),
         (actors, "get_actor_locations", lambda ids: dict.fromkeys(ids, node["NodeID"])),
-    ]
-    before = [vars(owner)[name] for owner, name, _ in replaced]
-    for owner, name, value in replaced:
-        setattr(owner, name, value)
-    try:
+    ):
         yield
-    finally:
-        for (owner, name, _), value in zip(replaced, before, strict=True):
-            setattr(owner, name, value)
 
 
 def _do_nothing(*_: object, **__: object) -> None:
