@@ -41,6 +41,10 @@ SECTIONS = {
     ),
     "decode": ("Decoding", "Encoded bytes to pixels of the model's size, one thread."),
     "towers": ("Image towers", "Pixels to features: this project's towers against the usual ones."),
+    "precision": (
+        "Half precision on CPUs",
+        "Image towers in fp32, bf16 and fp16 on one processor; other processors differ much.",
+    ),
     "driver": (
         "Driver, actor and pool",
         "Stub towers on logical GPUs: what a cluster of any size pays for each image in its driver, how "

@@ -114,7 +114,7 @@ def test_the_blocks_of_scoring_and_sizing_run(ray_cluster, home, capsys):
     assert run_here("docs/scoring.md", {}) == 3
     assert pq.read_table("scores-attributes").num_rows == 4
     capsys.readouterr()
-    assert run_here("docs/sizing.md", {}) == 1
+    assert run_here("docs/sizing.md", {}) == 2
     assert "iqa score --manifest photos.parquet" in capsys.readouterr().out
 
 

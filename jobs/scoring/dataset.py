@@ -21,6 +21,7 @@ from .actor import ImageActor, PixelActor
 from .decode import BLOCK_BYTES, decode_rows
 from .placement import DECODE_BYTES, READ_BYTES
 from .read import read_rows
+from .shared_weights import with_shared_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,7 +68,7 @@ def pinned(spec: StageSettings) -> bytes:
     Returns:
         Its pickled reference. Pickled, it is pinned for as long as this process lives.
     """
-    reference: bytes = ray.cloudpickle.dumps(ray.put(spec.tower))
+    reference: bytes = ray.cloudpickle.dumps(ray.put(with_shared_weights(spec.tower)))
     return reference
 
 
