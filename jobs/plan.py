@@ -151,6 +151,11 @@ def describe(measured: Measured, found: Forecast) -> list[str]:
         lines.append(f"each GPU needs {found.decode_cpus_per_gpu:.1f} CPUs to decode for it")
     if found.cpus_per_actor is not None:
         lines.append("actors wait for images to arrive: more of them on the same CPUs would help")
+    if measured.bf16_is_faster and found.bottleneck == "model":
+        lines.append(
+            "this processor has AMX, so bf16 may be several times as fast: compare a plan with --precision "
+            "bf16 (docs/sizing.md says what it changes)"
+        )
     if found.driver_ms:
         lines.append(
             f"driver: {found.driver_ms:.1f} ms of CPU for 1,000 images beside writing, so at most "

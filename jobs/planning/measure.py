@@ -25,7 +25,7 @@ from ..scoring.local_data import only_needed_actors
 from ..scoring.meter import Steady
 from ..scoring.policy import RunPolicy
 from ..scoring.prompts import read_prompts
-from ..scoring.resources import plan_pool, precision_of
+from ..scoring.resources import has_amx, plan_pool, precision_of
 from .discard import Discard
 from .forecast import Fleet
 from .sample import SamplePlan
@@ -91,6 +91,7 @@ class Measured:
         precision: Of the tower.
         nodes: Nodes of the cluster when the sample was done.
         most_actors: Actors that the run will ask for; None takes all that nodes hold.
+        bf16_is_faster: Whether the run may choose bf16, and this machine is known to be faster in it.
     """
 
     left: int
@@ -103,6 +104,7 @@ class Measured:
     precision: Precision
     nodes: int = 1
     most_actors: int | None = None
+    bf16_is_faster: bool = False
 
 
 def measure(config: ImageOptions, prompts: PromptOptions, options: PlanOptions) -> Measured | None:
@@ -203,6 +205,7 @@ def measure(config: ImageOptions, prompts: PromptOptions, options: PlanOptions) 
         precision=precision,
         nodes=len(nodes),
         most_actors=pool.most,
+        bf16_is_faster=begun is None and cluster.is_local and not pool.gpus and has_amx(),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from iqa_core.errors import InputError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ..config import ImageOptions
     from .pool import ActorPool
 
-__all__ = ["about_gpus", "plan_pool", "precision_of", "with_memory"]
+__all__ = ["about_gpus", "has_amx", "plan_pool", "precision_of", "with_memory"]
 
 _FOR_GPUS = ("fp16", "bf16")
 
@@ -124,6 +125,18 @@ def precision_of(config: ImageOptions, pool: ActorPool, begun: Precision | None)
         begun: Precision of the output's existing rows, or the one that is asked for.
     """
     return begun or ("fp16" if pool.gpus else "fp32")
+
+
+def has_amx(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Return whether this machine's processor is known to compute several times as fast in bf16 as in fp32.
+
+    Args:
+        cpuinfo: Linux' description of the processor; elsewhere there is none, and nothing is known.
+    """
+    try:
+        return "amx_bf16" in cpuinfo.read_text(encoding="utf-8").split()
+    except OSError:
+        return False
 
 
 def about_gpus(pool: ActorPool, cluster: Cluster) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -72,6 +73,13 @@ def test_decoders_for_a_gpu():
     gpus = Fleet(8.0, 1.0, 1, 1.0, 1.0, 2000)
     steady = Steady(90.0, 10.0, 900.0, 1, {"fetch": 0.0, "decode": 90.0, "model": 0.9}, 0.0, 9.0)
     assert "each GPU needs 100.0 CPUs to decode for it" in lines(fleet=gpus, steady=steady)
+
+
+def test_half_precision_is_advised_where_the_model_is_slow_and_it_is_fast():
+    slow = replace(STEADY, stage_seconds={"fetch": 1.0, "decode": 3.0, "model": 16.0})
+    assert any("--precision bf16" in line for line in lines(steady=slow, bf16_is_faster=True))
+    for options in ({"steady": slow}, {"bf16_is_faster": True}):
+        assert not any("bf16" in line for line in lines(**options))
 
 
 def test_more_failed_rows_than_the_run_would_allow():

@@ -9,7 +9,7 @@ import pytest
 from iqa_core.errors import InputError
 from jobs.node_types import Autoscaler, NodeType
 from jobs.score import Config
-from jobs.scoring.resources import about_gpus, plan_pool, precision_of, with_memory
+from jobs.scoring.resources import about_gpus, has_amx, plan_pool, precision_of, with_memory
 
 GIB = 2.0**30
 GPU = NodeType("gpu", {"CPU": 8.0, "GPU": 1.0, "memory": 32 * GIB}, 4)
@@ -133,3 +133,10 @@ def test_a_machine_has_no_labels_to_wait_for():
     here = Nodes([{"CPU": 4.0, "GPU": 0.0}], is_local=True)
     with pytest.raises(InputError, match="a scoring actor needs 1 CPU, zone=b, and this machine"):
         plan_pool(options(score_on=("zone=b",)), here)
+
+
+def test_amx_is_read_from_the_description_of_the_processor(tmp_path):
+    (tmp_path / "with").write_text("processor : 0\nflags : fpu amx_bf16 amx_tile\n")
+    (tmp_path / "without").write_text("processor : 0\nflags : fpu avx2\n")
+    found = [has_amx(tmp_path / name) for name in ("with", "without", "missing")]
+    assert found == [True, False, False]
