@@ -95,7 +95,7 @@ def changes() -> tuple[Table, dict[str, list[float]]]:
         rows.append([each, f"{change.mean():.5f}", f"{change.max():.5f}", order])
     title = f"Scores of tiny in half precision against fp32, {len(files)} photographs"
     title += f", whose scores have a standard deviation of {exact.std():.3f}"
-    columns = ["precision", "|difference|: mean", "max", "SRCC"]
+    columns = ["precision", "difference: mean", "max", "SRCC"]
     return Table(title, columns, rows), {each: one.score.tolist() for each, one in found.items()}
 
 
