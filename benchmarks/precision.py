@@ -2,8 +2,8 @@
 
     python -m benchmarks.precision [--rounds 5] [--threads 1] [--json FILE]
 
-Some processors multiply in bf16 or fp16 several times as fast as in fp32 (AMX, AVX-512 BF16 and FP16);
-on others half precision is slower. Towers take turns within a round. ViT-B-32 and RN50 have random weights,
+Some processors, such as those with AMX, multiply in bf16 several times as fast as in fp32; elsewhere half
+precision may be slower. Towers take turns within a round. ViT-B-32 and RN50 have random weights,
 so only their times are shown; `tiny` is trained, and scores photographs, clean and distorted.
 """
 

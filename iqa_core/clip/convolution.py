@@ -43,7 +43,7 @@ def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Ten
 
 @cache
 def _winograd_is_faster() -> bool:
-    """Whether NNPACK works and measured faster: on AVX2 (not seen on AVX-512, nor elsewhere)."""
+    """Whether NNPACK works and measured faster: on AVX2 (on AVX-512 oneDNN was; not seen elsewhere)."""
     return bool(
         hasattr(torch, "_nnpack_spatial_convolution")
         and torch.backends.cpu.get_cpu_capability() == "AVX2"

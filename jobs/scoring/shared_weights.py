@@ -24,7 +24,7 @@ __all__ = ["SharedWeights", "with_shared_weights"]
 def with_shared_weights(tower: object) -> object:
     """Return what to put into the object store for a tower.
 
-    Those of other packages (``--model MODULE:ARGUMENT``) may write to their tensors, so that each process
+    Those of other packages (``--model PREFIX:ARGUMENT``) may write to their tensors, so that each process
     gets its own.
     """
     if "torch" not in sys.modules:  # nor has a tower tensors then
@@ -64,7 +64,8 @@ class _Pickler(cloudpickle.Pickler):
         if type(obj) is torch.Tensor and _is_plain(obj):
             storage = torch.empty(0, dtype=torch.uint8).set_(obj.untyped_storage())
             content: Any = storage.numpy()
-            return _tensor, (PickleBuffer(content), obj.dtype, obj.size(), obj.stride())
+            layout = obj.size(), obj.stride(), obj.storage_offset()
+            return _tensor, (PickleBuffer(content), obj.dtype, *layout)
         return super().reducer_override(obj)  # type: ignore[no-untyped-call]
 
 
@@ -89,9 +90,10 @@ def _tensor(
     dtype: torch.dtype,
     size: torch.Size,
     stride: tuple[int, ...],
+    offset: int,
 ) -> torch.Tensor:
     import torch
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given buffer is not writable")
-        return torch.frombuffer(content, dtype=dtype).as_strided(size, stride)
+        return torch.frombuffer(content, dtype=dtype).as_strided(size, stride, offset)

@@ -36,6 +36,7 @@ def through_pickle(value):
         torch.arange(10.0)[2:5],
         torch.empty(0, 3),
         torch.zeros(1).expand(4),
+        torch.arange(4.0).as_strided((4,), (0,), 2),
         torch.ones(3, requires_grad=True),
         torch.nn.Parameter(torch.ones(3)),
         torch.eye(3).to_sparse(),
