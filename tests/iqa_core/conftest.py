@@ -13,6 +13,8 @@ import pytest
 import torch
 from torch import nn
 
+import iqa_core.clip.open_clip  # noqa: F401  (open_clip knows `tiny` from here on)
+
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2}
 RESNET = {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8}
 VIT = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8}
