@@ -203,6 +203,11 @@ class ImageOptions(OutputOptions):
         metavar="N",
         minimum=1,
     )
+    compile: bool = option(
+        False,
+        help="on GPUs: compile the image tower for full batches (torch.compile), which takes each actor "
+        "about a minute at its start, while images are decoded",
+    )
     num_actors: int | None = option(
         None,
         help="maximum number of scoring actors (default: one for each GPU, or else for each CPU)",

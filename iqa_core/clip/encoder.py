@@ -42,7 +42,8 @@ MAX_LOGIT_SCALE = 1e38
 class ImageEncoder(Protocol):
     """uint8 pixels -> unit features.
 
-    It is pickled and sent to the scoring actors, so it must hold no text tower and no open file.
+    It is pickled and sent to the scoring actors, so it must hold no text tower and no open file. One that
+    has ``compile_for(batch_size)``, as :class:`iqa_core.clip.image_tower.ImageTower`, takes ``--compile``.
     """
 
     @property

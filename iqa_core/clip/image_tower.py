@@ -24,6 +24,7 @@ from iqa_core.clip.lean import halve, is_lean, lean_tower
 from iqa_core.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from iqa_core.preprocess import Preprocess
@@ -70,6 +71,7 @@ class ImageTower(nn.Module):
         self.width = width
         self.digest = digest
         self.precision: Precision = "fp32"
+        self._compiled: dict[int, Callable[[torch.Tensor], torch.Tensor]] = {}
         self.register_buffer("mean", torch.tensor(preprocess.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(preprocess.std).view(1, 3, 1, 1))
         check_resolution(visual, resolution)
@@ -121,6 +123,28 @@ class ImageTower(nn.Module):
         self.precision = precision
         return self
 
+    def compile_for(self, batch_size: int) -> None:
+        """Compile the arithmetic for batches of one size with ``torch.compile``, and wait for it.
+
+        Batches of other sizes, such as a block's last one, are computed as before: each size would be
+        compiled anew, and padding computes images that nobody wants. Compiled features differ from the
+        others by rounding, as those of two batch sizes do. Call it last, on the device.
+
+        Args:
+            batch_size: Images of a batch, at least 1.
+
+        Raises:
+            InputError: If images keep their own sizes.
+        """
+        if self.resolution == "native":
+            raise InputError(
+                "torch.compile needs images of one size, but with --resolution native they keep their "
+                "own: leave --compile out, or use --resolution model"
+            )
+        self._compiled = {batch_size: torch.compile(self._features, dynamic=False)}
+        # An array, as batches are: for a tensor that was made elsewhere torch would compile once more.
+        self.encode(np.zeros((batch_size, *self.preprocess.size, 3), dtype=np.uint8)).cpu()
+
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "fp32" or self.is_lean:
             return nullcontext()
@@ -157,8 +181,13 @@ class ImageTower(nn.Module):
                 f"images are {height} x {width}, but at native resolution this tower needs at "
                 f"least {self.min_side} px a side: use --resolution model"
             )
+        compute = self._compiled.get(len(batch), self._features)
+        return compute(_on_device(batch, self.device))
+
+    def _features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(N, H, W, 3) uint8 -> (N, D) float32 of length 1, on the tower's device."""
         with self._autocast():
-            features = self.visual(self._normalised(_on_device(batch, self.device)))
+            features = self.visual(self._normalised(pixels))
         return of_length_one(features.float())
 
     def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -190,7 +190,7 @@ class VisionTransformer(nn.Module):
         patches = patches.transpose(2, 3).reshape(n, rows * columns, -1)
         tokens = x.new_empty(n, rows * columns + 1, len(self.class_token))
         tokens[:, 0] = self.class_token
-        torch.add(F.linear(patches, self.patch_weight), self.positions, out=tokens[:, 1:])
+        tokens[:, 1:] = F.linear(patches, self.patch_weight).add_(self.positions)
         return self.norm_pre(tokens)  # type: ignore[no-any-return]
 
 

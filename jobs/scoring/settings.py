@@ -62,6 +62,7 @@ class ScoreSettings:
     dedupe: bool = False
     crops: int = 1
     descriptors: bool = False
+    compile: bool = False
 
     @property
     def copies(self) -> int:
@@ -101,6 +102,7 @@ class StageSettings:
         dedupe: Whether an image whose bytes a worker met recently is not decoded and encoded again.
         crops: Views of each image that ``decoder`` returns and that are scored; several exclude ``views``.
         descriptors: Whether the output has each image's descriptor.
+        compile: Whether actors on GPUs compile the tower for full batches.
     """
 
     tower: ImageEncoder
@@ -118,6 +120,7 @@ class StageSettings:
     dedupe: bool = False
     crops: int = 1
     descriptors: bool = False
+    compile: bool = False
 
     @property
     def batch_rows(self) -> int:
@@ -154,4 +157,5 @@ class StageSettings:
             dedupe=self.dedupe,
             descriptors=self.descriptors,
             crops=self.crops,
+            compile=self.compile,
         )

@@ -76,4 +76,5 @@ def stage_settings(
         hashes=config.hash,
         dedupe=config.dedupe,
         descriptors=config.descriptors,
+        compile=config.compile,
     )

@@ -15,7 +15,7 @@ import ray
 import torch
 
 from iqa_core.columns import CONTENT_HASH, DESCRIPTOR, DESCRIPTOR_WIDTH, EMBEDDING, URI, VIEWS
-from iqa_core.errors import Status
+from iqa_core.errors import InputError, Status
 from iqa_core.redaction import error_line, redact
 from iqa_core.scoring.columns import crop_score_columns, score_columns
 from iqa_core.scoring.encode import DEFAULT_PIXEL_BUDGET, encode_images
@@ -83,6 +83,8 @@ class ScoringTower:
             self.batch_size = settings.batch_rows
             if pool.gpus and settings.batch_size is None and settings.size is not None:
                 self.batch_size = fastest_batch(self.tower.encode, settings.size)
+            if settings.compile:
+                _compile(self.tower, self.batch_size)
         except Exception as error:
             # Raised by the first call instead of here: Ray keeps only the text of what is raised here.
             lines = str(error).splitlines() or [""]
@@ -207,6 +209,16 @@ _MEASURED = [
     pa.field(DECODED_ON, pa.dictionary(pa.int32(), pa.string())),
     pa.field(DEVICE, pa.dictionary(pa.int32(), pa.string())),
 ]
+
+
+def _compile(tower: ImageEncoder, batch_size: int) -> None:
+    compile_for = getattr(tower, "compile_for", None)
+    if compile_for is None:
+        raise InputError(
+            f"--compile needs an encoder with a method compile_for, but {type(tower).__name__} has none: "
+            "leave it out"
+        )
+    compile_for(batch_size)
 
 
 def _device_name(device: str) -> str:

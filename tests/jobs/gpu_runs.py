@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import sys
 import time
 import traceback
@@ -34,11 +35,15 @@ ROOT = Path(__file__).parents[2]
 
 
 class OnDevice(nn.Module):
-    """An image tower that takes ``cuda`` for a device which it is on already."""
+    """An image tower that takes ``cuda`` for a device which it is on already.
 
-    def __init__(self, tower):
+    Compiled, it is not: it leaves a file in a folder with what it would be compiled for.
+    """
+
+    def __init__(self, tower, folder):
         super().__init__()
         self.tower = tower
+        self.folder = folder
         self.device = "cpu"
         self.preprocess, self.width, self.digest = tower.preprocess, tower.width, tower.digest
 
@@ -46,6 +51,10 @@ class OnDevice(nn.Module):
         assert (device, precision) == ("cuda", "fp16")
         self.device = device
         return self
+
+    def compile_for(self, batch_size):
+        assert self.device == "cuda"
+        (self.folder / f"compiled-{os.getpid()}").write_text(str(batch_size))
 
     def encode(self, pixels):
         assert self.device == "cuda"
@@ -78,12 +87,12 @@ class EnsembleOnDevice(PromptEnsemble):
         return self
 
 
-def pretend():
-    """Put such towers in the place of loaded ones."""
+def pretend(folder):
+    """Put such towers in the place of loaded ones; they write to a folder."""
 
     def load(model, *options):
         towers = load_towers(model, *options)
-        return replace(towers, image=OnDevice(towers.image))
+        return replace(towers, image=OnDevice(towers.image, folder))
 
     def load_to_train(model):
         towers = load_towers(model)
@@ -142,10 +151,10 @@ def run_all(folder):
     write_images(folder)
     manifest = ("--manifest", folder / "m.parquet", "--batch-size", 4)
     runs = {"without a device": command("score", *manifest, "--output", folder / "broken")}
-    pretend()
+    pretend(folder)
     options = {
         "two actors": (),
-        "one actor": ("--num-actors", 1),
+        "one actor": ("--num-actors", 1, "--compile"),
         "half a GPU each": ("--gpus-per-actor", 0.5),
         "a CPU for two": ("--cpus-per-actor", 0.5, "--hash", "--descriptors", "--dedupe"),
     }

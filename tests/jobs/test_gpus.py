@@ -63,6 +63,12 @@ def test_pools_are_as_asked_for(runs):
     assert "in fp16, at most 3 GPU actors" in runs["half a GPU each"]["out"]
 
 
+def test_towers_are_compiled_where_it_is_asked_for(runs, folder):
+    """By the one actor of the one run with --compile, for its batches."""
+    assert runs["one actor"]["status"] == 0
+    assert [path.read_text() for path in folder.glob("compiled-*")] == ["4"]
+
+
 @pytest.mark.parametrize("run", [*SCORED, "embed"])
 def test_the_summary_says_what_scored(runs, run):
     devices = runs[run]["devices"]
