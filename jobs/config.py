@@ -193,8 +193,10 @@ class ImageOptions(OutputOptions):
         help="precision of the image tower; auto takes that of the output's existing rows, else fp16 on "
         "GPUs and fp32 on CPUs",
     )
-    decode: Literal["fast", "exact"] = option(
-        "fast", help="fast uses JPEG's scaled decoding; exact equals open_clip's transform"
+    decode: Literal["fast", "exact", "gpu"] = option(
+        "fast",
+        help="fast uses JPEG's scaled decoding; exact equals open_clip's transform; gpu leaves JPEGs to "
+        "the scoring actors' GPUs (torchcodec)",
     )
     batch_size: int | None = option(
         None,

@@ -56,7 +56,7 @@ from iqa_core.images.sniff import sniff
 from iqa_core.limits import DEFAULT_MAX_PIXELS
 from iqa_core.preprocess import Preprocess
 
-__all__ = ["Decoded", "decode_image", "prepare_image"]
+__all__ = ["Decoded", "check_pixels", "decode_image", "prepare_image"]
 
 _WORDS_FOR_UNREADABLE = re.compile(
     "unknown pixel mode|cannot handle|unsupported|not supported|not available|unable to determine",
@@ -133,7 +133,7 @@ def decode_image(
         stream = BytesIO(data)
         image = open_format(name, stream)
         image.info.update(info)
-        _check_pixels(image.size, max_pixels)
+        check_pixels(image.size, max_pixels)
         stored = image.size  # draft() changes image.size
         start = stream.tell()  # of a JPEG's entropy-coded data
         box: Box = (0, 0, *stored)
@@ -180,7 +180,7 @@ def prepare_image(
     """
     check_mode(mode)
     with _pillow_errors("image"):
-        _check_pixels(image.size, max_pixels)
+        check_pixels(image.size, max_pixels)
         image.load()
         return _prepare(image, image.size, (0, 0, *image.size), preprocess, mode)
 
@@ -194,7 +194,7 @@ def _decode_common_jpeg(
     if frame is None:
         return None
     size = frame.width, frame.height
-    _check_pixels(size, max_pixels)
+    check_pixels(size, max_pixels)
     turn = orientation_of(header.info)
     scale, colours = 1, "RGB"
     if preprocess is not None:
@@ -218,13 +218,14 @@ def _decode_icon(
     data: bytes, preprocess: Preprocess | None, mode: Mode, max_pixels: int, crops: int
 ) -> Decoded:
     """Decode an icon whose largest picture is a bitmap, which Pillow does as it opens it."""
-    _check_pixels(icon.bitmap_size(data), max_pixels)
+    check_pixels(icon.bitmap_size(data), max_pixels)
     opened = PLUGINS["ICO"](BytesIO(data))
     image = icon.with_mask(opened) if isinstance(opened, IcoImageFile) else opened
     return _prepare(image, image.size, (0, 0, *image.size), preprocess, mode, crops)
 
 
-def _check_pixels(size: Size, max_pixels: int) -> None:
+def check_pixels(size: Size, max_pixels: int) -> None:
+    """Raise ImageError if a width and a height are together more than a limit on pixels."""
     width, height = size
     if width * height > max_pixels:
         raise ImageError(

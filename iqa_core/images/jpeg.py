@@ -17,6 +17,7 @@ __all__ = [
     "Header",
     "check_end",
     "check_markers",
+    "check_scans",
     "common_frame",
     "draft",
     "read_header",
@@ -184,7 +185,7 @@ def check_end(image: ImageFile, data: bytes, scan: int, wanted: Size) -> None:
     Raises:
         ImageError: With status ``decode_error``.
     """
-    end = _end_marker(data, scan)
+    end = check_scans(data, scan)
     last = image.getpixel((image.width - 1, image.height - 1))
     if last not in (_MID_GREY, (_MID_GREY,) * 3):
         return
@@ -208,13 +209,20 @@ def check_markers(data: bytes, scan: int) -> None:
         ImageError: As ``check_end``.
     """
     if not data.endswith(b"\xff\xd9") or _SKIPPED.search(data[-4:-2]):
-        _end_marker(data, scan)
+        check_scans(data, scan)
 
 
-def _end_marker(data: bytes, scan: int) -> int:
-    """Return where the end marker is; raise if a marker in front of it is out of place.
+def check_scans(data: bytes, scan: int) -> int:
+    """Return where the end marker is; raise if there is none, or a marker in front of it is out of place.
 
     libjpeg paints everything behind such a marker grey, up to the next restart marker at best.
+
+    Args:
+        data: The file.
+        scan: Where the first scan begins.
+
+    Raises:
+        ImageError: As ``check_end``.
     """
     place = scan
     while stop := _STOP.search(data, place):

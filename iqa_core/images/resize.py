@@ -21,15 +21,20 @@ if TYPE_CHECKING:
     from iqa_core.preprocess import Preprocess
 
 __all__ = [
+    "MAX_INTERMEDIATE",
     "Box",
     "Mode",
     "Size",
     "check_mode",
+    "crop_window",
     "draft_size",
+    "filter_of",
     "fit",
     "fit_crops",
+    "is_height_first",
     "is_sideways",
     "orient_box",
+    "resized_size",
 ]
 
 #: ``fast`` decodes a JPEG to at least this many times the resized sides. On photographs of 3000
@@ -38,7 +43,7 @@ _DRAFT_MARGIN = 2
 
 #: The largest resized image, in pixels, that is made only to be cropped: 134 MB. Not derived from
 #: ``max_pixels``, because an image's pixels must not depend on a limit that admits it.
-_MAX_INTERMEDIATE = 2**25
+MAX_INTERMEDIATE = 2**25
 
 #: EXIF orientations that are not their own inverse.
 _INVERSE = {6: 8, 8: 6}
@@ -98,13 +103,9 @@ def fit(
     Returns:
         An RGB image of the tower's size.
     """
-    height, width = preprocess.size
-    resized = _resized_size(size, preprocess)
-    # Python's round is to even: torchvision's offset of a crop that can't be centred
-    left = max(0, round((resized[0] - width) / 2))
-    top = max(0, round((resized[1] - height) / 2))
-    window = (left, top, left + min(width, resized[0]), top + min(height, resized[1]))
-    fitted = _RESIZERS[mode](image, turn, box, resized, window, _filter(preprocess))
+    resized = resized_size(size, preprocess)
+    window = crop_window(resized, preprocess)
+    fitted = _RESIZERS[mode](image, turn, box, resized, window, filter_of(preprocess))
     return _padded(fitted, preprocess)
 
 
@@ -133,11 +134,11 @@ def fit_crops(
     """
     views = [fit(image, turn, size, box, preprocess, mode)]
     if grid_side(crops):
-        whole = _resized_size(size, preprocess)
+        whole = resized_size(size, preprocess)
         scale = zoom(size, whole, crops)
         resized = round(whole[0] * scale), round(whole[1] * scale)
         for window in crop_windows(resized, preprocess.size[::-1], crops):
-            view = _RESIZERS[mode](image, turn, box, resized, window, _filter(preprocess))
+            view = _RESIZERS[mode](image, turn, box, resized, window, filter_of(preprocess))
             views.append(_padded(view, preprocess))
     return views
 
@@ -157,6 +158,19 @@ def is_sideways(turn: int) -> bool:
     return turn >= 5
 
 
+def is_height_first(size: tuple[float, float], resized: Size) -> bool:
+    """Return whether a resize reduces height before width: Pillow's own rule, since 13.
+
+    It does where the height loses more than twice what the width does.
+
+    Args:
+        size: Width and height before the resize, oriented.
+        resized: Likewise, after it.
+    """
+    fewer_rows = size[1] - resized[1]
+    return fewer_rows > 0 and fewer_rows > 2 * (size[0] - resized[0])
+
+
 def draft_size(size: Size, turn: int, preprocess: Preprocess, crops: int = 1) -> Size:
     """Return the size, before orientation, below which ``fast`` must not decode an image.
 
@@ -168,7 +182,7 @@ def draft_size(size: Size, turn: int, preprocess: Preprocess, crops: int = 1) ->
     """
     sideways = is_sideways(turn)
     oriented = size[::-1] if sideways else size
-    resized = _resized_size(oriented, preprocess)
+    resized = resized_size(oriented, preprocess)
     margin = _DRAFT_MARGIN * zoom(oriented, resized, crops)
     width, height = (math.ceil(margin * side) for side in resized)
     return (height, width) if sideways else (width, height)
@@ -184,7 +198,16 @@ def orient_box(box: Box, size: Size, turn: int) -> Box:
     return (top, left, bottom, right) if is_sideways(turn) else (left, top, right, bottom)
 
 
-def _resized_size(size: Size, preprocess: Preprocess) -> Size:
+def crop_window(resized: Size, preprocess: Preprocess) -> Window:
+    """Return the part of the resized image that the tower sees, at most as large as its input."""
+    height, width = preprocess.size
+    # Python's round is to even: torchvision's offset of a crop that can't be centred
+    left = max(0, round((resized[0] - width) / 2))
+    top = max(0, round((resized[1] - height) / 2))
+    return (left, top, left + min(width, resized[0]), top + min(height, resized[1]))
+
+
+def resized_size(size: Size, preprocess: Preprocess) -> Size:
     """Return the size, in pixels, after open_clip's resize and before its crop or padding.
 
     Three ways of rounding, as in open_clip: nothing to round for ``squash``, torchvision's
@@ -202,7 +225,7 @@ def _resized_size(size: Size, preprocess: Preprocess) -> Size:
     return max(1, round(width / ratio)), max(1, round(height / ratio))
 
 
-def _filter(preprocess: Preprocess) -> Image.Resampling:
+def filter_of(preprocess: Preprocess) -> Image.Resampling:
     """Return the tower's filter; open_clip drops it for ``shortest`` and a tower not square."""
     if preprocess.resize_mode == "shortest" and preprocess.size[0] != preprocess.size[1]:
         return Image.Resampling.BICUBIC
@@ -219,7 +242,7 @@ def _resize_exact(
 ) -> Image.Image:
     """Resize all, then crop: Pillow's ``box`` gives no identical bits, as it is a float32."""
     rgb, box = orient(image, turn), orient_box(box, image.size, turn)
-    if resized[0] * resized[1] <= _MAX_INTERMEDIATE:
+    if resized[0] * resized[1] <= MAX_INTERMEDIATE:
         return rgb.resize(resized, resample).crop(window)
     left, top, right, bottom = _source_box(box, resized, window)
     # only what the kernel reaches, so that the float32 coordinates are small and lose little
@@ -264,9 +287,7 @@ def _resize_fast(
     if size[1] == resized[1] and (width < resized[0] or height < resized[1]):
         rgb, box = orient(unwrap(image), turn), orient_box(box, image.size, turn)
         return rgb.resize(size, resample, box=_source_box(box, resized, window))
-    # Pillow's own rule, since 13: the height first where it loses more than twice what the width does
-    fewer_rows = height - resized[1]
-    height_first = fewer_rows > 0 and fewer_rows > 2 * (width - resized[0])
+    height_first = is_height_first((width, height), resized)
     left, top, right, bottom = orient_box(window, resized, _INVERSE.get(turn, turn))
     stored = resized[::-1] if sideways else resized
     part = resize_part(

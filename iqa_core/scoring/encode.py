@@ -26,7 +26,7 @@ DEFAULT_PIXEL_BUDGET = 16 * 1024 * 1024
 
 def encode_images(
     encode: Callable[[np.ndarray], torch.Tensor],
-    images: np.ndarray | Sequence[np.ndarray],
+    images: np.ndarray | torch.Tensor | Sequence[np.ndarray],
     width: int,
     *,
     batch_size: int | None = None,
@@ -43,7 +43,7 @@ def encode_images(
     Args:
         encode: (N, H, W, 3) uint8 -> (N, D) float32 unit features; see
             :meth:`iqa_core.clip.encoder.ImageEncoder.encode`.
-        images: (N, H, W, 3) uint8, or N arrays of (H, W, 3).
+        images: (N, H, W, 3) uint8, also as a tensor if ``encode`` takes one, or N arrays of (H, W, 3).
         width: The feature width D.
         batch_size: Images in one forward pass; None is limited by pixels only.
         pixel_budget: Pixels in one forward pass, at least one image.
@@ -73,11 +73,13 @@ def encode_images(
 
 
 def _batches(
-    images: np.ndarray | Sequence[np.ndarray], batch_size: int, pixel_budget: int
+    images: np.ndarray | torch.Tensor | Sequence[np.ndarray], batch_size: int, pixel_budget: int
 ) -> Iterator[Sequence[int]]:
     """Yield the positions of images of equal size."""
-    if isinstance(images, np.ndarray):
-        by_size: dict[tuple[int, ...], Sequence[int]] = {images.shape[1:]: range(len(images))}
+    if isinstance(images, np.ndarray | torch.Tensor):
+        by_size: dict[tuple[int, ...], Sequence[int]] = {
+            tuple(images.shape[1:]): range(len(images))
+        }
     else:
         lists: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for position, image in enumerate(images):
@@ -89,9 +91,11 @@ def _batches(
             yield positions[start : start + step]
 
 
-def _batch(images: np.ndarray | Sequence[np.ndarray], positions: Sequence[int]) -> np.ndarray:
-    """Return images as one array, which is a view where they lie side by side."""
-    if isinstance(images, np.ndarray):
+def _batch(
+    images: np.ndarray | torch.Tensor | Sequence[np.ndarray], positions: Sequence[int]
+) -> Any:  # noqa: ANN401 - an array, or a tensor
+    """Return images as one array or tensor, which is a view where they lie side by side."""
+    if isinstance(images, np.ndarray | torch.Tensor):
         return images[positions[0] : positions[-1] + 1]
     if len(positions) == 1:
         return images[positions[0]][None]
@@ -100,7 +104,7 @@ def _batch(images: np.ndarray | Sequence[np.ndarray], positions: Sequence[int]) 
 
 def _encode_or_halve(
     encode: Callable[[np.ndarray], torch.Tensor],
-    images: np.ndarray | Sequence[np.ndarray],
+    images: np.ndarray | torch.Tensor | Sequence[np.ndarray],
     positions: Sequence[int],
     encoded: list[Encoded],
     errors: dict[int, str],

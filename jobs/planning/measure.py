@@ -21,6 +21,7 @@ from ..background import Background
 from ..cluster import Cluster, nodes_now
 from ..local_paths import refuse_local_paths
 from ..scoring.fingerprint import fingerprint_of_run, fingerprint_of_tower
+from ..scoring.gpu_options import check_gpu_options
 from ..scoring.local_data import only_needed_actors
 from ..scoring.meter import Steady
 from ..scoring.policy import RunPolicy
@@ -132,6 +133,7 @@ def measure(config: ImageOptions, prompts: PromptOptions, options: PlanOptions) 
         paths = [("--manifest", config.manifest), ("--output", config.output)]
         refuse_local_paths(paths, cluster, shared=config.shared_filesystem)
         pool = plan_pool(config, cluster, begun)
+        check_gpu_options(config, pool, crops=options.crops)
         precision = precision_of(config, pool, begun)
         with Background(partial(_load, config, texts)) as loading:
             cluster.start()

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from .allocator import keep_freed_memory
 from .decode import BLOCK_BYTES, decode_blocks
-from .pixels import pixel_blocks
+from .pixels import encoded_blocks, pixel_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pyarrow as pa
 
+    from .pixels import EncodedBlock, PixelBlock
     from .pool import ActorPool
     from .settings import DecodeSettings, ScoreSettings
     from .tower import ScoringTower
@@ -42,7 +43,11 @@ class PixelActor:
             NodeError: If this actor could not start.
         """
         self.tower.check()
-        for block in pixel_blocks(table, self.tower.settings.size):
+        size = self.tower.settings.size
+        blocks: Iterator[PixelBlock | EncodedBlock] = pixel_blocks(table, size)
+        if self.tower.settings.jpegs and size:
+            blocks = encoded_blocks(table, size)
+        for block in blocks:
             yield self.tower.score(block)
 
 

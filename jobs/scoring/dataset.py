@@ -51,6 +51,8 @@ _ENCODED_BYTES = 128 * 1024 * 1024
 _CALL_BYTES = 160 * 1024 * 1024
 #: The driver spends some ten milliseconds on a block, whatever its rows.
 _MOST_ROWS = 4096
+#: Rows of one call of an actor that decodes JPEGs itself: a gigabyte of files of 12 megapixels.
+_ENCODED_ROWS = 256
 #: Decode workers are replaced after this many tasks, as C decoders may leak.
 _TASKS_PER_WORKER = 2000
 #: On CPUs, a second actor is not worth its start for fewer images of the model's size.
@@ -305,6 +307,8 @@ def call_rows(settings: ScoreSettings, rows: int) -> int:
         rows: Rows of a block that is read.
     """
     each = settings.row_bytes()
+    if settings.jpegs:
+        return min(max(settings.batch_rows, _ENCODED_ROWS), rows)
     if each is None:  # of any size: at most as many as one forward pass takes
         return min(settings.batch_rows, rows)
     return max(1, min(rows, _CALL_BYTES // each))

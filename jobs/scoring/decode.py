@@ -20,6 +20,7 @@ from iqa_core.duplicates.content_hash import content_hash
 from iqa_core.duplicates.descriptor import describe_pixels
 from iqa_core.errors import ImageError, Status
 from iqa_core.images.degrade import degraded_views
+from iqa_core.images.encoded import EncodedJpeg
 from iqa_core.tables.manifest_reading import DATA, READ_ERROR
 
 from ..ray_errors import this_node
@@ -32,6 +33,7 @@ from .stage_columns import (
     DECODED_ON,
     DESCRIPTION,
     FETCH_SECONDS,
+    TURN,
     repeated,
 )
 
@@ -64,6 +66,8 @@ _DECODED = pa.schema(
     ]
 )
 
+_WITH_TURN = _DECODED.append(pa.field(TURN, pa.int8()))
+
 
 def decode_rows(
     table: pa.Table, *, settings: DecodeSettings, most_bytes: int = BLOCK_BYTES
@@ -95,7 +99,8 @@ def decode_blocks(
         seen: What is remembered of images that were decoded before; None decodes each.
 
     Yields:
-        The rows in their order, without encoded bytes.
+        The rows in their order, without encoded bytes. Where JPEGs are left to a device, their bytes are in
+        place of their pixels, (bytes,) uint8, and the column ``TURN`` has their orientation.
     """
     guard: Isolated | Watchdog
     if attempt():
@@ -128,7 +133,7 @@ def decode_blocks(
                 seen.note(digest, found)
             if image is not None:
                 places.append(len(rows))
-                images.extend([image] if image.ndim == 3 else image)
+                images.extend(image if image.ndim == 4 else [image])
                 size += image.nbytes
                 if settings.views:
                     key = f"{files[position]}:{numbers[position]}"
@@ -140,8 +145,10 @@ def decode_blocks(
             rows.append(row)
             is_late = time.perf_counter() - yielded >= _MOST_SECONDS
             if size >= most_bytes or is_late or position == len(table) - 1:
-                decoded = _with_columns(kept.slice(start, len(rows)), rows, node)
-                pixels = images if settings.size is None else _in_one_array(images, settings.size)
+                schema = _WITH_TURN if settings.leaves_encoded else _DECODED
+                decoded = _with_columns(kept.slice(start, len(rows)), rows, schema, node)
+                size_of_all = None if settings.leaves_encoded else settings.size
+                pixels = images if size_of_all is None else _in_one_array(images, size_of_all)
                 yield PixelBlock(decoded, np.asarray(places, dtype=np.int64), pixels)
                 rows, images, places = [], [], []
                 size, start = 0, position + 1
@@ -189,10 +196,10 @@ def _contents(
 
 def _decode(
     data: bytes | SeenImage | ImageError | None,
-    decoder: Callable[[bytes], Decoded],
+    decoder: Callable[[bytes], Decoded | EncodedJpeg],
     guard: Isolated | Watchdog,
 ) -> tuple[dict[str, Any], np.ndarray | None]:
-    """Return a row's columns, and its pixels if it has any."""
+    """Return a row's columns, and its pixels or encoded bytes if it has any."""
     try:
         if data is None:
             raise ImageError(Status.INVALID_ROW, "the row has neither a uri nor image bytes")
@@ -207,15 +214,20 @@ def _decode(
     except Exception as error:  # a decoder may raise anything, which is the row's error
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         return {"status": Status.DECODE_ERROR.value, "error": reason}, None
-    return {"status": Status.OK.value, WIDTH: image.width, HEIGHT: image.height}, image.pixels
+    row = {"status": Status.OK.value, WIDTH: image.width, HEIGHT: image.height}
+    if isinstance(image, EncodedJpeg):
+        return row | {TURN: image.turn}, image.data
+    return row, image.pixels
 
 
 def _in_one_array(images: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     return np.stack(images) if images else np.empty((0, *size, 3), np.uint8)
 
 
-def _with_columns(table: pa.Table, rows: list[dict[str, Any]], node: str) -> pa.Table:
-    added = pa.Table.from_pylist(rows, schema=_DECODED)
+def _with_columns(
+    table: pa.Table, rows: list[dict[str, Any]], schema: pa.Schema, node: str
+) -> pa.Table:
+    added = pa.Table.from_pylist(rows, schema=schema)
     for name in added.column_names:
         table = table.append_column(name, added.column(name))
     return table.append_column(DECODED_ON, repeated(node, len(table)))

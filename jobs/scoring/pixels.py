@@ -9,13 +9,18 @@ import numpy as np
 import pyarrow as pa
 
 from iqa_core.columns import HEIGHT, WIDTH
+from iqa_core.images.encoded import EncodedJpeg
 
-from .stage_columns import PIXELS
+from .stage_columns import PIXELS, TURN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["PixelBlock", "pixel_blocks"]
+    import torch
+
+    Image = np.ndarray[Any, np.dtype[np.uint8]]
+
+__all__ = ["EncodedBlock", "PixelBlock", "encoded_blocks", "pixel_blocks"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +31,13 @@ class PixelBlock:
         rows: N rows without pixels: identity, kept columns, ``status``, ``error``, size and measurements.
         places: (M,) positions of the rows that have pixels, ascending.
         pixels: (M x copies, H, W, 3) uint8, each image followed by its degraded copies; a list of
-            (H, W, 3) arrays where each image has its own size.
+            (H, W, 3) arrays where each image has its own size, in which an image that is left encoded is
+            (bytes,). Decoded on a device, they are a tensor there.
     """
 
     rows: pa.Table
     places: np.ndarray[Any, np.dtype[np.int64]]
-    pixels: np.ndarray[Any, np.dtype[np.uint8]] | Sequence[np.ndarray[Any, np.dtype[np.uint8]]]
+    pixels: Image | Sequence[Image] | torch.Tensor
 
     def to_table(self) -> pa.Table:
         """Return the rows with a column of pixels, whose values are one buffer; null without pixels."""
@@ -55,6 +61,21 @@ class PixelBlock:
         return self.rows.append_column(PIXELS, column)
 
 
+@dataclass(frozen=True, eq=False)
+class EncodedBlock:
+    """Rows with images of which the device decodes some.
+
+    Attributes:
+        rows: As of :class:`PixelBlock`.
+        places: Likewise.
+        images: M encoded JPEGs, and arrays of the tower's size, (H, W, 3) uint8.
+    """
+
+    rows: pa.Table
+    places: np.ndarray[Any, np.dtype[np.int64]]
+    images: Sequence[EncodedJpeg | Image]
+
+
 def pixel_blocks(table: pa.Table, size: tuple[int, int] | None) -> Iterator[PixelBlock]:
     """Yield the blocks that a table of :meth:`PixelBlock.to_table` consists of, without copying pixels.
 
@@ -62,13 +83,7 @@ def pixel_blocks(table: pa.Table, size: tuple[int, int] | None) -> Iterator[Pixe
         table: One or several such tables in one.
         size: Height and width of all images; None where each has its own.
     """
-    for batch in table.to_batches():
-        rows = pa.Table.from_batches([batch]).drop_columns([PIXELS])
-        column = batch.column(PIXELS)
-        _, ends, values = column.buffers()
-        bounds = np.frombuffer(ends, np.int64)[column.offset : column.offset + len(column) + 1]
-        places = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
-        data = np.frombuffer(values, np.uint8) if values else np.empty(0, np.uint8)
+    for rows, places, bounds, data in _parts(table):
         if size is not None:
             yield PixelBlock(rows, places, data[bounds[0] : bounds[-1]].reshape(-1, *size, 3))
             continue
@@ -78,3 +93,35 @@ def pixel_blocks(table: pa.Table, size: tuple[int, int] | None) -> Iterator[Pixe
             for place in places
         ]
         yield PixelBlock(rows, places, images)
+
+
+def encoded_blocks(table: pa.Table, size: tuple[int, int]) -> Iterator[EncodedBlock]:
+    """Yield the blocks that a table consists of whose decoders left JPEGs encoded, without copying.
+
+    Args:
+        table: One or several tables of :meth:`PixelBlock.to_table` in one, with a column ``TURN``.
+        size: Height and width of the images that are decoded already.
+    """
+    for rows, places, bounds, data in _parts(table):
+        names = (WIDTH, HEIGHT, TURN)
+        widths, heights, turns = (rows.column(name).to_pylist() for name in names)
+        images: list[EncodedJpeg | Image] = []
+        for place in places:
+            image = data[bounds[place] : bounds[place + 1]]
+            if turns[place] is None:
+                images.append(image.reshape(*size, 3))
+            else:
+                images.append(EncodedJpeg(image, widths[place], heights[place], turns[place]))
+        yield EncodedBlock(rows.drop_columns([TURN]), places, images)
+
+
+def _parts(table: pa.Table) -> Iterator[tuple[pa.Table, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield rows, the places of those with images, and where in the last of the four images begin."""
+    for batch in table.to_batches():
+        rows = pa.Table.from_batches([batch]).drop_columns([PIXELS])
+        column = batch.column(PIXELS)
+        _, ends, values = column.buffers()
+        bounds = np.frombuffer(ends, np.int64)[column.offset : column.offset + len(column) + 1]
+        places = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
+        data = np.frombuffer(values, np.uint8) if values else np.empty(0, np.uint8)
+        yield rows, places, bounds, data

@@ -32,8 +32,7 @@ def plan_pool(config: ImageOptions, cluster: Cluster, begun: str | None = None) 
         begun: Precision of the output's existing rows, where it is not given by an option.
 
     Raises:
-        InputError: If an option is unusable, also on CPUs or GPUs alone, or no node of this machine could
-            ever hold an actor.
+        InputError: If an option is unusable, or no node of this machine could ever hold an actor.
     """
     present = cluster.resources.get("GPU", 0.0)
     each, number = gpus_per_actor(
@@ -44,16 +43,6 @@ def plan_pool(config: ImageOptions, cluster: Cluster, begun: str | None = None) 
         # A run on spot machines may resume while it has none.
         expected=begun in _FOR_GPUS and not cluster.is_local,
     )
-    if config.compile and not each:
-        raise InputError(
-            "--compile is for GPUs, and this run scores on CPUs: leave it out, or wait for GPUs with "
-            "--gpus N"
-        )
-    if config.compile and config.resolution == "native":
-        raise InputError(
-            "--compile needs images of one size, and with --resolution native each keeps its own: leave "
-            "one of the two out"
-        )
     possible = cluster.nodes if cluster.is_local else None
     if cluster.autoscaler:
         possible = cluster.autoscaler.nodes("GPU" if each else "CPU")

@@ -27,6 +27,7 @@ from ..cluster import Cluster
 from ..local_paths import refuse_local_paths
 from .conclude import conclude, conclude_without_work, options_as_json
 from .fingerprint import fingerprint_of_run, fingerprint_of_tower
+from .gpu_options import check_gpu_options
 from .local_data import only_needed_actors
 from .plan import ScoringPlan
 from .policy import RunPolicy
@@ -101,6 +102,7 @@ def run_images(
         paths += [("--output", config.output)] if open_sink is Output else []
         refuse_local_paths(paths, cluster, shared=config.shared_filesystem)
         pool = plan_pool(config, cluster, begun)
+        check_gpu_options(config, pool, crops=crops, views=views)
         precision = precision_of(config, pool, begun)
         towers = None
         if facts is None:

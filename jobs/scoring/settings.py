@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from iqa_core.clip.encoder import ImageEncoder, Precision
     from iqa_core.fetch.fetcher import Fetcher
     from iqa_core.images.decode import Decoded
+    from iqa_core.images.encoded import EncodedJpeg
     from iqa_core.preprocess import Preprocess
+    from iqa_core.scoring.device_jpeg import DeviceDecoder
     from iqa_core.scoring.features import PromptFeatures
 
 __all__ = ["DecodeSettings", "ScoreSettings", "StageSettings"]
@@ -31,16 +33,18 @@ class DecodeSettings:
 
     Attributes:
         size: Height and width of all decoded images; None where each keeps its own.
+        leaves_encoded: Whether ``decoder`` leaves JPEGs to the device of the scoring actor.
     """
 
     fetcher: Fetcher
-    decoder: Callable[[bytes], Decoded]
+    decoder: Callable[[bytes], Decoded | EncodedJpeg]
     size: tuple[int, int] | None
     views: int
     decode_seconds: float
     hashes: bool = False
     dedupe: bool = False
     descriptors: bool = False
+    leaves_encoded: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class ScoreSettings:
     crops: int = 1
     descriptors: bool = False
     compile: bool = False
+    jpegs: DeviceDecoder | None = None
+    decode_seconds: float = 120.0
 
     @property
     def copies(self) -> int:
@@ -75,8 +81,11 @@ class ScoreSettings:
         return self.batch_size or _BATCH
 
     def row_bytes(self) -> int | None:
-        """Return the pixel bytes of a row with its views; None where each image has its own size."""
-        if self.size is None:
+        """Return the pixel bytes of a row with its views; None where each image has its own size.
+
+        So have encoded ones.
+        """
+        if self.size is None or self.jpegs:
             return None
         height, width = self.size
         return height * width * 3 * self.copies
@@ -103,12 +112,13 @@ class StageSettings:
         crops: Views of each image that ``decoder`` returns and that are scored; several exclude ``views``.
         descriptors: Whether the output has each image's descriptor.
         compile: Whether actors on GPUs compile the tower for full batches.
+        jpegs: Decodes, in actors on GPUs, what ``decoder`` leaves encoded; None where it leaves nothing.
     """
 
     tower: ImageEncoder
     fetcher: Fetcher
     preprocess: Preprocess | None
-    decoder: Callable[[bytes], Decoded]
+    decoder: Callable[[bytes], Decoded | EncodedJpeg]
     precision: Precision
     batch_size: int | None
     width: int
@@ -121,6 +131,7 @@ class StageSettings:
     crops: int = 1
     descriptors: bool = False
     compile: bool = False
+    jpegs: DeviceDecoder | None = None
 
     @property
     def batch_rows(self) -> int:
@@ -140,6 +151,7 @@ class StageSettings:
             hashes=self.hashes,
             dedupe=self.dedupe,
             descriptors=self.descriptors,
+            leaves_encoded=self.jpegs is not None,
         )
 
     @property
@@ -158,4 +170,6 @@ class StageSettings:
             descriptors=self.descriptors,
             crops=self.crops,
             compile=self.compile,
+            jpegs=self.jpegs,
+            decode_seconds=self.decode_seconds,
         )

@@ -15,6 +15,7 @@ __all__ = [
     "OUT_OF_MEMORY",
     "PIXELS",
     "REPEATED",
+    "TURN",
     "repeated",
 ]
 
@@ -33,6 +34,9 @@ CONTENT_DIGEST = "_content_hash"
 DESCRIPTION = "_descriptor"
 #: Whether a row got the features of an image with equal bytes.
 REPEATED = "_repeated"
+#: EXIF orientation of an image that is still encoded, whose bytes stand in place of its pixels; null if it
+#: is not. Only with `--decode gpu`.
+TURN = "_turn"
 #: What scored a row: device, node and process.
 DEVICE = "_device"
 

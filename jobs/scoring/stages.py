@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from iqa_core.fetch.fetcher import Fetcher
 from iqa_core.fetch.policy import DEFAULT_SCHEMES
 from iqa_core.images.decode import decode_image
+from iqa_core.images.encoded import read_for_device
 
 from .settings import StageSettings
 
@@ -46,13 +47,23 @@ def stage_settings(
         crops: Views of each image that are scored.
     """
     preprocess = towers.preprocess if config.resolution == "model" else None
-    decoder = partial(
-        decode_image,
-        preprocess=preprocess,
-        mode=config.decode,
-        max_pixels=config.max_pixels,
-        crops=crops,
-    )
+    decoder: partial[Any]
+    jpegs = None
+    if config.decode == "gpu":
+        from iqa_core.scoring.device_jpeg import DeviceDecoder  # torch
+
+        jpegs = DeviceDecoder(towers.preprocess, config.max_pixels)
+        decoder = partial(
+            read_for_device, preprocess=towers.preprocess, max_pixels=config.max_pixels
+        )
+    else:
+        decoder = partial(
+            decode_image,
+            preprocess=preprocess,
+            mode=config.decode,
+            max_pixels=config.max_pixels,
+            crops=crops,
+        )
     fetcher = Fetcher(
         manifest.folder.uri,
         config.timeout,
@@ -77,4 +88,5 @@ def stage_settings(
         dedupe=config.dedupe,
         descriptors=config.descriptors,
         compile=config.compile,
+        jpegs=jpegs,
     )

@@ -18,13 +18,16 @@ from iqa_core.columns import CONTENT_HASH, DESCRIPTOR, DESCRIPTOR_WIDTH, EMBEDDI
 from iqa_core.errors import InputError, Status
 from iqa_core.redaction import error_line, redact
 from iqa_core.scoring.columns import crop_score_columns, score_columns
+from iqa_core.scoring.device_jpeg import check_torchcodec
 from iqa_core.scoring.encode import DEFAULT_PIXEL_BUDGET, encode_images
 from iqa_core.tables.feature_cache import feature_column
 from iqa_core.tables.unscored import unscored_as_errors
 
 from ..ray_errors import NodeError, this_node
 from .batch_size import fastest_batch
+from .device_decode import decoded_block
 from .isolation import attempt
+from .pixels import EncodedBlock, PixelBlock
 from .repeats import SeenFeatures
 from .stage_columns import (
     CONTENT_DIGEST,
@@ -42,7 +45,6 @@ from .stage_columns import (
 if TYPE_CHECKING:
     from iqa_core.clip.encoder import ImageEncoder
 
-    from .pixels import PixelBlock
     from .pool import ActorPool
     from .settings import ScoreSettings
 
@@ -76,13 +78,15 @@ class ScoringTower:
         # batches alternate would end at the same time, with nothing left for the device.
         self._turn = threading.Lock()
         node, name = this_node()
-        device = "cuda" if pool.gpus else "cpu"
+        device = self._device = "cuda" if pool.gpus else "cpu"
         try:
             self.tower: ImageEncoder = ray.get(ray.cloudpickle.loads(tower))
             self.tower = self.tower.to_device(device, settings.precision)
             self.batch_size = settings.batch_rows
             if pool.gpus and settings.batch_size is None and settings.size is not None:
                 self.batch_size = fastest_batch(self.tower.encode, settings.size)
+            if settings.jpegs:
+                check_torchcodec()
             if settings.compile:
                 _compile(self.tower, self.batch_size)
         except Exception as error:
@@ -101,9 +105,11 @@ class ScoringTower:
         if self.failure is not None:
             raise self.failure
 
-    def score(self, block: PixelBlock) -> pa.Table:
+    def score(self, block: PixelBlock | EncodedBlock) -> pa.Table:
         """Return the rows of a block with their scores, in the columns of the output and of the run."""
         began = time.perf_counter()
+        if isinstance(block, EncodedBlock):
+            block = self._decoded(block)
         rows = len(block.rows)
         copies = self.settings.copies
         repeats = None
@@ -137,6 +143,16 @@ class ScoringTower:
             schema = schema.append(pa.field(REPEATED, pa.bool_()))
         table = pa.table({field.name: columns[field.name] for field in schema}).cast(schema)
         return unscored_as_errors(table)  # also in the sink; here so that the run's counts agree
+
+    def _decoded(self, block: EncodedBlock) -> PixelBlock:
+        """Return a block of pixels, on the device while it works."""
+        jpegs, seconds = self.settings.jpegs, self.settings.decode_seconds
+        assert jpegs is not None  # noqa: S101 - blocks are left encoded for it
+        try:
+            return decoded_block(block, jpegs, self._device, seconds)
+        except torch.AcceleratorError as error:
+            self._give_up_device(error)
+        return decoded_block(block, jpegs, "cpu", seconds)
 
     def _encode(self, block: PixelBlock) -> tuple[np.ndarray, dict[int, str], int]:
         """Return features, failures by image, and how often memory was too small."""

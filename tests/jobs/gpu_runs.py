@@ -24,11 +24,13 @@ import ray.data
 import ray.train
 from torch import nn
 
+import iqa_core.scoring.device_jpeg
 import jobs.scoring.run
 import jobs.training.run
 import jobs.training.workers
 from iqa_core.clip.load import load_towers
 from iqa_core.prompts.ensemble import PromptEnsemble
+from iqa_core.scoring.device_jpeg import DeviceDecoder
 from jobs.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +62,14 @@ class OnDevice(nn.Module):
         assert self.device == "cuda"
         time.sleep(0.2)  # so that one actor does not do all before another has started
         return self.tower.encode(pixels)
+
+
+class JpegsOnDevice(DeviceDecoder):
+    """A decoder whose device is the CPU, and which is told ``cuda``."""
+
+    def decode(self, images, device):
+        assert device == "cuda"
+        return super().decode(images, "cpu")
 
 
 class TextOnDevice(nn.Module):
@@ -99,6 +109,7 @@ def pretend(folder):
         return replace(towers, load_text=lambda: TextOnDevice(towers.text))
 
     jobs.scoring.run.lightest_towers = load
+    iqa_core.scoring.device_jpeg.DeviceDecoder = JpegsOnDevice
     jobs.training.run.load_towers = load_to_train
     jobs.training.run.PromptEnsemble = EnsembleOnDevice
     jobs.training.workers._backend = lambda scaling: "gloo"  # NCCL takes no logical GPUs
@@ -143,6 +154,25 @@ def write_images(folder):
     pq.write_table(pa.table({"uri": [*uris, "none.png"]}), folder / "m.parquet")
 
 
+def write_jpegs(folder):
+    """Images that a GPU decodes, in all orientations, and some that it does not."""
+    from PIL import Image
+
+    uris = []
+    for number in range(24):
+        pixels = np.random.default_rng(number).integers(0, 60 + 8 * number, (12, 15, 3), np.uint8)
+        exif = Image.Exif()
+        exif[0x0112] = number % 8 + 1
+        image = Image.fromarray(pixels).resize((400, 320), Image.Resampling.BICUBIC)
+        uris.append(f"{number}.jpg")
+        image.save(folder / uris[-1], exif=exif)
+    whole = (folder / "0.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "closed.jpg").write_bytes(whole[: len(whole) // 2] + b"\xff\xd9")
+    uris += ["0.png", "cut.jpg", "closed.jpg", "none.jpg"]
+    pq.write_table(pa.table({"uri": uris}), folder / "jpegs.parquet")
+
+
 def start():
     ray.init("local", num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False)
 
@@ -162,6 +192,13 @@ def run_all(folder):
         output = folder / name.replace(" ", "-")
         runs[name] = command("score", *manifest, "--output", output, *words)
         runs[name] |= json.loads((output / "_run/summary.json").read_text())
+    write_jpegs(folder)
+    jpegs = ("--manifest", folder / "jpegs.parquet", "--batch-size", 4, "--hash")
+    jpegs += ("--max-error-rate", 0.2)
+    for name in ("gpu", "exact"):
+        output = folder / f"decoded-{name}"
+        runs[f"decoded {name}"] = command("score", *jpegs, "--output", output, "--decode", name)
+        runs[f"decoded {name}"] |= json.loads((output / "_run/summary.json").read_text())
     features = folder / "features"
     runs["embed"] = command("embed", *manifest, "--output", features, "--views", 2)
     runs["embed"] |= json.loads((features / "_run/summary.json").read_text())

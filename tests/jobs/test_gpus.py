@@ -69,6 +69,24 @@ def test_towers_are_compiled_where_it_is_asked_for(runs, folder):
     assert [path.read_text() for path in folder.glob("compiled-*")] == ["4"]
 
 
+def test_jpegs_are_decoded_by_the_actors(runs, folder):
+    found, exact = (
+        pq.read_table(folder / f"decoded-{mode}").sort_by("manifest_row")
+        for mode in ("gpu", "exact")
+    )
+    for mode in ("gpu", "exact"):
+        run = runs[f"decoded {mode}"]
+        assert run["status"] == 0, run["err"]
+        assert run["statuses"] == {"ok": 25, "decode_error": 2, "not_found": 1}
+        assert run["audit"]["missing"] == run["audit"]["twice"] == 0
+    for name in ("status", "width", "height", "content_hash", "manifest_row"):
+        assert found.column(name).equals(exact.column(name)), name
+    difference = np.abs(scores(folder / "decoded-gpu") - scores(folder / "decoded-exact"))
+    assert 0 < np.nanmax(difference) < 0.01  # not the same pixels, but those of the same images
+    reasons = found.column("error").to_pylist()
+    assert ["cut short" in (reason or "") for reason in reasons[25:27]] == [True, True]
+
+
 @pytest.mark.parametrize("run", [*SCORED, "embed"])
 def test_the_summary_says_what_scored(runs, run):
     devices = runs[run]["devices"]

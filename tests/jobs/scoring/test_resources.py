@@ -79,13 +79,6 @@ class TestPool:
         here = Nodes([{"CPU": 8.0}], is_local=True)
         assert plan_pool(options(), here, "fp16").gpus == 0.0  # no GPU will ever come
 
-    def test_towers_are_compiled_on_gpus_for_images_of_one_size(self):
-        assert plan_pool(options(compile=True), EMPTY).gpus == 1.0
-        with pytest.raises(InputError, match="compile is for GPUs, and this run scores on CPUs"):
-            plan_pool(options(compile=True, gpus="0"), EMPTY)
-        with pytest.raises(InputError, match="resolution native each keeps its own"):
-            plan_pool(options(compile=True, resolution="native"), EMPTY)
-
     def test_a_fleet_of_several_kinds(self):
         large = NodeType("large", {"CPU": 96.0, "GPU": 8.0}, 1)
         cluster = Nodes([HEAD], Autoscaler((GPU, large), 3, HEAD))

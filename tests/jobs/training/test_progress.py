@@ -35,6 +35,14 @@ def test_a_file_that_is_missing_or_cut_short_prints_nothing(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.fixture(autouse=True)
+def handles_ctrl_c():
+    """As in a terminal: a shell's background jobs, and so their tests, are started to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def wait_in_steps(folder, waiting, wait_minutes=0.001):
     with show_progress(folder, 10, waiting, wait_minutes=wait_minutes):
         for _ in range(200):  # an interrupt from a thread does not end a sleep
