@@ -148,37 +148,47 @@ def driver_seconds(folder: Path, rows: int) -> float:
     return seconds
 
 
-def busy_share(folder: Path, rows: int, seconds: float) -> float:
-    """Return the share of the time in which a tower with pixels at hand was busy."""
-    notes = Path(tempfile.mkdtemp(dir=folder))
-    schema = pa.schema(
-        [
-            ("manifest_file", pa.string()),
-            ("manifest_row", pa.int64()),
-            ("uri", pa.string()),
-            ("status", pa.string()),
-            ("error", pa.string()),
-            ("width", pa.int32()),
-            ("height", pa.int32()),
-            ("score", pa.float32()),
-            ("scores", pa.struct([("p", pa.float32())])),
-            ("margins", pa.struct([("p", pa.float32())])),
-        ]
-    )
-    spec = settings(folder, schema, StubTower(seconds, notes=notes), 224)
-    block = call_rows(spec.score, rows)
+#: The columns of a scored row.
+SCORED = pa.schema(
+    [
+        ("manifest_file", pa.string()),
+        ("manifest_row", pa.int64()),
+        ("uri", pa.string()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("score", pa.float32()),
+        ("scores", pa.struct([("p", pa.float32())])),
+        ("margins", pa.struct([("p", pa.float32())])),
+    ]
+)
+
+
+def decoded_block(pixels: np.ndarray) -> pa.Table:
+    """Return (N, H, W, 3) pixels with the rows that a decoder yields of them."""
+    block, height, width, _ = pixels.shape
     texts = {"manifest_file": "m", "uri": "https://example.org/a/long/path/of/an/image.jpg"}
     texts |= {"status": "ok", "_decoded_on": "node"}
     columns: dict[str, Any] = {name: pa.array([text] * block) for name, text in texts.items()}
     columns["error"] = pa.nulls(block, pa.string())
     columns["manifest_row"] = pa.array(range(block), pa.int64())
-    columns |= {name: pa.array([224] * block, pa.int32()) for name in ("width", "height")}
+    columns |= {"width": pa.array([width] * block, pa.int32())}
+    columns |= {"height": pa.array([height] * block, pa.int32())}
     columns |= {
         name: pa.array([0.001] * block, pa.float32())
         for name in ("_fetch_seconds", "_decode_seconds")
     }
+    return PixelBlock(pa.table(columns), np.arange(block), pixels).to_table()
+
+
+def busy_share(folder: Path, rows: int, seconds: float) -> float:
+    """Return the share of the time in which a tower with pixels at hand was busy."""
+    notes = Path(tempfile.mkdtemp(dir=folder))
+    spec = settings(folder, SCORED, StubTower(seconds, notes=notes), 224)
+    block = call_rows(spec.score, rows)
     pixels = np.random.default_rng(0).integers(0, 256, (block, 224, 224, 3), np.uint8)
-    table = PixelBlock(pa.table(columns), np.arange(block), pixels).to_table()
+    table = decoded_block(pixels)
     quiet_ray_data()
     data = ray.data.from_arrow_refs([ray.put(table)] * (rows // block))
     tower = pinned(spec)

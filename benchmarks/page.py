@@ -50,6 +50,10 @@ SECTIONS = {
         "Stub towers on logical GPUs: what a cluster of any size pays for each image in its driver, how "
         "busy a device is kept, and how fast a pool starts.",
     ),
+    "gpu": (
+        "One GPU",
+        "Towers alone, the scoring actor that holds one, and decoding on the device.",
+    ),
     "scale": ("A billion rows", "Planning, resuming and auditing synthetic manifests and outputs."),
     "long_run": (
         "A million rows through the whole job",

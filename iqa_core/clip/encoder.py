@@ -29,6 +29,7 @@ __all__ = [
     "Resolution",
     "TextEncoder",
     "Towers",
+    "check_offers",
     "context_encoder",
 ]
 
@@ -42,8 +43,10 @@ MAX_LOGIT_SCALE = 1e38
 class ImageEncoder(Protocol):
     """uint8 pixels -> unit features.
 
-    It is pickled and sent to the scoring actors, so it must hold no text tower and no open file. One that
-    has ``compile_for(batch_size)``, as :class:`iqa_core.clip.image_tower.ImageTower`, takes ``--compile``.
+    It is pickled and sent to the scoring actors, so it must hold no text tower and no open file. Two
+    options need more, which :class:`iqa_core.clip.image_tower.ImageTower` has: ``--compile`` a method
+    ``compile_for(batch_size)``, ``--decode gpu`` an attribute ``takes_tensors`` that is true, where
+    :meth:`encode` also takes a tensor on its device.
     """
 
     @property
@@ -127,6 +130,23 @@ class ContextTextEncoder(TextEncoder, Protocol):
         ends: torch.Tensor,
     ) -> torch.Tensor:
         """Encode the (T, width) nodes of a prefix tree as (N, D) unit features, with gradients."""
+
+
+def check_offers(encoder: ImageEncoder, name: str, option: str) -> None:
+    """Check that an image encoder has what an option needs beyond the protocol.
+
+    Args:
+        encoder: The encoder.
+        name: ``compile_for`` or ``takes_tensors``.
+        option: As on the command line.
+
+    Raises:
+        InputError: If it has not.
+    """
+    if not getattr(encoder, name, None):
+        raise InputError(
+            f"{option} needs an encoder with {name}, and {type(encoder).__name__} has none: leave it out"
+        )
 
 
 def context_encoder(text: TextEncoder) -> ContextTextEncoder:

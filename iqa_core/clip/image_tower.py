@@ -53,6 +53,9 @@ class ImageTower(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
+    #: :meth:`encode` takes tensors, too.
+    takes_tensors = True
+
     #: A ResNet halves the size five times, so a smaller image has nothing left to pool.
     min_side = 32
 

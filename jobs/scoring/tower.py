@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 import ray
 import torch
 
+from iqa_core.clip.encoder import check_offers
 from iqa_core.columns import CONTENT_HASH, DESCRIPTOR, DESCRIPTOR_WIDTH, EMBEDDING, URI, VIEWS
-from iqa_core.errors import InputError, Status
+from iqa_core.errors import Status
 from iqa_core.redaction import error_line, redact
 from iqa_core.scoring.columns import crop_score_columns, score_columns
 from iqa_core.scoring.device_jpeg import check_torchcodec
@@ -80,15 +81,19 @@ class ScoringTower:
         node, name = this_node()
         device = self._device = "cuda" if pool.gpus else "cpu"
         try:
+            if settings.jpegs:
+                check_torchcodec()
             self.tower: ImageEncoder = ray.get(ray.cloudpickle.loads(tower))
             self.tower = self.tower.to_device(device, settings.precision)
+            if settings.jpegs:
+                check_offers(self.tower, "takes_tensors", "--decode gpu")
+            if settings.compile:
+                check_offers(self.tower, "compile_for", "--compile")
             self.batch_size = settings.batch_rows
             if pool.gpus and settings.batch_size is None and settings.size is not None:
                 self.batch_size = fastest_batch(self.tower.encode, settings.size)
-            if settings.jpegs:
-                check_torchcodec()
             if settings.compile:
-                _compile(self.tower, self.batch_size)
+                self.tower.compile_for(self.batch_size)  # type: ignore[attr-defined]
         except Exception as error:
             # Raised by the first call instead of here: Ray keeps only the text of what is raised here.
             lines = str(error).splitlines() or [""]
@@ -225,16 +230,6 @@ _MEASURED = [
     pa.field(DECODED_ON, pa.dictionary(pa.int32(), pa.string())),
     pa.field(DEVICE, pa.dictionary(pa.int32(), pa.string())),
 ]
-
-
-def _compile(tower: ImageEncoder, batch_size: int) -> None:
-    compile_for = getattr(tower, "compile_for", None)
-    if compile_for is None:
-        raise InputError(
-            f"--compile needs an encoder with a method compile_for, but {type(tower).__name__} has none: "
-            "leave it out"
-        )
-    compile_for(batch_size)
 
 
 def _device_name(device: str) -> str:

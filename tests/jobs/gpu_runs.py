@@ -42,6 +42,8 @@ class OnDevice(nn.Module):
     Compiled, it is not: it leaves a file in a folder with what it would be compiled for.
     """
 
+    takes_tensors = True
+
     def __init__(self, tower, folder):
         super().__init__()
         self.tower = tower

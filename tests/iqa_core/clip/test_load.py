@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from iqa_core import Scorer
-from iqa_core.clip.encoder import Towers, context_encoder
+from iqa_core.clip.encoder import Towers, check_offers, context_encoder
 from iqa_core.clip.load import load_towers
 from iqa_core.errors import InputError
 from iqa_core.prompts.learner import PromptLearner
@@ -138,6 +138,16 @@ def test_prompts_are_not_learned_for_an_encoder_without_token_embeddings(package
     for refused in (context_encoder, lambda tower: PromptLearner(tower, PAIRS)):
         with pytest.raises(InputError, match=r"not of CLIP's causal kind .* use another model"):
             refused(text)
+
+
+def test_options_that_need_more_of_an_encoder_refuse_it(package):
+    own, theirs = load_towers("tiny").image.to_device("cpu"), load_towers("mine:1").image
+    for name, option in (("compile_for", "compile"), ("takes_tensors", "decode gpu")):
+        check_offers(own, name, f"--{option}")
+        with pytest.raises(
+            InputError, match=f"{option} needs an encoder with {name}, and Colours has"
+        ):
+            check_offers(theirs, name, f"--{option}")
 
 
 @pytest.mark.slow
