@@ -39,12 +39,13 @@ ROOT = Path(__file__).parents[2]
 class OnDevice(nn.Module):
     """An image tower that takes ``cuda`` for a device which it is on already.
 
-    Compiled, it is not: it leaves a file in a folder with what it would be compiled for.
+    Compiled, it is not: it leaves a file in a folder with what it would be compiled for. A run without
+    ``--compile`` needs none.
     """
 
     takes_tensors = True
 
-    def __init__(self, tower, folder):
+    def __init__(self, tower, folder=None):
         super().__init__()
         self.tower = tower
         self.folder = folder
@@ -99,8 +100,8 @@ class EnsembleOnDevice(PromptEnsemble):
         return self
 
 
-def pretend(folder):
-    """Put such towers in the place of loaded ones; they write to a folder."""
+def pretend(folder=None):
+    """Put such towers in the place of loaded ones; they may write to a folder."""
 
     def load(model, *options):
         towers = load_towers(model, *options)
