@@ -91,6 +91,7 @@ def run_pipeline(
         while plan.slices and not stop.is_set():
             chain = scored_rows(plan, spec, pool, tower, 60 * policy.stall_minutes)
             wait = Wait(pool, policy.wait_seconds, progress)
+            has_failed = False
             try:
                 if not _collect(chain, collector, progress, watch, stop, wait, enough):
                     break
@@ -112,6 +113,9 @@ def run_pipeline(
                     pool = _without(pool, bad_node)
                     progress.say(f"{bad_node}: that node is left out")
                 plan = plan.without(done)
+                has_failed = True
+            if has_failed:
+                del chain
                 let_go(pool)
     progress.close()
     meter = collector.meter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import TYPE_CHECKING
 
@@ -101,7 +102,12 @@ class Wait:
 
 
 def let_go(pool: ActorPool) -> None:
-    """Return once there is room for an actor, or what an ended execution held must be free."""
+    """Return once there is room for an actor, or what an ended execution held must be free.
+
+    It ends with its data set, which is part of a cycle: nothing else may look for garbage for minutes.
+    Whoever calls this holds neither the data set nor an error that came through its frames.
+    """
+    gc.collect()
     last = time.monotonic() + _RELEASE_SECONDS
     while not _has_room(pool) and time.monotonic() < last:
         time.sleep(0.5)
