@@ -9,8 +9,8 @@
 * decoding: JPEGs to pixels of the model's size as `--decode gpu` does, against `fast` on one core; the
   differences of both to `exact`.
 
-Weights are random but for `tiny`. The size of a batch is what an actor finds fastest. `--device cpu` tries
-all of it without a card, `--batch 32` without the search.
+Weights are random but for `tiny`. The size of a batch is what an actor finds fastest, or `--batch`. With
+`--device cpu` the code runs without a card; the actor's blocks of a thousand images then take half an hour.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ What nvJPEG makes of them, a GPU alone can show.
 from __future__ import annotations
 
 import io
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from iqa_core.errors import ImageError, Status
+from iqa_core.errors import ImageError, InputError, Status
 from iqa_core.images.decode import decode_image
 from iqa_core.images.encoded import EncodedJpeg, read_for_device
 from iqa_core.preprocess import Preprocess
@@ -117,6 +118,6 @@ def test_many_images_are_decoded_in_parts(photos, monkeypatch):
 
 def test_torchcodec_is_asked_for_where_it_is_missing(monkeypatch):
     check_torchcodec()
-    monkeypatch.setitem(__import__("sys").modules, "torchcodec.decoders", None)
-    with pytest.raises(Exception, match="decode gpu needs torchcodec"):
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    with pytest.raises(InputError, match="decode gpu needs torchcodec"):
         check_torchcodec()

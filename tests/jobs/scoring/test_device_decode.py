@@ -100,7 +100,10 @@ def test_a_block_becomes_one_tensor(block):
 
 def test_a_tensor_is_encoded_as_an_array_is(block):
     pixels = decoded_block(block, DECODER, "cpu", 60.0).pixels
-    mean = lambda batch: torch.as_tensor(batch).float().mean(dim=(1, 2))  # noqa: E731
+
+    def mean(batch):
+        return torch.as_tensor(batch).float().mean(dim=(1, 2))
+
     for batch_size in (None, 3):
         found, failed = encode_images(mean, pixels, 3, batch_size=batch_size)
         expected, _ = encode_images(mean, pixels.numpy(), 3)
