@@ -55,8 +55,8 @@ class Assumed:
     decode_node_cpus: int = 16
     node_gbit: float = 12.5
     commit_seconds: float = 30
-    block_rows: int = 3342
-    call_rows: int = 1114
+    block_rows: int = 3120
+    call_rows: int = 1560
     pixel_bytes: int = 224 * 224 * 3
     driver_share: float = 0.7
 

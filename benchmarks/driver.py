@@ -43,7 +43,7 @@ from iqa_core.tables.manifest import open_manifest
 from iqa_core.tables.output import Output
 from iqa_core.tables.rows import RowSet
 from iqa_core.tables.schema import output_schema
-from jobs.scoring.dataset import call_rows, pinned, quiet_ray_data, scored_pixels
+from jobs.scoring.dataset import call_rows, pinned, scored_pixels, set_up_ray_data
 from jobs.scoring.driver import run_pipeline
 from jobs.scoring.pixels import PixelBlock
 from jobs.scoring.plan import ScoringPlan
@@ -189,7 +189,7 @@ def busy_share(folder: Path, rows: int, seconds: float) -> float:
     block = call_rows(spec.score, rows)
     pixels = np.random.default_rng(0).integers(0, 256, (block, 224, 224, 3), np.uint8)
     table = decoded_block(pixels)
-    quiet_ray_data()
+    set_up_ray_data()
     data = ray.data.from_arrow_refs([ray.put(table)] * (rows // block))
     tower = pinned(spec)
     chain = scored_pixels(data, spec.score, ActorPool(1, 1.0, 1.0), tower, block, rows // block)

@@ -45,7 +45,7 @@ from iqa_core.preprocess import Preprocess
 from iqa_core.scoring.device_jpeg import DeviceDecoder
 from iqa_core.scoring.features import PromptFeatures
 from jobs.scoring.batch_size import fastest_batch
-from jobs.scoring.dataset import call_rows, pinned, quiet_ray_data, scored_pixels
+from jobs.scoring.dataset import call_rows, pinned, scored_pixels, set_up_ray_data
 from jobs.scoring.pool import ActorPool
 
 SIZES = {"640 x 480": (640, 480), "1200 x 900": (1200, 900), "4000 x 3000": (4000, 3000)}
@@ -138,7 +138,7 @@ def actor_rate(
     )
     block = call_rows(spec.score, 1 << 20)
     blocks = max(6, round(rate * seconds / block))
-    quiet_ray_data()
+    set_up_ray_data()
     ready = ray.put(decoded_block(noise(block, tower.preprocess.size)))
     data = ray.data.from_arrow_refs([ready] * blocks)
     chain = scored_pixels(data, spec.score, pool, pinned(spec), block, blocks)

@@ -50,10 +50,17 @@ _Array = TypeVar("_Array", np.ndarray, torch.Tensor)
 
 def _margins(images: _Array, prompts: _Array, logit_scale: float) -> _Array:
     """Return (N, P) margins of (N, D) image features and (P, 2, D) prompt features."""
-    # The difference first: subtracting two large, nearly equal logits would lose digits.
-    directions = prompts[:, 0] - prompts[:, 1]
-    result: _Array = logit_scale * (images @ directions.T)
+    result: _Array = logit_scale * (images @ _directions(prompts).T)
     return result
+
+
+def _directions(prompts: _Array) -> _Array:
+    """Return the (P, D) differences of (P, 2, D) prompt features.
+
+    They come first: subtracting two large, nearly equal logits would lose digits.
+    """
+    directions: _Array = prompts[:, 0] - prompts[:, 1]
+    return directions
 
 
 def margins(features: np.ndarray, prompts: PromptFeatures) -> np.ndarray:
@@ -145,21 +152,24 @@ def score_features(
         contexts, margins and pair scores are their means.
     """
     shape = (len(features), prompts.contexts, len(prompts.names))
-    margin = np.empty((shape[0], shape[1] * shape[2]), dtype=np.float32)
-    lengths = np.empty(shape[0], dtype=np.float32)
-    texts = torch.from_numpy(prompts.features.astype(np.float64))
+    products = torch.empty((shape[0], shape[1] * shape[2]), dtype=torch.float64)
+    lengths = torch.empty(shape[0])
+    directions = _directions(torch.from_numpy(prompts.features.astype(np.float64))).T
     # By torch: it converts float16 several times as fast as NumPy, whose threads would wait for each other.
     for start in range(0, len(features), _BLOCK_ROWS):
         rows = slice(start, start + _BLOCK_ROWS)
         images = torch.from_numpy(np.ascontiguousarray(features[rows]))
         if images.dtype == torch.float16:
             images = images.float()
-        lengths[rows] = torch.linalg.vector_norm(images, dim=1).float().numpy()
-        margin[rows] = _margins(images.double(), texts, prompts.logit_scale).float().numpy()
+        lengths[rows] = torch.linalg.vector_norm(images, dim=1)
+        torch.mm(images.double(), directions, out=products[rows])
+    margin = products.mul_(prompts.logit_scale).float().numpy()
     # The lengths in float32 are enough for most rows; the others are checked as always.
-    (doubtful,) = np.nonzero(~(np.abs(lengths - 1) < _SURELY_UNIT))
+    (doubtful,) = np.nonzero(~(np.abs(lengths.numpy() - 1) < _SURELY_UNIT))
     margin[doubtful[not_unit(features[doubtful])]] = np.nan
-    margin = np.where(np.isfinite(margin).all(axis=1, keepdims=True), margin, np.float32(np.nan))
+    finite = np.isfinite(margin)
+    if not finite.all():
+        margin[~finite.all(axis=1)] = np.nan
     scores = pair_scores(margin)
     if prompts.contexts > 1:
         scores, margin = (

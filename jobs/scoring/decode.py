@@ -25,7 +25,7 @@ from iqa_core.tables.manifest_reading import DATA, READ_ERROR
 
 from ..ray_errors import this_node
 from .isolation import Isolated, Watchdog, attempt
-from .pixels import PixelBlock
+from .pixels import PixelBlock, Stack
 from .repeats import SeenImage, SeenPixels
 from .stage_columns import (
     CONTENT_DIGEST,
@@ -116,7 +116,7 @@ def decode_blocks(
     node = this_node()[1]
     with closing(guard):
         rows: list[dict[str, Any]] = []
-        images: list[np.ndarray] = []
+        images = _collection(settings, most_bytes)
         places: list[int] = []
         size = start = 0
         yielded = time.perf_counter()
@@ -138,7 +138,7 @@ def decode_blocks(
                 if settings.views:
                     key = f"{files[position]}:{numbers[position]}"
                     views, row[VIEW_LEVELS] = degraded_views(image, settings.views, key)
-                    images += views
+                    images.extend(views)
                     size += sum(view.nbytes for view in views)
             row[FETCH_SECONDS] = got - began
             row[DECODE_SECONDS] = time.perf_counter() - got
@@ -147,10 +147,9 @@ def decode_blocks(
             if size >= most_bytes or is_late or position == len(table) - 1:
                 schema = _WITH_TURN if settings.leaves_encoded else _DECODED
                 decoded = _with_columns(kept.slice(start, len(rows)), rows, schema, node)
-                size_of_all = None if settings.leaves_encoded else settings.size
-                pixels = images if size_of_all is None else _in_one_array(images, size_of_all)
+                pixels = images.images() if isinstance(images, Stack) else images
                 yield PixelBlock(decoded, np.asarray(places, dtype=np.int64), pixels)
-                rows, images, places = [], [], []
+                rows, images, places = [], _collection(settings, most_bytes), []
                 size, start = 0, position + 1
                 yielded = time.perf_counter()
 
@@ -220,8 +219,12 @@ def _decode(
     return row, image.pixels
 
 
-def _in_one_array(images: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    return np.stack(images) if images else np.empty((0, *size, 3), np.uint8)
+def _collection(settings: DecodeSettings, most_bytes: int) -> Stack | list[np.ndarray]:
+    """Return where the images of a block are collected: one array, if they have one size."""
+    if settings.size is None or settings.leaves_encoded:
+        return []
+    height, width = settings.size
+    return Stack(settings.size, most_bytes // (height * width * 3) + 1 + settings.views)
 
 
 def _with_columns(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Image = np.ndarray[Any, np.dtype[np.uint8]]
 
-__all__ = ["EncodedBlock", "PixelBlock", "encoded_blocks", "pixel_blocks"]
+__all__ = ["EncodedBlock", "PixelBlock", "Stack", "encoded_blocks", "pixel_blocks"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +59,33 @@ class PixelBlock:
         ]
         column = pa.Array.from_buffers(pa.large_binary(), len(self.rows), buffers)
         return self.rows.append_column(PIXELS, column)
+
+
+class Stack:
+    """Images of one size in one array: each is copied there while the processor's cache has it.
+
+    Args:
+        size: Height and width.
+        most: Images that there is room for at first; memory is taken as it fills.
+    """
+
+    def __init__(self, size: tuple[int, int], most: int) -> None:
+        self._room = np.empty((max(1, most), *size, 3), np.uint8)
+        self._count = 0
+
+    def extend(self, images: Sequence[Image] | Image) -> None:
+        """Append (H, W, 3) images, or (N, H, W, 3)."""
+        begin, self._count = self._count, self._count + len(images)
+        if self._count > len(self._room):
+            larger = np.empty((2 * self._count, *self._room.shape[1:]), np.uint8)
+            larger[:begin] = self._room[:begin]
+            self._room = larger
+        for place, image in enumerate(images, begin):
+            self._room[place] = image
+
+    def images(self) -> Image:
+        """Return them, (N, H, W, 3) uint8, without a copy."""
+        return self._room[: self._count]
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ from iqa_core.tables.schema import ExtraColumn, check_extra, output_schema, sche
 from iqa_core.tables.sink import SinkWithColumns, write_tables
 
 from ..progress import Progress
+from .allocator import keep_freed_memory
 from .conclude import conclude, conclude_without_work, options_as_json
 from .features import open_features
 from .fingerprint import fingerprint_of_run
@@ -174,7 +175,7 @@ def _load(name: str) -> Towers:
 def scored_tables(
     cache: FeatureSource, prompts: PromptFeatures, schema: pa.Schema, done: RowSet, workers: int
 ) -> Iterator[pa.Table]:
-    """Yield the scored rows of stored features, in their order.
+    """Yield the scored rows of stored features, in their order; the process keeps the memory of a block.
 
     Args:
         cache: The features.
@@ -188,6 +189,7 @@ def scored_tables(
     """
     from iqa_core.scoring.columns import score_columns  # torch: a run with nothing to do needs none
 
+    keep_freed_memory()
     stored = [name for name in schema.names if name in cache.schema.names]
     further = [name for name in stored if name not in IDENTITY]
 

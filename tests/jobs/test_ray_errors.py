@@ -13,7 +13,7 @@ import ray
 from iqa_core.errors import InputError
 from iqa_core.tables.manifest_reading import DamagedManifestError
 from jobs.ray_errors import NodeError, as_input_error, node_error, user_error
-from jobs.scoring.dataset import quiet_ray_data
+from jobs.scoring.dataset import set_up_ray_data
 
 
 def give_up(_):
@@ -39,7 +39,7 @@ def die(_):
 @pytest.fixture
 def raised(ray_cluster):
     """Give what comes back when a function fails in a task of Ray Data's."""
-    quiet_ray_data()
+    set_up_ray_data()
     context = ray.data.DataContext.get_current()
     before = context.raise_original_map_exception
     context.raise_original_map_exception = True

@@ -400,7 +400,7 @@ def test_decoders_of_a_large_run_yield_whole_calls_of_gpus(ray_cluster, tmp_path
     call = finished_rows(plan, spec, pool)
     assert rows % call == 0
     # Ray Data would split larger ones.
-    assert 128 * 2**20 < call * spec.score.row_bytes() < 192 * 2**20
+    assert 128 * 2**20 < call * spec.score.row_bytes() < dataset._TARGET_BYTES
     image = Decoded(np.zeros((side, side, 3), np.uint8), side, side)
     columns = {"manifest_file": ["m"] * rows, "manifest_row": range(rows)}
     columns[DATA] = pa.array([b"x"] * rows, pa.large_binary())

@@ -23,7 +23,7 @@ PROGRAM = """
 import json
 import ray
 from jobs.cluster import Cluster
-from jobs.scoring.dataset import quiet_ray_data
+from jobs.scoring.dataset import set_up_ray_data
 from jobs.scoring.local_data import only_needed_actors
 
 class Double:
@@ -32,7 +32,7 @@ class Double:
 
 def double():
     import ray.data
-    quiet_ray_data()
+    set_up_ray_data()
     chain = ray.data.range(100).map_batches(
         Double, batch_size=10, num_cpus=0.5, compute=ray.data.ActorPoolStrategy(size=2)
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jobs.scoring.pixels import PixelBlock, pixel_blocks
+from jobs.scoring.pixels import PixelBlock, Stack, pixel_blocks
 from jobs.scoring.stage_columns import PIXELS
 
 
@@ -70,3 +70,17 @@ def test_images_of_their_own_sizes():
     assert second.places.tolist() == [0, 1]
     for found, wanted in zip([*first.pixels, *second.pixels], [*own, *own[1:]], strict=True):
         np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("most", [0, 2, 7, 100])
+def test_a_stack_holds_more_than_it_has_room_for_at_first(most):
+    first, views, last = (images([(4, 6)] * count) for count in (1, 4, 2))
+    stack = Stack((4, 6), most)
+    assert stack.images().shape == (0, 4, 6, 3)
+    stack.extend(first)
+    stack.extend(np.array(views))
+    stack.extend([])
+    stack.extend(last)
+    assert stack.images().dtype == np.uint8
+    assert stack.images().flags.c_contiguous
+    np.testing.assert_array_equal(stack.images(), np.array(first + views + last))
